@@ -1,0 +1,1 @@
+"""Direct connections between two machines, through the NATs and firewalls between them."""

@@ -1,0 +1,1 @@
+"""Composes everything below into what an application imports."""

@@ -1,0 +1,1 @@
+"""What every room stands on: addresses and their policy, the machine interface, errors, limits, secrets."""

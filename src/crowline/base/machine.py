@@ -1,0 +1,52 @@
+"""The one interface of every protocol machine: bytes and time in, bytes and events out.
+
+A machine has no socket and no clock. Its driver
+
+1. hands it what arrived (`receive`) or tells it the time (`handle_timeout`),
+2. sends everything `next_transmit` gives, until ``None``,
+3. acts on everything `next_event` gives, until ``None``,
+4. calls `handle_timeout` again at `next_timeout`.
+
+Times are seconds of one monotonic clock, chosen by the driver. A machine never raises on what a peer sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
+
+from crowline.base.addresses import Address
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+E = TypeVar("E", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Bytes to send.
+
+    `local` is the base to leave by (RFC 8445 §5.1.1): a socket's address or a relayed transport address;
+    ``None`` where the machine has only one way out. With `segment_size`, `data` is a run of datagrams of
+    that size (the last may be shorter) for the one `destination`; without it, one datagram or, on a
+    stream transport, a run of bytes.
+    """
+
+    data: Buffer
+    destination: Address
+    local: Address | None = None
+    segment_size: int | None = None
+
+
+class Machine(Protocol[E]):
+    """The five verbs. `local` says by which base the bytes came, for machines that have several."""
+
+    def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None: ...
+
+    def handle_timeout(self, now: float) -> None: ...
+
+    def next_timeout(self) -> float | None: ...
+
+    def next_transmit(self) -> Transmit | None: ...
+
+    def next_event(self) -> E | None: ...

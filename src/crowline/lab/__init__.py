@@ -1,0 +1,1 @@
+"""A NAT laboratory: a virtual-time internet and kernel namespaces."""

@@ -1,0 +1,1 @@
+"""One secure channel on one pair: QUIC, or the hub itself (link zero)."""

@@ -1,0 +1,1 @@
+"""How two sides meet: code words, PAKE, sealed signals, the mailbox and the hub."""

@@ -1,0 +1,1 @@
+"""The crowline server: hub, STUN and TURN in one process."""

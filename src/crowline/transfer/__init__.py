@@ -1,0 +1,1 @@
+"""What moves: offer, manifest, chunks, verification. Not how."""
