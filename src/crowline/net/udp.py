@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
-from crowline.base.machine import Buffer, Transmit
+from crowline.base.machine import Transmit
 
 # linux/udp.h; the socket module names them only in later Pythons.
 _UDP_SEGMENT = 103
