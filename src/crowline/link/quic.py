@@ -1,0 +1,316 @@
+"""A link over one datagram pair: a QUIC connection (RFC 9000) with one stream, driven in batches.
+
+The server is authenticated by the fingerprint that came in the sealed signals, the client by the first
+bytes of stream 0: the link id and HMAC-SHA256(client-auth key, server fingerprint ‖ link id ‖ role).
+Before them the server takes nothing, and waits no longer than `AUTHENTICATION_LIMIT`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from hashlib import sha256
+from ssl import CERT_NONE
+from typing import Any
+
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+from qh3.quic.events import (
+    ConnectionTerminated,
+    HandshakeCompleted,
+    QuicEvent,
+    StreamDataReceived,
+    StreamReset,
+)
+
+from crowline.base.addresses import Address
+from crowline.base.machine import Buffer, Transmit
+from crowline.base.secrets import Secret
+from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
+from crowline.link.identity import Identity
+
+ALPN = "crowline/1"
+LINK_ID_LENGTH = 8
+_PREAMBLE_LENGTH = LINK_ID_LENGTH + sha256().digest_size
+# Seconds from the first packet until the client must have proven itself.
+AUTHENTICATION_LIMIT = 5.0
+# Every IPv6 path carries 1,232 bytes of UDP payload; a TURN channel header takes 4 of them (RFC 8656 §12.4).
+DATAGRAM_SIZE = 1200
+# Seconds without any packet after which the connection is gone; the session pings far more often.
+_IDLE_TIMEOUT = 30.0
+# Bytes in flight: 100 MB/s over 80 ms, and a bound on what a fast local path lets the window grow to.
+_WINDOW = 8 << 20
+# Bytes given to QUIC and not yet sent, above which the session keeps the rest to itself.
+BACKLOG_LIMIT = 1 << 20
+# The first round-trip estimate without a measured one (RFC 9002 §6.2.2).
+_DEFAULT_RTT = 0.333
+# The connection sees one fixed address; which pair carries it is ICE's business.
+_PSEUDO_ADDRESS = ("192.0.2.1", 443)
+_STREAM = 0
+
+
+def is_initial(data: Buffer) -> bool:
+    """Whether a datagram could begin a connection of ours: a full-size Initial (RFC 9000 §14.1, §17.2.2)."""
+    return (
+        len(data) >= DATAGRAM_SIZE
+        and data[0] & 0xF0 == 0xC0
+        and bytes(data[1:5]) == b"\x00\x00\x00\x01"
+        and 8 <= data[5] <= 20
+    )
+
+
+class QuicLink:
+    """One QUIC connection on one pair; a machine of the five verbs whose events are `LinkEvent`.
+
+    Build it with `connect` (the TLS client) or `accept` (the TLS server, on the first datagram).
+    """
+
+    def __init__(
+        self,
+        connection: QuicConnection,
+        *,
+        destination: Address,
+        local: Address,
+        deadline: float,
+        preamble: bytes = b"",
+        verify_key: Secret | None = None,
+        fingerprint: bytes = b"",
+    ) -> None:
+        self.destination = destination
+        self.local = local
+        self._connection = connection
+        self._deadline: float | None = deadline
+        self._preamble = preamble
+        self._verify_key = verify_key
+        self._fingerprint = fingerprint
+        self._first_bytes = b""
+        self._up = False
+        self._down = False
+        self._events: deque[LinkEvent] = deque()
+        self._transmits: deque[Transmit] = deque()
+        self._now = 0.0
+        self._dirty = True
+        self.unanswered_since: float | None = None
+
+    @classmethod
+    def connect(
+        cls,
+        *,
+        destination: Address,
+        local: Address,
+        peer_fingerprint: bytes,
+        client_key: Secret,
+        link_id: bytes,
+        now: float,
+        rtt: float | None = None,
+    ) -> QuicLink:
+        """Begin as the TLS client. `link_id` is `LINK_ID_LENGTH` fresh random bytes."""
+        configuration = QuicConfiguration(
+            alpn_protocols=[ALPN],
+            is_client=True,
+            verify_mode=CERT_NONE,
+            assert_fingerprint=peer_fingerprint.hex(),
+            server_name="crowline",
+            **_options(rtt),
+        )
+        connection = QuicConnection(configuration=configuration)
+        connection.connect(_PSEUDO_ADDRESS, now)
+        link = cls(
+            connection,
+            destination=destination,
+            local=local,
+            deadline=now + AUTHENTICATION_LIMIT,
+            preamble=link_id + _proof(client_key, peer_fingerprint, link_id),
+        )
+        link._now = now
+        return link
+
+    @classmethod
+    def accept(
+        cls,
+        first: Buffer,
+        *,
+        destination: Address,
+        local: Address,
+        identity: Identity,
+        client_key: Secret,
+        now: float,
+    ) -> QuicLink:
+        """Begin as the TLS server on a datagram for which `is_initial` holds; hand it to `receive` next."""
+        destination_id = bytes(first[6 : 6 + first[5]])
+        configuration = QuicConfiguration(alpn_protocols=[ALPN], is_client=False, **_options(None))
+        configuration.load_cert_chain(identity.certificate, identity.private_key)
+        connection = QuicConnection(
+            configuration=configuration, original_destination_connection_id=destination_id
+        )
+        link = cls(
+            connection,
+            destination=destination,
+            local=local,
+            deadline=now + AUTHENTICATION_LIMIT,
+            verify_key=client_key,
+            fingerprint=identity.fingerprint,
+        )
+        link._now = now
+        return link
+
+    @property
+    def is_up(self) -> bool:
+        return self._up and not self._down
+
+    def room(self) -> int:
+        """Bytes that `send` takes now without its queue growing past `BACKLOG_LIMIT`."""
+        if not self.is_up:
+            return 0
+        return max(0, BACKLOG_LIMIT - self._connection.get_send_buffer_size(_STREAM))
+
+    def send(self, data: Buffer, now: float) -> None:
+        """Append bytes to the link's stream."""
+        if not self.is_up:
+            return
+        self._now = now
+        self._connection.send_stream_data(_STREAM, data)
+        self._dirty = True
+        if self.unanswered_since is None:
+            self.unanswered_since = now
+
+    def close(self, now: float) -> None:
+        """Tell the other end and end the link; no event follows."""
+        if not self._down:
+            self._down = True
+            self._deadline = None
+            self._now = now
+            self._connection.close()
+            self._dirty = True
+
+    def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
+        self.receive_run(data, len(data), now)
+
+    def receive_run(self, data: Buffer, segment_size: int, now: float) -> None:
+        """A run of datagrams of `segment_size` bytes each, the last of which may be shorter."""
+        self._now = now
+        self._connection.receive_gro_buffer(bytes(data), segment_size, _PSEUDO_ADDRESS, now)
+        self.unanswered_since = None
+        self._after(now)
+
+    def handle_timeout(self, now: float) -> None:
+        self._now = now
+        if self._deadline is not None and now >= self._deadline:
+            self._fail("the other side did not prove itself in time")
+        timer = self._connection.get_timer()
+        if timer is not None and now >= timer:
+            self._connection.handle_timer(now)
+        self._after(now)
+
+    def next_timeout(self) -> float | None:
+        timer = self._connection.get_timer()
+        if self._deadline is None:
+            return timer
+        return self._deadline if timer is None else min(timer, self._deadline)
+
+    def next_transmit(self) -> Transmit | None:
+        if self._dirty:
+            self._dirty = False
+            self._collect()
+        return self._transmits.popleft() if self._transmits else None
+
+    def next_event(self) -> LinkEvent | None:
+        return self._events.popleft() if self._events else None
+
+    def _after(self, now: float) -> None:
+        self._dirty = True
+        while (event := self._connection.next_event()) is not None:
+            self._handle(event, now)
+
+    def _handle(self, event: QuicEvent, now: float) -> None:
+        if isinstance(event, HandshakeCompleted):
+            if self._preamble:
+                self._connection.send_stream_data(_STREAM, self._preamble)
+                self._rise()
+        elif isinstance(event, StreamDataReceived):
+            self._take(event)
+        elif isinstance(event, ConnectionTerminated):
+            self._sink(event.reason_phrase or "the connection ended")
+        elif isinstance(event, StreamReset):
+            self._fail("the other side reset the link's stream")
+
+    def _take(self, event: StreamDataReceived) -> None:
+        if self._down:
+            return
+        if event.stream_id != _STREAM:
+            self._fail("the other side opened a stream that a link does not have")
+            return
+        data = event.data
+        if self._verify_key is not None:
+            data = self._authenticate(event.data, self._verify_key)
+        if len(data) and not self._down:
+            self._events.append(LinkData(data))
+        if event.end_stream:
+            self._sink("the other side ended the link")
+
+    def _authenticate(self, data: bytes, key: Secret) -> bytes:
+        """Hold bytes back until the preamble is whole and right; what follows it."""
+        self._first_bytes += data
+        if len(self._first_bytes) < _PREAMBLE_LENGTH:
+            return b""
+        link_id = self._first_bytes[:LINK_ID_LENGTH]
+        shown = self._first_bytes[LINK_ID_LENGTH:_PREAMBLE_LENGTH]
+        if not hmac.compare_digest(shown, _proof(key, self._fingerprint, link_id)):
+            self._fail("the other side could not prove itself")
+            return b""
+        rest = self._first_bytes[_PREAMBLE_LENGTH:]
+        self._verify_key = None
+        self._first_bytes = b""
+        self._rise()
+        return rest
+
+    def _rise(self) -> None:
+        self._up = True
+        self._deadline = None
+        self._events.append(LinkUp())
+
+    def _fail(self, reason: str) -> None:
+        if not self._down:
+            self._connection.close(error_code=1, reason_phrase="refused")
+            self._dirty = True
+            self._sink(reason)
+
+    def _sink(self, reason: str) -> None:
+        if not self._down:
+            self._down = True
+            self._deadline = None
+            self._events.append(LinkDown(reason))
+
+    def _collect(self) -> None:
+        """Turn what QUIC has to send into runs of one size."""
+        run: list[bytes] = []
+        for datagram, _ in self._connection.datagrams_to_send(self._now):
+            if run and len(datagram) > len(run[0]):
+                self._emit(run)
+                run = []
+            run.append(datagram)
+            if len(datagram) < len(run[0]):
+                self._emit(run)
+                run = []
+        if run:
+            self._emit(run)
+
+    def _emit(self, run: list[bytes]) -> None:
+        data = run[0] if len(run) == 1 else b"".join(run)
+        size = len(run[0]) if len(run) > 1 else None
+        self._transmits.append(Transmit(data, self.destination, self.local, size))
+
+
+def _proof(key: Secret, fingerprint: bytes, link_id: bytes) -> bytes:
+    return hmac.digest(key.reveal(), fingerprint + link_id + b"client", "sha256")
+
+
+def _options(rtt: float | None) -> dict[str, Any]:
+    return {
+        "idle_timeout": _IDLE_TIMEOUT,
+        "max_data": _WINDOW,
+        "max_stream_data": _WINDOW,
+        "max_datagram_size": DATAGRAM_SIZE,
+        "probe_datagram_size": False,
+        "initial_rtt": _DEFAULT_RTT if rtt is None else max(rtt, 0.001),
+    }
