@@ -1,0 +1,413 @@
+"""STUN attributes: one frozen class for each type, and the table that finds it by its number.
+
+Types from 0x0000 to 0x7FFF are comprehension-required (RFC 8489 §14).
+
+    RFC 8489   addresses, user name, realm, nonce, errors, password algorithms, software
+    RFC 8445   priority, use-candidate, roles
+    RFC 8656   channel number, lifetime, peers, relays, data, transport, address families, ports
+    RFC 5780   change-request, response-origin, other-address, padding, response-port
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Self
+
+from crowline.stun.shapes import (
+    COOKIE_BYTES,
+    FAMILY_IPV4,
+    FAMILY_IPV6,
+    MAGIC_COOKIE,
+    MAX_TEXT_OCTETS,
+    AnyAttribute,
+    Attribute,
+    Blob,
+    Family,
+    Flag,
+    MalformedStun,
+    PlainAddress,
+    Text,
+    UnknownAttribute,
+    XorAddress,
+    check_size,
+    host_text,
+    packed_host,
+    read_number,
+    read_text,
+)
+
+__all__ = [
+    "ATTRIBUTES", "COMPREHENSION_OPTIONAL", "COOKIE_BYTES", "FAMILY_IPV4", "FAMILY_IPV6",
+    "MAGIC_COOKIE", "AdditionalAddressFamily", "AddressErrorCode", "AlternateDomain",
+    "AlternateServer", "AnyAttribute", "Attribute", "ChangeRequest", "ChannelNumber", "Data",
+    "DontFragment", "ErrorCode", "EvenPort", "IceControlled", "IceControlling", "Lifetime",
+    "MalformedStun", "MappedAddress", "Nonce", "OtherAddress", "Padding", "PasswordAlgorithm",
+    "PasswordAlgorithms", "Priority", "Realm", "RequestedAddressFamily", "RequestedTransport",
+    "ReservationToken", "ResponseOrigin", "ResponsePort", "Software", "TieBreaker",
+    "UnknownAttribute", "UnknownAttributes", "UseCandidate", "Userhash", "Username",
+    "XorMappedAddress", "XorPeerAddress", "XorRelayedAddress", "host_text", "packed_host",
+]  # fmt: skip
+
+COMPREHENSION_OPTIONAL = 0x8000  # types from here on may be ignored, RFC 8489 §14
+MAX_USERNAME_OCTETS = 512  # RFC 5389 §15.3; RFC 8489 §14.3 sends at most 508
+
+
+# --- addresses ------------------------------------------------------------------------------------------
+
+
+class MappedAddress(PlainAddress):
+    __slots__ = ()
+    type = 0x0001
+
+
+class ResponseOrigin(PlainAddress):
+    """Where a response was sent from: RFC 5780 §7.3."""
+
+    __slots__ = ()
+    type = 0x802B
+
+
+class OtherAddress(PlainAddress):
+    """The server's alternate address and port: RFC 5780 §7.4."""
+
+    __slots__ = ()
+    type = 0x802C
+
+
+class AlternateServer(PlainAddress):
+    __slots__ = ()
+    type = 0x8023
+
+
+class XorMappedAddress(XorAddress):
+    __slots__ = ()
+    type = 0x0020
+
+
+class XorPeerAddress(XorAddress):
+    __slots__ = ()
+    type = 0x0012
+
+
+class XorRelayedAddress(XorAddress):
+    __slots__ = ()
+    type = 0x0016
+
+
+# --- texts ----------------------------------------------------------------------------------------------
+
+
+class Username(Text):
+    __slots__ = ()
+    type = 0x0006
+    max_octets = MAX_USERNAME_OCTETS
+
+
+class Realm(Text):
+    __slots__ = ()
+    type = 0x0014
+
+
+class Nonce(Text):
+    __slots__ = ()
+    type = 0x0015
+
+
+class Software(Text):
+    __slots__ = ()
+    type = 0x8022
+
+
+class AlternateDomain(Text):
+    __slots__ = ()
+    type = 0x8003
+    max_octets = 255
+
+
+# --- flags and blobs ------------------------------------------------------------------------------------
+
+
+class UseCandidate(Flag):
+    __slots__ = ()
+    type = 0x0025
+
+
+class DontFragment(Flag):
+    __slots__ = ()
+    type = 0x001A
+
+
+class Data(Blob):
+    __slots__ = ()
+    type = 0x0013
+
+
+class Padding(Blob):
+    __slots__ = ()
+    type = 0x0026
+
+
+class PasswordAlgorithms(Blob):
+    """The server's list, kept as bytes because a client must echo it exactly: RFC 8489 §14.11."""
+
+    __slots__ = ()
+    type = 0x8002
+
+
+class PasswordAlgorithm(Blob):
+    __slots__ = ()
+    type = 0x001D
+
+
+class RequestedAddressFamily(Family):
+    __slots__ = ()
+    type = 0x0017
+
+
+class AdditionalAddressFamily(Family):
+    __slots__ = ()
+    type = 0x8000
+
+
+# --- numbers --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Priority(Attribute):
+    """The priority the sender's candidate would have as peer-reflexive: RFC 8445 §7.1.1."""
+
+    type = 0x0024
+    value: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!I", self.value)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        return cls(read_number(cls, value, 4))
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime(Attribute):
+    """Seconds an allocation lives: RFC 8656 §18.2."""
+
+    type = 0x000D
+    seconds: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!I", self.seconds)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        return cls(read_number(cls, value, 4))
+
+
+@dataclass(frozen=True, slots=True)
+class TieBreaker(Attribute):
+    """64 random bits that settle a role conflict: RFC 8445 §7.3.1.1."""
+
+    tie_breaker: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!Q", self.tie_breaker)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        return cls(read_number(cls, value, 8))
+
+
+class IceControlled(TieBreaker):
+    __slots__ = ()
+    type = 0x8029
+
+
+class IceControlling(TieBreaker):
+    __slots__ = ()
+    type = 0x802A
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelNumber(Attribute):
+    """Number and two reserved bytes: RFC 8656 §18.1. The range is the server's to judge."""
+
+    type = 0x000C
+    value: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!Hxx", self.value)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        check_size(cls, value, 4)
+        return cls(int.from_bytes(value[:2], "big"))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedTransport(Attribute):
+    """An IP protocol number: RFC 8656 §18.7."""
+
+    type = 0x0019
+    protocol: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!Bxxx", self.protocol)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        check_size(cls, value, 4)
+        return cls(value[0])
+
+
+@dataclass(frozen=True, slots=True)
+class EvenPort(Attribute):
+    """An even port, and with `reserve` the next one kept too: RFC 8656 §18.5."""
+
+    type = 0x0018
+    reserve: bool
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return b"\x80" if self.reserve else b"\x00"
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        check_size(cls, value, 1)
+        return cls(bool(value[0] & 0x80))
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationToken(Attribute):
+    """Eight bytes that claim a reserved port: RFC 8656 §18.8."""
+
+    type = 0x0022
+    token: bytes
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return self.token
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        check_size(cls, value, 8)
+        return cls(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePort(Attribute):
+    """The port to answer to: RFC 5780 §7.5. Padded to four bytes by some senders."""
+
+    type = 0x0027
+    port: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!H", self.port)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        if len(value) not in (2, 4):
+            raise MalformedStun(f"RESPONSE-PORT of {len(value)} bytes")
+        return cls(int.from_bytes(value[:2], "big"))
+
+
+# --- structures -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode(Attribute):
+    """A code of 300 to 699 and a reason for a person: RFC 8489 §14.8."""
+
+    type = 0x0009
+    code: int
+    reason: str = ""
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!HBB", 0, self.code // 100, self.code % 100) + self.reason.encode()
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        if len(value) < 4:
+            raise MalformedStun(f"ERROR-CODE of {len(value)} bytes")
+        hundreds, rest = value[2] & 0x07, value[3]
+        if not 3 <= hundreds <= 6 or rest > 99:
+            raise MalformedStun(f"error class {hundreds}, number {rest}")
+        return cls(hundreds * 100 + rest, read_text("ERROR-CODE", value[4:], MAX_TEXT_OCTETS))
+
+
+@dataclass(frozen=True, slots=True)
+class AddressErrorCode(Attribute):
+    """Why one of two address families got no relay: RFC 8656 §18.12."""
+
+    type = 0x8001
+    family: int
+    code: int
+    reason: str = ""
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!BxBB", self.family, self.code // 100, self.code % 100) + self.reason.encode()
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        error = ErrorCode.read(value, transaction_id)
+        return cls(value[0], error.code, error.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownAttributes(Attribute):
+    """The types a 420 complains about: RFC 8489 §14.13."""
+
+    type = 0x000A
+    types: tuple[int, ...]
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack(f"!{len(self.types)}H", *self.types)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        if len(value) % 2:
+            raise MalformedStun(f"UNKNOWN-ATTRIBUTES of {len(value)} bytes")
+        return cls(struct.unpack(f"!{len(value) // 2}H", value))
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRequest(Attribute):
+    """Answer from the other IP address, the other port or both: RFC 5780 §7.2."""
+
+    type = 0x0003
+    change_ip: bool
+    change_port: bool
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!I", (self.change_ip << 2) | (self.change_port << 1))
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        bits = read_number(cls, value, 4)
+        return cls(bool(bits & 4), bool(bits & 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Userhash(Attribute):
+    """SHA-256 of user and realm, in place of the user name: RFC 8489 §14.4."""
+
+    type = 0x001E
+    value: bytes
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return self.value
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        check_size(cls, value, 32)
+        return cls(value)
+
+
+ATTRIBUTES: dict[int, type[Attribute]] = {
+    cls.type: cls
+    for cls in (
+        MappedAddress, ChangeRequest, Username, ErrorCode, UnknownAttributes, ChannelNumber, Lifetime,
+        XorPeerAddress, Data, Realm, Nonce, XorRelayedAddress, RequestedAddressFamily, EvenPort,
+        RequestedTransport, DontFragment, PasswordAlgorithm, Userhash, XorMappedAddress, ReservationToken,
+        Priority, UseCandidate, Padding, ResponsePort, AdditionalAddressFamily, AddressErrorCode,
+        PasswordAlgorithms, AlternateDomain, Software, AlternateServer, IceControlled, IceControlling,
+        ResponseOrigin, OtherAddress,
+    )
+}  # fmt: skip
