@@ -1,0 +1,64 @@
+"""What a session tells its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The other side opened a stream."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReadable:
+    """There are bytes to read, or the end."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWritable:
+    """The other side has acknowledged bytes, or granted credit."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The other side gave the stream up."""
+
+    stream: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChosen:
+    """Streams flow by `link` from now on (None: by none); `was` carried them before."""
+
+    link: int | None
+    was: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The other side ended the session, with a sentence for people; `code` is an exit code."""
+
+    code: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBroken:
+    """The other side broke the protocol; nothing more is read or sent."""
+
+    reason: str
+
+
+SessionEvent: TypeAlias = (
+    StreamOpened | StreamReadable | StreamWritable | StreamReset | LinkChosen | SessionClosed | SessionBroken
+)

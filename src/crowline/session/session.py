@@ -1,0 +1,392 @@
+"""Streams that outlive any one link: offsets, acknowledgements and credit are the session's own.
+
+Rules of this file
+1. A link is an ordered, authenticated pipe that may die at any moment; what it carried and nobody
+   acknowledged is sent again by the next one, and the receiver drops what it has already.
+2. All streams flow by one link, the chosen one; the others stay warm.
+3. A stream ends only when an end closes or resets it, never because a link died.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from crowline.base.errors import MalformedMessage, UsageError
+from crowline.base.machine import Buffer
+from crowline.session.buffers import ReceiveBuffer, SendBuffer
+from crowline.session.events import (
+    LinkChosen,
+    SessionBroken,
+    SessionClosed,
+    SessionEvent,
+    StreamOpened,
+    StreamReadable,
+    StreamReset,
+    StreamWritable,
+)
+from crowline.session.frames import CREDIT, MAX_DATA, MAX_SENTENCE, FrameParser, Kind, header
+from crowline.session.links import Carrier, LinkSet
+
+# Bytes of one stream that may be on the way or unread: 200 MB/s over 40 ms, and the bound on its memory.
+WINDOW = 8 << 20
+# Streams that the other side may have open at once.
+MAX_STREAMS = 128
+# Received bytes after which an acknowledgement does not wait.
+_ACKNOWLEDGE_EVERY = 512 * 1024
+# Seconds that an acknowledgement may wait for more bytes to acknowledge (the delay QUIC allows itself).
+_ACKNOWLEDGE_DELAY = 0.025
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTransmit:
+    """Bytes to append to a link, in this order."""
+
+    link: int
+    data: tuple[Buffer, ...]
+
+
+class _Stream:
+    def __init__(self, window: int) -> None:
+        self.sending = SendBuffer()
+        self.sending.credit = window
+        self.receiving = ReceiveBuffer(window)
+        self.told_contiguous = 0
+        self.told_credit = window
+        self.reset = False
+
+    @property
+    def over(self) -> bool:
+        return self.sending.done and self.receiving.ended
+
+
+class Session:
+    """One side of a session. Its `receive` takes a link's id where other machines take an address.
+
+    `initiator` opens the even streams, the other side the odd ones.
+    """
+
+    def __init__(self, *, initiator: bool, window: int = WINDOW) -> None:
+        self._window = window
+        self._links = LinkSet()
+        self._parsers: dict[int, FrameParser] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._turns: deque[int] = deque()
+        self._next_local = 0 if initiator else 1
+        self._next_remote = 1 if initiator else 0
+        self._transmits: deque[LinkTransmit] = deque()
+        self._events: deque[SessionEvent] = deque()
+        self._unacknowledged: set[int] = set()
+        self._acknowledge_at: float | None = None
+        self._readable: set[int] = set()
+        self._resets: dict[int, int] = {}
+        self._closing: tuple[int, bytes] | None = None
+        self._closed = False
+        self._now = 0.0
+
+    # Links ------------------------------------------------------------------------------------------
+
+    def attach(self, link: int, carrier: Carrier, rank: int, now: float) -> None:
+        """Use `carrier`, which is up, under the number `link`; a higher `rank` is preferred."""
+        self._now = now
+        self._links.add(link, carrier, rank, now)
+        self._parsers[link] = FrameParser(lambda *frame: self._handle(link, *frame))
+        self._choose(now)
+
+    def detach(self, link: int, now: float, reason: str = "the link ended") -> None:
+        """The link is gone: what it carried and nobody acknowledged goes by another."""
+        self._now = now
+        if not self._links.remove(link):
+            return
+        self._parsers.pop(link, None)
+        self._transmits = deque(t for t in self._transmits if t.link != link)
+        self._rewind(link)
+        self._choose(now, reason)
+
+    @property
+    def chosen(self) -> int | None:
+        return self._links.chosen
+
+    def rtt(self, link: int) -> float | None:
+        """The last measured round trip over `link`, seconds."""
+        return self._links.rtt(link)
+
+    def carried(self, link: int) -> tuple[int, int]:
+        """Stream bytes sent and received by `link`, also after it ended."""
+        return self._links.sent[link], self._links.received[link]
+
+    def rerank(self, link: int, rank: int, now: float) -> None:
+        """Change how much `link` is preferred."""
+        self._links.rerank(link, rank)
+        self._choose(now)
+
+    # Streams ----------------------------------------------------------------------------------------
+
+    def open_stream(self) -> int:
+        """A new stream; the other side hears of it at once."""
+        self._check_open()
+        stream = self._next_local
+        self._next_local += 2
+        self._streams[stream] = _Stream(self._window)
+        self._turns.append(stream)
+        self._control(header(Kind.DATA, stream, 0))
+        return stream
+
+    def write(self, stream: int, data: Buffer) -> None:
+        """Append bytes that must not change afterwards. Raises `UsageError` after `finish` or `reset`."""
+        self._check_open()
+        sending = self._stream(stream).sending
+        if sending.finished:
+            raise UsageError("That stream's sending side is finished.")
+        sending.write(data)
+
+    def unsent(self, stream: int) -> int:
+        """Bytes written and not yet given to a link: the measure of back-pressure."""
+        known = self._streams.get(stream)
+        return known.sending.unsent if known else 0
+
+    def finish(self, stream: int) -> None:
+        """End our direction after what was written."""
+        if stream in self._streams:
+            self._streams[stream].sending.finished = True
+
+    def is_delivered(self, stream: int) -> bool:
+        """Whether the other side has acknowledged everything, the end included."""
+        known = self._streams.get(stream)
+        return known is None or known.sending.done
+
+    def reset(self, stream: int, code: int = 0) -> None:
+        """Give the stream up in both directions."""
+        if self._streams.pop(stream, None) is not None:
+            self._resets[stream] = code
+            self._control(header(Kind.RESET, stream, code))
+
+    def read(self, stream: int, limit: int) -> Buffer:
+        """At most `limit` bytes in order; empty when none are there now, or the end was reached."""
+        known = self._streams.get(stream)
+        if known is None:
+            return b""
+        data = known.receiving.read(limit)
+        if known.receiving.credit - known.told_credit >= self._window // 4:
+            self._tell_window(stream, known)
+        if known.receiving.ended:
+            self._forget_if_over(stream)
+        return data
+
+    def is_ended(self, stream: int) -> bool:
+        """Whether the other side's direction has been read to its end."""
+        known = self._streams.get(stream)
+        return known is None or known.receiving.ended
+
+    def close(self, code: int, sentence: str) -> None:
+        """Tell the other side why the session ends; it is sent with the next transmits."""
+        if self._closing is None and not self._closed:
+            self._closing = (code, sentence.encode()[:MAX_SENTENCE])
+            self._control(self._close_frame(*self._closing))
+
+    # The five verbs ---------------------------------------------------------------------------------
+
+    def receive(self, data: Buffer, source: int, now: float, local: None = None) -> None:
+        """Bytes that came by the link `source`."""
+        self._now = now
+        parser = self._parsers.get(source)
+        if parser is None or self._closed:
+            return
+        try:
+            parser.feed(data)
+        except MalformedMessage as error:
+            self._break(error.message)
+
+    def handle_timeout(self, now: float) -> None:
+        self._now = now
+        if self._acknowledge_at is not None and now >= self._acknowledge_at:
+            self._acknowledge()
+        for link, token in self._links.due_pings(now):
+            self._transmits.append(LinkTransmit(link, (header(Kind.PING, 0, token),)))
+        self._choose(now)
+
+    def next_timeout(self) -> float | None:
+        times = [t for t in (self._acknowledge_at, self._links.next_timeout()) if t is not None]
+        return min(times, default=None)
+
+    def next_transmit(self) -> LinkTransmit | None:
+        """Control frames first, then stream bytes as far as the chosen link has room."""
+        if self._transmits:
+            return self._transmits.popleft()
+        link = self._links.chosen
+        if link is None or self._closed or self._closing is not None:
+            return None
+        room = self._links.room(link)
+        if room <= 0:
+            return None
+        for _ in range(len(self._turns)):
+            stream = self._turns[0]
+            self._turns.rotate(-1)
+            known = self._streams.get(stream)
+            if known is None:
+                self._turns.remove(stream)
+            elif known.sending.ready():
+                return self._stream_frame(stream, known.sending, min(room, MAX_DATA), link)
+        return None
+
+    def next_event(self) -> SessionEvent | None:
+        if self._events:
+            return self._events.popleft()
+        if self._readable:
+            return StreamReadable(self._readable.pop())
+        return None
+
+    # Sending ----------------------------------------------------------------------------------------
+
+    def _stream_frame(self, stream: int, sending: SendBuffer, limit: int, link: int) -> LinkTransmit:
+        offset, data, fin = sending.take(limit, link)
+        self._links.sent[link] += len(data)
+        head = header(Kind.FIN if fin else Kind.DATA, stream, offset, len(data))
+        self._events.append(StreamWritable(stream))
+        return LinkTransmit(link, (head, data) if len(data) else (head,))
+
+    def _control(self, frame: bytes) -> None:
+        """Send by the chosen link; without one, `_resend_control` says it again later."""
+        if self._links.chosen is not None:
+            self._transmits.append(LinkTransmit(self._links.chosen, (frame,)))
+
+    def _tell_window(self, stream: int, known: _Stream) -> None:
+        known.told_contiguous = known.receiving.contiguous
+        known.told_credit = known.receiving.credit
+        self._unacknowledged.discard(stream)
+        frame = header(Kind.WINDOW, stream, known.told_contiguous, CREDIT.size)
+        self._control(frame + CREDIT.pack(known.told_credit))
+
+    def _acknowledge(self) -> None:
+        self._acknowledge_at = None
+        for stream in list(self._unacknowledged):
+            known = self._streams.get(stream)
+            if known is not None:
+                self._tell_window(stream, known)
+        self._unacknowledged.clear()
+
+    def _choose(self, now: float, reason: str = "") -> None:
+        change = self._links.choose(now)
+        if change is None:
+            return
+        was, why = change
+        if was is not None and self._links.is_stalled(was):
+            self._rewind(was)
+        self._events.append(LinkChosen(self._links.chosen, was, reason or why))
+        self._resend_control()
+
+    def _resend_control(self) -> None:
+        """State that the previous link may have swallowed; each of these frames may be told twice."""
+        for stream, code in self._resets.items():
+            self._control(header(Kind.RESET, stream, code))
+        for stream, known in self._streams.items():
+            if stream % 2 == self._next_local % 2 and not known.sending.acknowledged:
+                self._control(header(Kind.DATA, stream, 0))
+            self._tell_window(stream, known)
+        if self._closing is not None:
+            self._control(self._close_frame(*self._closing))
+
+    def _rewind(self, link: int) -> None:
+        for known in self._streams.values():
+            known.sending.rewind(link)
+
+    # Receiving --------------------------------------------------------------------------------------
+
+    def _handle(self, link: int, kind: Kind, stream: int, offset: int, payload: memoryview) -> None:
+        if self._closed:
+            return
+        if kind in (Kind.DATA, Kind.FIN):
+            self._on_data(link, stream, offset, payload, kind is Kind.FIN)
+        elif kind is Kind.WINDOW:
+            self._on_window(stream, offset, payload)
+        elif kind is Kind.RESET:
+            self._on_reset(stream, offset)
+        elif kind is Kind.PING:
+            self._transmits.append(LinkTransmit(link, (header(Kind.PONG, 0, offset),)))
+        elif kind is Kind.PONG:
+            self._links.pong(link, offset, self._now)
+            self._choose(self._now)
+        else:
+            self._closed = True
+            sentence = bytes(payload).decode(errors="replace")
+            self._events.append(SessionClosed(offset if offset < 256 else 1, sentence))
+
+    def _on_data(self, link: int, stream: int, offset: int, payload: memoryview, fin: bool) -> None:
+        known = self._known(stream)
+        if known is None:
+            if not self._closed and stream not in self._resets:
+                # The stream is over here, so the other side missed the last acknowledgement.
+                end = offset + len(payload) + fin
+                self._control(header(Kind.WINDOW, stream, end, CREDIT.size) + CREDIT.pack(end))
+            return
+        self._links.received[link] += len(payload)
+        if not known.receiving.insert(offset, payload, fin):
+            self._break("stream bytes outside what was granted")
+            return
+        if known.receiving.readable or known.receiving.ended:
+            self._readable.add(stream)
+        if fin or known.receiving.contiguous - known.told_contiguous >= _ACKNOWLEDGE_EVERY:
+            self._tell_window(stream, known)
+            return
+        self._unacknowledged.add(stream)
+        if self._acknowledge_at is None:
+            self._acknowledge_at = self._now + _ACKNOWLEDGE_DELAY
+
+    def _on_window(self, stream: int, offset: int, payload: memoryview) -> None:
+        known = self._streams.get(stream)
+        if known is None or len(payload) != CREDIT.size:
+            return
+        if not known.sending.acknowledge(offset):
+            self._break("an acknowledgement of bytes that were never sent")
+            return
+        known.sending.credit = max(known.sending.credit, CREDIT.unpack(payload)[0])
+        self._events.append(StreamWritable(stream))
+        self._forget_if_over(stream)
+
+    def _on_reset(self, stream: int, code: int) -> None:
+        if self._resets.pop(stream, None) is not None:
+            return
+        if self._streams.pop(stream, None) is not None:
+            self._events.append(StreamReset(stream, code))
+        self._control(header(Kind.RESET, stream, code))
+
+    def _known(self, stream: int) -> _Stream | None:
+        """The stream; opened on its first frame, together with every earlier one still unheard of."""
+        if stream % 2 == self._next_remote % 2:
+            while stream >= self._next_remote:
+                opened = sum(1 for s in self._streams if s % 2 == stream % 2)
+                if opened >= MAX_STREAMS:
+                    self._break("more streams than may be open")
+                    return None
+                self._streams[self._next_remote] = _Stream(self._window)
+                self._turns.append(self._next_remote)
+                self._events.append(StreamOpened(self._next_remote))
+                self._next_remote += 2
+        elif stream >= self._next_local:
+            self._break("bytes of a stream that was never opened")
+        return self._streams.get(stream)
+
+    def _forget_if_over(self, stream: int) -> None:
+        known = self._streams.get(stream)
+        if known is not None and known.over:
+            self._tell_window(stream, known)
+            del self._streams[stream]
+
+    def _break(self, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._events.append(SessionBroken(reason))
+
+    def _stream(self, stream: int) -> _Stream:
+        known = self._streams.get(stream)
+        if known is None:
+            raise UsageError("That stream is closed.")
+        return known
+
+    def _check_open(self) -> None:
+        if self._closed or self._closing is not None:
+            raise UsageError("The session is closed.")
+
+    @staticmethod
+    def _close_frame(code: int, sentence: bytes) -> bytes:
+        return header(Kind.CLOSE, 0, code, len(sentence)) + sentence
