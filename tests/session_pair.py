@@ -1,0 +1,122 @@
+"""Two sessions joined by links made of function calls, in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+
+from crowline.base.machine import Buffer
+from crowline.session.events import SessionEvent, StreamReadable
+from crowline.session.session import Session
+
+
+class Pipe:
+    """One end of a link: bytes leave in order, arrive after `delay`, and vanish once it is cut."""
+
+    def __init__(self, pair: Pair, side: int, link: int, delay: float, room: int) -> None:
+        self.pair, self.side, self.link, self.delay, self.capacity = pair, side, link, delay, room
+        self.in_flight = 0
+        self.cut = False
+        self.unanswered_since: float | None = None
+
+    def room(self) -> int:
+        return self.capacity - self.in_flight
+
+    def send(self, data: Buffer, now: float) -> None:
+        if self.unanswered_since is None:
+            self.unanswered_since = now
+        if self.cut:
+            return
+        self.in_flight += len(data)
+        self.pair.deliver(self, bytes(data), now + self.delay)
+
+
+@dataclass
+class Pair:
+    """Both sides; side 0 opens the even streams."""
+
+    window: int = 1 << 16
+    now: float = 0.0
+    sessions: list[Session] = field(init=False)
+    events: list[deque[SessionEvent]] = field(default_factory=lambda: [deque(), deque()])
+    received: dict[tuple[int, int], bytearray] = field(default_factory=dict)
+    reading: bool = True
+
+    def __post_init__(self) -> None:
+        self.sessions = [
+            Session(initiator=True, window=self.window),
+            Session(initiator=False, window=self.window),
+        ]
+        self._pipes: dict[tuple[int, int], Pipe] = {}
+        self._queue: list[tuple[float, int, Pipe, bytes]] = []
+        self._order = itertools.count()
+
+    def link(self, number: int, rank: int, delay: float = 0.01, room: int = 1 << 15) -> None:
+        for side in (0, 1):
+            self._pipes[side, number] = Pipe(self, side, number, delay, room)
+        for side in (0, 1):
+            self.sessions[side].attach(number, self._pipes[side, number], rank, self.now)
+        self.pump()
+
+    def cut(self, number: int) -> None:
+        """Nothing sent from now on arrives, and what is on its way is lost; nobody is told."""
+        for side in (0, 1):
+            self._pipes[side, number].cut = True
+        self._queue = [entry for entry in self._queue if entry[2].link != number]
+        heapq.heapify(self._queue)
+
+    def detach(self, number: int) -> None:
+        self.cut(number)
+        for session in self.sessions:
+            session.detach(number, self.now)
+        self.pump()
+
+    def deliver(self, pipe: Pipe, data: bytes, when: float) -> None:
+        heapq.heappush(self._queue, (when, next(self._order), pipe, data))
+
+    def pump(self) -> None:
+        busy = True
+        while busy:
+            busy = False
+            for side, session in enumerate(self.sessions):
+                while (transmit := session.next_transmit()) is not None:
+                    busy = True
+                    for part in transmit.data:
+                        self._pipes[side, transmit.link].send(part, self.now)
+                while (event := session.next_event()) is not None:
+                    busy = True
+                    self.events[side].append(event)
+                    if isinstance(event, StreamReadable) and self.reading:
+                        self._read(side, event.stream)
+
+    def step(self) -> bool:
+        """Jump to the next delivery or deadline; False when there is none."""
+        times = [t for s in self.sessions if (t := s.next_timeout()) is not None]
+        if self._queue:
+            times.append(self._queue[0][0])
+        if not times:
+            return False
+        self.now = max(self.now, min(times))
+        while self._queue and self._queue[0][0] <= self.now:
+            _, _, pipe, data = heapq.heappop(self._queue)
+            pipe.in_flight -= len(data)
+            self._pipes[1 - pipe.side, pipe.link].unanswered_since = None
+            # What arrived is acknowledged below the session, as QUIC does.
+            pipe.unanswered_since = None
+            self.sessions[1 - pipe.side].receive(data, pipe.link, self.now)
+        for session in self.sessions:
+            if (t := session.next_timeout()) is not None and t <= self.now:
+                session.handle_timeout(self.now)
+        self.pump()
+        return True
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end and self.step():
+            pass
+
+    def _read(self, side: int, stream: int) -> None:
+        while len(data := self.sessions[side].read(stream, 1 << 20)):
+            self.received.setdefault((side, stream), bytearray()).extend(data)
