@@ -1,0 +1,138 @@
+"""The client's WebSocket to a hub (RFC 6455), through the proxy that the environment names."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from crowline.base.errors import ServerUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+# The largest message of a hub: a session frame of 64 KiB with its seal.
+MAX_MESSAGE = 80 * 1024
+# Seconds for TCP, TLS and the upgrade together.
+OPEN_LIMIT = 10.0
+# Bytes that may wait in the socket before bulk data pauses.
+WRITE_LIMIT = 256 * 1024
+
+
+class HubSocket:
+    """One open WebSocket. Text is signalling, binary is link zero."""
+
+    def __init__(self, connection: ClientConnection, url: str) -> None:
+        self._connection = connection
+        self._outgoing: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._queued = 0
+        self._sender = asyncio.create_task(self._send_all(), name="hub sender")
+        self.url = url
+
+    @classmethod
+    async def connect(cls, url: str) -> HubSocket:
+        """Raises `UsageError` for a URL that is none, `ServerUnreachable` where no hub answers."""
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidProxy, InvalidURI
+
+        target = hub_url(url)
+        try:
+            connection = await connect(
+                target,
+                compression=None,
+                max_size=MAX_MESSAGE,
+                open_timeout=OPEN_LIMIT,
+                close_timeout=1,
+                ping_interval=20,
+                ping_timeout=20,
+                write_limit=WRITE_LIMIT,
+            )
+        except InvalidURI as error:
+            raise UsageError(f"{url} is not a server's URL.", hint="Try ws://HOST:PORT.") from error
+        except (InvalidHandshake, InvalidMessage, InvalidProxy) as error:
+            raise ServerUnreachable(
+                f"What answers at {url} is not a Crowline server.",
+                hint="Check the address, and the proxy if you use one.",
+            ) from error
+        except (OSError, TimeoutError, EOFError) as error:
+            raise ServerUnreachable(
+                f"The server at {url} cannot be reached.",
+                hint="Is it running, and is the address right? Choose another with --server.",
+            ) from error
+        return cls(connection, target)
+
+    @property
+    def server_host(self) -> str:
+        """The address of the server as this connection reached it, or the URL's host behind a proxy."""
+        remote = self._connection.remote_address
+        host = urlsplit(self.url).hostname or ""
+        return str(remote[0]).partition("%")[0] if remote else host
+
+    @property
+    def is_loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.server_host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def queued(self) -> int:
+        """Bytes that have not been handed to the kernel yet."""
+        transport = self._connection.transport
+        return self._queued + (transport.get_write_buffer_size() if transport else 0)
+
+    def send(self, message: str | bytes) -> None:
+        """Queue a message; order is kept."""
+        self._queued += len(message)
+        self._outgoing.put_nowait(message)
+
+    async def messages(self) -> AsyncIterator[str | bytes]:
+        """Every message until the connection ends, which is no error here."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            async for message in self._connection:
+                yield message
+        except ConnectionClosed:
+            return
+
+    async def close(self) -> None:
+        """Send what is queued, as far as a second allows, and close."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            async with asyncio.timeout(1):
+                await self._outgoing.join()
+        except TimeoutError:
+            pass
+        self._sender.cancel()
+        await asyncio.gather(self._sender, return_exceptions=True)
+        try:
+            await self._connection.close()
+        except (ConnectionClosed, OSError):
+            return
+
+    async def _send_all(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        while True:
+            message = await self._outgoing.get()
+            try:
+                await self._connection.send(message)
+            except ConnectionClosed:
+                pass
+            finally:
+                self._queued -= len(message)
+                self._outgoing.task_done()
+
+
+def hub_url(url: str) -> str:
+    """`url` with the hub's path, where it names none. Raises `UsageError` for other schemes."""
+    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise UsageError(f"{url} is not a server's URL.", hint="It begins with ws:// or wss://.")
+    if parts.path in ("", "/"):
+        parts = parts._replace(path="/v1")
+    return parts.geturl()
