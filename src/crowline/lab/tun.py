@@ -33,7 +33,9 @@ _OFFLOADS = (
     0,
 )
 
-LARGEST_READ = 10 + 65535 + 64  # virtio-net header, the largest IP packet, and room to notice an oversize
+HEADER_SIZE = 10  # bytes of struct virtio_net_hdr before every packet
+NEEDS_CHECKSUM = 0x01  # in its first byte: the transport checksum is left to the receiver (CHECKSUM_PARTIAL)
+LARGEST_READ = HEADER_SIZE + 65535 + 1  # the largest IP packet, and one byte more to notice what does not fit
 LONGEST_DEVICE_NAME = 15  # IFNAMSIZ without its NUL
 
 
