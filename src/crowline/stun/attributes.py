@@ -245,7 +245,7 @@ class ChannelNumber(Attribute):
 
 @dataclass(frozen=True, slots=True)
 class RequestedTransport(Attribute):
-    """An IP protocol number: RFC 8656 §18.7."""
+    """An IP protocol number: RFC 8656 §18.8."""
 
     type = 0x0019
     protocol: int
@@ -261,7 +261,7 @@ class RequestedTransport(Attribute):
 
 @dataclass(frozen=True, slots=True)
 class EvenPort(Attribute):
-    """An even port, and with `reserve` the next one kept too: RFC 8656 §18.5."""
+    """An even port, and with `reserve` the next one kept too: RFC 8656 §18.7."""
 
     type = 0x0018
     reserve: bool
@@ -277,7 +277,7 @@ class EvenPort(Attribute):
 
 @dataclass(frozen=True, slots=True)
 class ReservationToken(Attribute):
-    """Eight bytes that claim a reserved port: RFC 8656 §18.8."""
+    """Eight bytes that claim a reserved port: RFC 8656 §18.10."""
 
     type = 0x0022
     token: bytes
