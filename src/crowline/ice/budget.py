@@ -1,0 +1,46 @@
+"""How much is sent to an address that has not answered yet.
+
+Candidates come from the other side, and may name a third party; what the third party gets is bounded.
+"""
+
+from __future__ import annotations
+
+from crowline.base.addresses import Address
+
+# A full retransmission schedule is 7 datagrams; two triggered ones more may follow a role conflict.
+MAX_UNANSWERED = 20
+# All ports of one host together, so that a list of ports on one victim stays small too (RFC 8445 §19.5.1).
+MAX_UNANSWERED_PER_HOST = 100
+
+
+class Budget:
+    """Counts datagrams to each address until an authenticated answer came from it.
+
+    `max_addresses` bounds the memory: a further address gets nothing.
+    """
+
+    def __init__(self, max_addresses: int) -> None:
+        self._max_addresses = max_addresses
+        self._sent: dict[Address, int] = {}
+        self._sent_to_host: dict[str, int] = {}
+        self._answered: set[Address] = set()
+        self._hosts_answered: set[str] = set()
+
+    def spend(self, address: Address) -> bool:
+        """Count one datagram to `address`; False when it must not be sent."""
+        if address in self._answered:
+            return True
+        sent = self._sent.get(address, 0)
+        if sent >= MAX_UNANSWERED or (sent == 0 and len(self._sent) >= self._max_addresses):
+            return False
+        to_host = self._sent_to_host.get(address.host, 0)
+        if to_host >= MAX_UNANSWERED_PER_HOST and address.host not in self._hosts_answered:
+            return False
+        self._sent[address] = sent + 1
+        self._sent_to_host[address.host] = to_host + 1
+        return True
+
+    def answered(self, address: Address) -> None:
+        """Somebody who knows the password answered a request that went to `address`: no limit any more."""
+        self._answered.add(address)
+        self._hosts_answered.add(address.host)

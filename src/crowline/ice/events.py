@@ -1,0 +1,64 @@
+"""What an agent tells its user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from crowline.ice.pair import ValidPair
+
+
+class LossReason(Enum):
+    """Why a pair that worked may no longer be used."""
+
+    CONSENT_EXPIRED = "the other side has not answered for 30 s"
+    CONSENT_REVOKED = "the other side forbade further sending"
+    NOMINATION_FAILED = "the nominating check got no answer"
+
+
+class FailureReason(Enum):
+    """Why no pair was found."""
+
+    NO_ANSWER = "no check was answered"
+    NO_CANDIDATES = "there was nothing to check"
+    ALL_LOST = "every pair that worked is lost"
+
+
+@dataclass(frozen=True, slots=True)
+class PairValid:
+    """A pair works in both directions; data may be sent on it."""
+
+    pair: ValidPair
+
+
+@dataclass(frozen=True, slots=True)
+class PairNominated:
+    """Both sides agree on this pair; with renomination, in place of an earlier one."""
+
+    pair: ValidPair
+
+
+@dataclass(frozen=True, slots=True)
+class PairLost:
+    """Nothing may be sent on this pair any more (RFC 7675 §5.1)."""
+
+    pair: ValidPair
+    reason: LossReason
+
+
+@dataclass(frozen=True, slots=True)
+class IceFailed:
+    """No pair works, and none will: all candidates are known, all checks are over, patience has ended."""
+
+    reason: FailureReason
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """A role conflict was settled by giving in (RFC 8445 §7.3.1.1)."""
+
+    controlling: bool
+
+
+IceEvent: TypeAlias = PairValid | PairNominated | PairLost | IceFailed | RoleChanged

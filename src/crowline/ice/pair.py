@@ -1,0 +1,133 @@
+"""Candidate pairs: those to be checked, and those that have proven to work (RFC 8445 §6.1.2, §7.2.5.3)."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from enum import Enum
+
+from crowline.base.addresses import Address
+from crowline.ice.candidate import Candidate, CandidateType
+
+RTT_GAIN = 0.125  # weight of a new sample in the smoothed round-trip time (RFC 6298 §2)
+
+# Private, link-local, unique local and loopback: where both ends have such an address, they are neighbours.
+_LOCAL_RANGES = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8",
+        "fc00::/7", "fe80::/10", "::1/128",
+    )
+)  # fmt: skip
+
+PairKey = tuple[Address, Address]  # local base, remote address: the way packets take
+
+
+class PairState(Enum):
+    """RFC 8445 §6.1.2.6."""
+
+    FROZEN = "frozen"
+    WAITING = "waiting"
+    IN_PROGRESS = "in-progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+OUTSTANDING = frozenset({PairState.FROZEN, PairState.WAITING, PairState.IN_PROGRESS})
+
+
+def pair_priority(controlling: int, controlled: int) -> int:
+    """RFC 8445 §6.1.2.3, from the candidate priorities of the controlling and the controlled side."""
+    low, high = min(controlling, controlled), max(controlling, controlled)
+    return (low << 32) + 2 * high + (1 if controlling > controlled else 0)
+
+
+@dataclass(slots=True, eq=False)
+class CandidatePair:
+    """A pair of the check list. Pairs are equal only to themselves."""
+
+    local: Candidate
+    remote: Candidate
+    priority: int = 0
+    state: PairState = PairState.FROZEN
+    # The controlling side asked for this pair before our own check had succeeded (RFC 8445 §7.3.1.5).
+    nominate_on_success: bool = False
+    # Our USE-CANDIDATE check for it is queued or on its way.
+    nominating: bool = False
+    # The request that nominated it; its retransmissions say nothing new.
+    nominated_by: bytes = b""
+    # Role conflicts answered so far; a peer that only ever answers 487 is given up.
+    conflicts: int = 0
+    # Consent ended: only new credentials may bring this pair back (RFC 7675 §5.1).
+    revoked: bool = False
+    first_checked: float | None = None
+
+    @property
+    def base(self) -> Address:
+        return self.local.sending_base
+
+    @property
+    def key(self) -> PairKey:
+        return (self.local.sending_base, self.remote.address)
+
+    @property
+    def foundation(self) -> tuple[str, str]:
+        return (self.local.foundation, self.remote.foundation)
+
+    def prioritise(self, controlling: bool) -> None:
+        """Compute the priority for our role; again after every change of it."""
+        ours, theirs = self.local.priority, self.remote.priority
+        self.priority = pair_priority(ours, theirs) if controlling else pair_priority(theirs, ours)
+
+
+@dataclass(slots=True, eq=False)
+class ValidPair:
+    """A pair that an authenticated exchange has proven in both directions.
+
+    `local.address` is our side as the other side sees it; packets leave by `base`. `rtt` is the smoothed
+    round-trip time in seconds, ``None`` until a reply could be matched to one transmission. `proven_at` is
+    the time of the last authenticated answer.
+    """
+
+    local: Candidate
+    remote: Candidate
+    checked: CandidatePair
+    rtt: float | None = None
+    nominated: bool = False
+    proven_at: float = 0.0
+
+    @property
+    def base(self) -> Address:
+        return self.local.sending_base
+
+    @property
+    def key(self) -> PairKey:
+        return (self.local.sending_base, self.remote.address)
+
+    @property
+    def priority(self) -> int:
+        """That of the pair whose check produced it, so that both lists order alike."""
+        return self.checked.priority
+
+    @property
+    def kind(self) -> str:
+        """``relay`` when either end is relayed, ``lan`` between neighbours, else ``direct``."""
+        if CandidateType.RELAYED in (self.local.type, self.remote.type):
+            return "relay"
+        return "lan" if _are_neighbours(self.local.address, self.remote.address) else "direct"
+
+    def measure(self, sample: float) -> None:
+        """Take a round-trip time into account."""
+        self.rtt = sample if self.rtt is None else self.rtt + RTT_GAIN * (sample - self.rtt)
+
+
+def _are_neighbours(one: Address, other: Address) -> bool:
+    """Both in local address space, or in the same IPv6 /64."""
+    first, second = ipaddress.ip_address(one.host), ipaddress.ip_address(other.host)
+    if first.version == 6 and second.version == 6 and first.packed[:8] == second.packed[:8]:
+        return True
+    return _is_local(first) and _is_local(second)
+
+
+def _is_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in _LOCAL_RANGES)

@@ -1,0 +1,77 @@
+"""The other side's candidates: signalled or found by their checks, judged, and bounded."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from crowline.base.addresses import Address
+from crowline.ice.candidate import COMPONENT, UDP, Candidate, CandidateType
+
+MAX_REMOTE_CANDIDATES = 64  # signalled ones; RFC 8445 §6.1.2.5 leaves the number to us
+# A real peer has one or two for each of its bases. Whoever replays a captured check from many sources gets
+# no more than these, and each has to answer a check of its own before it counts.
+MAX_PEER_REFLEXIVE = 16
+
+_HIGHEST_PRIORITY = 2**31 - 1  # RFC 8445 §5.1.2
+
+
+@functools.lru_cache(maxsize=4096)
+def permits_unicast(address: Address) -> bool:
+    """The least strict policy: anything that a datagram to one host can be sent to."""
+    host = ipaddress.ip_address(address.host)
+    is_broadcast = host.version == 4 and host.packed == b"\xff\xff\xff\xff"
+    return address.port != 0 and not (host.is_multicast or host.is_unspecified or is_broadcast)
+
+
+class RemoteCandidates:
+    """All candidates of the other side by address.
+
+    `permits` judges every address before anything is sent to it, peer-reflexive ones too.
+    """
+
+    def __init__(self, permits: Callable[[Address], bool]) -> None:
+        self._permits = permits
+        self._signalled: dict[Address, Candidate] = {}
+        self._reflexive: dict[Address, Candidate] = {}
+
+    def __iter__(self) -> Iterator[Candidate]:
+        """The signalled ones; a peer-reflexive one is paired only where its check arrived (§7.3.1.4)."""
+        return iter(self._signalled.values())
+
+    def find(self, address: Address) -> Candidate | None:
+        return self._signalled.get(address) or self._reflexive.get(address)
+
+    def add(self, candidate: Candidate) -> Candidate | None:
+        """Take a signalled candidate in; ``None`` when it is redundant, refused or one too many.
+
+        One that is known as peer-reflexive becomes what it was signalled as.
+        """
+        address = candidate.address
+        if address in self._signalled or len(self._signalled) >= MAX_REMOTE_CANDIDATES:
+            return None
+        if candidate.transport != UDP or candidate.component != COMPONENT:
+            return None
+        if not 0 < candidate.priority <= _HIGHEST_PRIORITY or not self._permits(address):
+            return None
+        kept = replace(candidate, base=None)
+        self._reflexive.pop(address, None)
+        self._signalled[address] = kept
+        return kept
+
+    def learn(self, address: Address, priority: int) -> Candidate | None:
+        """The candidate that an authenticated check came from (RFC 8445 §7.3.1.3)."""
+        known = self.find(address)
+        if known is not None:
+            return known
+        if len(self._reflexive) >= MAX_PEER_REFLEXIVE or not 0 < priority <= _HIGHEST_PRIORITY:
+            return None
+        if not self._permits(address):
+            return None
+        # The colon is no ice-char: such a foundation never equals a signalled one.
+        foundation = f"prflx:{len(self._reflexive) + 1}"
+        candidate = Candidate(foundation, COMPONENT, UDP, priority, address, CandidateType.PEER_REFLEXIVE)
+        self._reflexive[address] = candidate
+        return candidate
