@@ -41,11 +41,6 @@ class FrameReader:
         self._remaining = 0
         self._in_frame = False
 
-    @property
-    def at_boundary(self) -> bool:
-        """Whether the stream may end here without cutting a frame."""
-        return not self._in_frame and not self._header and not self._view
-
     def feed(self, data: Buffer) -> None:
         """Take the next bytes of the stream; call `next` until ``None`` before the next `feed`."""
         if self._view:

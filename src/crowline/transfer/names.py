@@ -102,8 +102,12 @@ def numbered(name: str, number: int, *, folder: bool = False) -> str:
         stem, dot, extension = name, "", ""
     if len(extension) > 16 or " " in extension:
         stem, dot, extension = name, "", ""
-    tail = f" ({number}){dot}{extension}"
-    return _clip(stem, MAX_COMPONENT_BYTES - _encoded_length(tail)) + tail
+    return _with_tail(stem, f" ({number}){dot}{extension}")
+
+
+def incomplete(name: str) -> str:
+    """`name (incomplete)`: what a folder is called of which not everything came."""
+    return _with_tail(name, " (incomplete)")
 
 
 def acts_unasked(name: str) -> bool:
@@ -140,6 +144,10 @@ def _unsafe(name: str, objection: str) -> UnsafeName:
 
 def _encoded_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _with_tail(stem: str, tail: str) -> str:
+    return _clip(stem, MAX_COMPONENT_BYTES - _encoded_length(tail)) + tail
 
 
 def _clip(text: str, limit: int) -> str:

@@ -88,7 +88,8 @@ class _State(Enum):
 class Receiver:
     """Reads an offer, answers it, and hands out the files' bytes as they come.
 
-    The driver gives one `verdict` for each `FileEnded` and each `FileLost`. After `receive` it must take
+    The driver gives one `verdict` for each `FileEnded` and each `FileLost`, and calls `finish` when all of
+    them are given after `AllArrived`. After `receive` it must take
     events until ``None`` before it gives more: data is handed out as views, and nothing is queued.
     """
 
@@ -105,7 +106,7 @@ class Receiver:
         self._arrived = 0
         self._unjudged: set[int] = set()
         self.succeeded = False
-        """Every wanted file was judged, and the sender knows or will know it."""
+        """Every wanted file was judged, and the sender has been let go."""
 
     @property
     def over(self) -> bool:
@@ -163,7 +164,16 @@ class Receiver:
             raise UsageError("that file is not waiting for a verdict")
         self._unjudged.remove(index)
         self._transmits.append(encode(Verdict(index, ok, reason, sentence[:MAX_SENTENCE])))
-        self._finish_if_judged()
+
+    def finish(self) -> None:
+        """All has arrived, been judged and put in its place: let the sender go."""
+        if self.over:
+            return
+        if self._state is not _State.JUDGING or self._unjudged:
+            raise UsageError("there are files without a verdict")
+        self._state = _State.OVER
+        self.succeeded = True
+        self._transmits.append(encode(Finished()))
 
     def abort(self, reason: Reason, sentence: str) -> None:
         """Stop, and tell the sender why."""
@@ -182,7 +192,6 @@ class Receiver:
         elif isinstance(message, Finished) and self._state is _State.RECEIVING and not self._wanted:
             self._state = _State.JUDGING
             self._events.append(AllArrived())
-            self._finish_if_judged()
         elif isinstance(message, Abort):
             self._state = _State.OVER
             self._events.append(PeerStopped(message.reason, message.sentence))
@@ -253,12 +262,6 @@ class Receiver:
         self._unjudged.add(self._wanted.popleft())
         self._began = False
         self._arrived = 0
-
-    def _finish_if_judged(self) -> None:
-        if self._state is _State.JUDGING and not self._unjudged:
-            self._state = _State.OVER
-            self.succeeded = True
-            self._transmits.append(encode(Finished()))
 
     def _break_off(self, sentence: str) -> None:
         self.abort(Reason.PROTOCOL, sentence)
