@@ -1,4 +1,4 @@
-"""Two ICE agents that try to reach each other across a virtual internet, gathering and signalling included."""
+"""Two ICE agents that try to reach each other across a virtual internet, from gathering to nomination."""
 
 from __future__ import annotations
 
