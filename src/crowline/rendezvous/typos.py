@@ -55,7 +55,7 @@ def _fitting(number: int, places: tuple[int, int, int], cost: float) -> Iterator
 
 
 def readings(word: str) -> list[tuple[int, int]]:
-    """What `word` may have meant: typing errors and place in the list, at most `MAX_NEAR`, fewest errors first."""
+    """What `word` may have meant: (typing errors, place in the list), the likeliest `MAX_NEAR`."""
     known = indexes()
     if word in known:
         return [(0, known[word])]

@@ -1,0 +1,98 @@
+"""What the two sides tell each other, sealed: the hub carries it and cannot read it.
+
+JSON objects, told apart by ``t``. Fields that a newer version adds are ignored; sizes are bounded before
+anything is done with them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from crowline.base.errors import MalformedMessage
+
+MAX_SIGNAL = 4096
+"""Bytes of one signal; the largest, a description or a farewell, stays far below."""
+
+SIGNALS_VERSION = 1
+"""Version of this vocabulary, told in `Description`."""
+
+Text256 = Annotated[str, msgspec.Meta(max_length=256)]
+"""RFC 8445 §5.3: a username fragment or password has at most 256 characters."""
+Token = Annotated[str, msgspec.Meta(max_length=32)]
+Host = Annotated[str, msgspec.Meta(max_length=45)]
+"""The longest text form of an IPv6 address has 45 characters."""
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class MalformedSignal(MalformedMessage):
+    """The other side sent a signal that cannot be read."""
+
+
+class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description"):
+    """The first signal: what ICE and QUIC need to know of a side.
+
+    `fingerprint` is the SHA-256 of its certificate (DER) in hexadecimal, `ta_ms` its pacing interval in
+    milliseconds, `renominate` whether it takes more than one nomination for a component.
+    """
+
+    ufrag: Text256
+    pwd: Text256
+    fingerprint: Fingerprint
+    ta_ms: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
+    renominate: bool = False
+    version: Annotated[int, msgspec.Meta(ge=1)] = SIGNALS_VERSION
+
+
+class CandidateSignal(msgspec.Struct, frozen=True, tag_field="t", tag="candidate"):
+    """One candidate (RFC 8445 §5.1). `related_*` is the address below it, empty and 0 where there is none."""
+
+    foundation: Token
+    component: Annotated[int, msgspec.Meta(ge=1, le=256)]
+    transport: Token
+    priority: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    host: Host
+    port: Port
+    kind: Literal["host", "srflx", "prflx", "relay"]
+    related_host: Host = ""
+    related_port: Port = 0
+
+
+class EndOfCandidates(msgspec.Struct, frozen=True, tag_field="t", tag="end-of-candidates"):
+    """No candidate follows (RFC 8838 §13)."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag_field="t", tag="hello"):
+    """What a side calls itself; escape it before you show it."""
+
+    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
+    """The last signal: an exit code and the sentence for the person; escape it before you show it."""
+
+    code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    sentence: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+Signal: TypeAlias = Description | CandidateSignal | EndOfCandidates | Hello | Bye
+
+_decoder = msgspec.json.Decoder(Signal)
+
+
+def encode(signal: Signal) -> bytes:
+    """The bytes to seal."""
+    return msgspec.json.encode(signal)
+
+
+def decode(data: bytes) -> Signal:
+    """Raises `MalformedSignal`."""
+    if len(data) > MAX_SIGNAL:
+        raise MalformedSignal
+    try:
+        signal: Signal = _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise MalformedSignal from None
+    return signal

@@ -1,0 +1,216 @@
+"""Client and hub: one JSON object a WebSocket text message, told apart by ``t``; bytes are Base64.
+
+The first message of each side carries the protocol version ``v``. Unknown fields are ignored, so that a
+version can grow; what changes the meaning of a field raises the version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from crowline.base.errors import MalformedMessage
+from crowline.base.machine import Buffer
+from crowline.rendezvous.code import MAX_NUMBER
+from crowline.rendezvous.pake import MAX_ELEMENT
+
+VERSION = 1
+
+MAX_MESSAGE = 64 * 1024
+"""Bytes of one WebSocket message, text or binary: a session frame of link zero is the largest."""
+
+Version = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
+Element = Annotated[bytes, msgspec.Meta(max_length=MAX_ELEMENT)]
+SideToken = Annotated[str, msgspec.Meta(max_length=64)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+HostText = Annotated[str, msgspec.Meta(max_length=253)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+MessageKind = Literal["confirm", "sealed"]
+
+
+class MalformedWire(MalformedMessage):
+    """A message between client and server cannot be read."""
+
+
+class ServerAddress(msgspec.Struct, frozen=True):
+    """Where a service of the server listens. An empty `host`: the address by which the hub was reached."""
+
+    host: HostText
+    port: Port
+    transport: Literal["udp", "tcp", "tls"] = "udp"
+
+
+class TurnGrant(msgspec.Struct, frozen=True):
+    """Credentials for the server's TURN service, good for this meeting and for `lifetime` seconds."""
+
+    servers: Annotated[tuple[ServerAddress, ...], msgspec.Meta(max_length=8)]
+    username: Annotated[str, msgspec.Meta(max_length=256)]
+    password: Annotated[str, msgspec.Meta(max_length=256)]
+    lifetime: Count
+
+    def __repr__(self) -> str:
+        return f"TurnGrant(servers={self.servers!r}, …)"
+
+
+# From the client
+
+
+class Allocate(msgspec.Struct, frozen=True, tag_field="t", tag="allocate"):
+    """The host asks for a number. `element` waits in the mailbox for the other side."""
+
+    v: Version
+    element: Element
+
+
+class Claim(msgspec.Struct, frozen=True, tag_field="t", tag="claim"):
+    """The other side takes its place in the mailbox; only one ever gets it."""
+
+    v: Version
+    number: Number
+    element: Element
+
+
+class Resume(msgspec.Struct, frozen=True, tag_field="t", tag="resume"):
+    """A side is back on a new WebSocket and has `received` messages of the other side so far."""
+
+    v: Version
+    token: SideToken
+    received: Count
+
+
+class Relay(msgspec.Struct, frozen=True, tag_field="t", tag="relay"):
+    """For the other side, which gets it as `Relayed`."""
+
+    kind: MessageKind
+    body: Annotated[bytes, msgspec.Meta(max_length=MAX_MESSAGE)]
+
+
+class Burn(msgspec.Struct, frozen=True, tag_field="t", tag="burn"):
+    """The other side did not know the code: nobody may try it again."""
+
+
+class Leave(msgspec.Struct, frozen=True, tag_field="t", tag="leave"):
+    """This side is done and does not come back."""
+
+
+class Ping(msgspec.Struct, frozen=True, tag_field="t", tag="ping"):
+    """The meeting is still wanted."""
+
+
+ClientMessage: TypeAlias = Allocate | Claim | Resume | Relay | Burn | Leave | Ping
+
+# From the hub
+
+
+class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
+    """The hub's first message, sent at once. `budget`: bytes that link zero carries, both sides together."""
+
+    v: Version
+    stun: Annotated[tuple[ServerAddress, ...], msgspec.Meta(max_length=8)] = ()
+    budget: Count = 0
+    max_message: Count = MAX_MESSAGE
+    motd: Annotated[str, msgspec.Meta(max_length=MAX_MESSAGE)] = ""
+
+
+class Allocated(msgspec.Struct, frozen=True, tag_field="t", tag="allocated"):
+    """The host's number, good for `lifetime` seconds. `token` opens the way back after a broken WebSocket."""
+
+    number: Number
+    token: SideToken
+    lifetime: Count
+
+
+class Claimed(msgspec.Struct, frozen=True, tag_field="t", tag="claimed"):
+    """Both are there: the answer to `Claim`, with the host's element."""
+
+    element: Element
+    token: SideToken
+    turn: TurnGrant | None = None
+
+
+class Joined(msgspec.Struct, frozen=True, tag_field="t", tag="joined"):
+    """Both are there: the host gets the other side's element."""
+
+    element: Element
+    turn: TurnGrant | None = None
+
+
+class Relayed(msgspec.Struct, frozen=True, tag_field="t", tag="relayed"):
+    """From the other side, by the hub's own knowledge of who sent it."""
+
+    kind: MessageKind
+    body: Annotated[bytes, msgspec.Meta(max_length=MAX_MESSAGE)]
+
+
+class Resumed(msgspec.Struct, frozen=True, tag_field="t", tag="resumed"):
+    """The hub has `received` messages of this side for the other; those that were missed follow."""
+
+    received: Count
+
+
+class Left(msgspec.Struct, frozen=True, tag_field="t", tag="left"):
+    """The other side's WebSocket ended; if not `final`, it may come back."""
+
+    final: bool
+
+
+class Back(msgspec.Struct, frozen=True, tag_field="t", tag="back"):
+    """The other side is back."""
+
+
+class Budget(msgspec.Struct, frozen=True, tag_field="t", tag="budget"):
+    """Link zero's budget of `limit` bytes is used up: binary messages are dropped from here on."""
+
+    limit: Count
+
+
+class Gone(msgspec.Struct, frozen=True, tag_field="t", tag="gone"):
+    """The mailbox is closed."""
+
+    reason: Literal["burned", "expired", "flood"]
+
+
+class Error(msgspec.Struct, frozen=True, tag_field="t", tag="error"):
+    """The request was refused; `retry` is in seconds, for those that may be repeated."""
+
+    code: Literal["version", "malformed", "no-such-code", "slow-down", "full", "lost"]
+    retry: Count = 0
+
+
+class Pong(msgspec.Struct, frozen=True, tag_field="t", tag="pong"):
+    """The answer to `Ping`."""
+
+
+HubMessage: TypeAlias = (
+    Welcome | Allocated | Claimed | Joined | Relayed | Resumed | Left | Back | Budget | Gone | Error | Pong
+)
+
+_client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_hub_decoder: msgspec.json.Decoder[HubMessage] = msgspec.json.Decoder(HubMessage)
+M = TypeVar("M")
+
+
+def encode(message: ClientMessage | HubMessage) -> bytes:
+    """One text message."""
+    return msgspec.json.encode(message)
+
+
+def decode_client(data: Buffer) -> ClientMessage:
+    """What a client sent. Raises `MalformedWire`."""
+    return _decode(_client_decoder, data)
+
+
+def decode_hub(data: Buffer) -> HubMessage:
+    """What a hub sent. Raises `MalformedWire`."""
+    return _decode(_hub_decoder, data)
+
+
+def _decode(decoder: msgspec.json.Decoder[M], data: Buffer) -> M:
+    if len(data) > MAX_MESSAGE:
+        raise MalformedWire
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise MalformedWire from None
