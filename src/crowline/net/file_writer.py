@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from crowline.base.errors import LocalProblem
 from crowline.base.machine import Buffer
 from crowline.net.handoff import Handoff
 from crowline.net.safe_folder import IncomingFile, SafeFolder
-from crowline.transfer.manifest import Manifest
+from crowline.transfer.manifest import File, Folder
 
 WRITE_BEHIND = 8 << 20
 """Bytes that wait for the disk: a few milliseconds of a fast path, so that neither side idles."""
@@ -63,9 +64,9 @@ class Mismatched:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """All is done. `names` are the top-level files and folders that were written, as they are called now."""
+    """All is done. `names` gives for each top-level file and folder of the offer what it is called now."""
 
-    names: tuple[str, ...]
+    names: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,11 @@ Outcome = Stored | Mismatched | Settled | Failed
 class FileWriter:
     """Carries out orders one after the other. Data given to `write` must not change afterwards."""
 
-    def __init__(self, folder: SafeFolder, manifest: Manifest) -> None:
+    def __init__(self, folder: SafeFolder, folders: Sequence[Folder], files: Sequence[File]) -> None:
+        """Make `folders` at once. `files` are what the indices are of. The writer closes `folder`."""
         self._folder = folder
-        self._manifest = manifest
+        self._folders = folders
+        self._files = files
         self._orders: Handoff[_Order] = Handoff(WRITE_BEHIND)
         self._outcomes: Handoff[Outcome] = Handoff(_UNBOUNDED)
         self._file: IncomingFile | None = None
@@ -126,7 +129,7 @@ class FileWriter:
 
     def _run(self) -> None:
         try:
-            self._folder.create_folders(self._manifest.folders)
+            self._folder.create_folders(self._folders)
             while (order := self._orders.take()) is not None:
                 self._carry_out(order)
         except LocalProblem as problem:
@@ -140,7 +143,7 @@ class FileWriter:
     def _carry_out(self, order: _Order) -> None:
         match order:
             case _Begin(index):
-                file = self._manifest.files[index]
+                file = self._files[index]
                 self._index = index
                 self._file = self._folder.create_file(file.path, file.mode)
                 self._digest = hashlib.sha256()
@@ -149,7 +152,7 @@ class FileWriter:
             case _Drop():
                 self._discard()
             case _Settle():
-                self._outcomes.give(Settled(tuple(self._folder.settle())))
+                self._outcomes.give(Settled(self._folder.settle()))
             case data:
                 assert self._file is not None
                 self._file.write(data)

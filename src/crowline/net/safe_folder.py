@@ -42,7 +42,7 @@ class SafeFolder:
         self._folders: list[tuple[tuple[str, ...], int]] = []
         self._staged: dict[str, str] = {}
         self._incomplete: set[str] = set()
-        self._saved: list[str] = []
+        self._saved: dict[str, str] = {}
         self._near: tuple[tuple[str, ...], Directory] | None = None
 
     @classmethod
@@ -110,9 +110,9 @@ class SafeFolder:
             raise local_problem(error, f"write {display_name(path)}") from error
         return IncomingFile(self, directory, descriptor, part_name, parts, mode)
 
-    def settle(self) -> list[str]:
-        """Everything has come: give the folders their permissions and names. Returns the names of the
-        top-level files and folders as they are now. Raises `LocalProblem`."""
+    def settle(self) -> dict[str, str]:
+        """Everything has come: give the folders their permissions and names. Returns what each top-level
+        file and folder of the offer is called now. Raises `LocalProblem`."""
         for parts, mode in reversed(self._folders):
             try:
                 self._settle_folder(parts, mode)
@@ -123,8 +123,9 @@ class SafeFolder:
             self._root.flush()
         return self._saved
 
-    def give_up(self) -> list[str]:
-        """Not everything has come: remove what is empty, and call the rest incomplete. Returns what stays."""
+    def give_up(self) -> dict[str, str]:
+        """Not everything has come: remove what is empty, and call the rest incomplete.
+        Returns what stays, as `settle` does."""
         for parts, _ in reversed(self._folders):
             try:
                 self._give_up_folder(parts)
@@ -147,7 +148,7 @@ class SafeFolder:
         wished = incomplete(name) if name in self._incomplete else name
         folder = self._root.open_folder(self._staged[name])
         try:
-            self._saved.append(self._rename_counting(self._staged[name], wished))
+            self._saved[name] = self._rename_counting(self._staged[name], wished)
             folder.set_mode(mode & PERMISSIONS)
         finally:
             folder.close()
@@ -160,7 +161,7 @@ class SafeFolder:
         try:
             self._root.remove_folder(self._staged[parts[0]])
         except OSError:
-            self._saved.append(self._rename_counting(self._staged[parts[0]], incomplete(parts[0])))
+            self._saved[parts[0]] = self._rename_counting(self._staged[parts[0]], incomplete(parts[0]))
 
     def _rename_counting(self, old: str, name: str) -> str:
         return _first_free(lambda new: self._root.rename_folder(old, new), name, folder=True)
@@ -195,7 +196,7 @@ class SafeFolder:
 
     def _stored(self, parts: tuple[str, ...], name: str) -> None:
         if len(parts) == 1:
-            self._saved.append(name)
+            self._saved[parts[0]] = name
 
     def _lost(self, parts: tuple[str, ...]) -> None:
         self._incomplete.add(parts[0])

@@ -1,0 +1,96 @@
+"""Files and folders over one stream: offer and send, or choose and receive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from crowline.api.transfer_conversation import ByteStream
+from crowline.api.transfer_events import (
+    FileFinished,
+    FileStarted,
+    OfferMade,
+    Progress,
+    TransferEvent,
+    Warning,
+)
+from crowline.api.transfer_receiving import Receiving
+from crowline.api.transfer_sending import Sending
+from crowline.api.transfer_terms import Clock, Decide, Decision, OnEvent, Prepared, Summary
+from crowline.net.files import SourceTree
+
+__all__ = [
+    "ByteStream",
+    "Decision",
+    "FileFinished",
+    "FileStarted",
+    "OfferMade",
+    "Prepared",
+    "Progress",
+    "Summary",
+    "TransferEvent",
+    "Warning",
+    "prepare",
+    "receive_into",
+    "send",
+    "send_paths",
+]
+
+
+def _ignore(event: TransferEvent) -> None:
+    pass
+
+
+def prepare(paths: Sequence[str | Path]) -> Prepared:
+    """Look at `paths`, and into the folders among them, without reading a file.
+
+    It blocks while it looks: for large trees call it in a thread. Raises `LocalProblem` for what is
+    missing, unreadable, neither file nor folder, or too much.
+    """
+    return Prepared(SourceTree.walk(paths))
+
+
+async def send_paths(
+    stream: ByteStream,
+    paths: Sequence[str | Path],
+    *,
+    on_event: OnEvent = _ignore,
+    clock: Clock = time.monotonic,
+) -> Summary:
+    """`prepare` and `send` in one call."""
+    prepared = await asyncio.to_thread(prepare, paths)
+    return await send(stream, prepared, on_event=on_event, clock=clock)
+
+
+async def send(
+    stream: ByteStream, prepared: Prepared, *, on_event: OnEvent = _ignore, clock: Clock = time.monotonic
+) -> Summary:
+    """Offer what was prepared, and send what the other side takes. The stream is ended in any case.
+
+    Raises `Refused`: the other side declined or had to stop; `LocalProblem`: a file could not be sent as
+    it was offered (the others were sent); `IntegrityFailed`: a file arrived damaged; `NobodyCame`: the
+    stream ended early; `ProtocolViolation`. Memory: about 6 MiB beside the manifest (500 bytes a file)
+    and what `stream` holds.
+    """
+    return await Sending(stream, prepared, on_event, clock).run()
+
+
+async def receive_into(
+    stream: ByteStream,
+    folder: Path | str,
+    *,
+    decide: Decide,
+    on_event: OnEvent = _ignore,
+    clock: Clock = time.monotonic,
+) -> Summary:
+    """Read an offer, ask `decide`, and receive into `folder`. The stream is ended in any case.
+
+    Nothing is ever replaced, and nothing is written outside the folder. Raises `LocalProblem`: the
+    disk is full or a file cannot be written; `IntegrityFailed`: a file did not arrive as it was sent (the
+    others are kept); `Refused`: the sender stopped; `NobodyCame`: the stream ended early;
+    `ProtocolViolation`. Memory: about 12 MiB beside the manifest (500 bytes a file; 100 MiB for the
+    longest names) and what `stream` holds.
+    """
+    return await Receiving(stream, Path(folder), decide, on_event, clock).run()

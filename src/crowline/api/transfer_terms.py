@@ -1,0 +1,61 @@
+"""What the callers of a file transfer give and get."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crowline.api.transfer_events import OfferMade, TransferEvent
+from crowline.net.files import SourceTree
+from crowline.transfer.manifest import Manifest
+
+OnEvent = Callable[[TransferEvent], None]
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An answer to an offer.
+
+    With `accept`, everything is taken but the files whose indices are in `skip`, into `folder` if it is
+    given. Top-level names that a shell or desktop obeys unasked (``.bashrc``, ``.ssh``, ``autorun.inf``)
+    are taken with `take_unasked` only. Without `accept`, the sender hears `reason`.
+    """
+
+    accept: bool
+    folder: Path | None = None
+    reason: str = ""
+    skip: frozenset[int] = frozenset()
+    take_unasked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a transfer ended. `saved` are the receiver's top-level names as they are on its disk; `seconds`
+    count from the acceptance. A receiver that declined has `declined`."""
+
+    files: int
+    bytes: int
+    seconds: float
+    saved: tuple[str, ...] = ()
+    declined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is ready to be offered; no file has been read yet."""
+
+    tree: SourceTree
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.tree.manifest
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what is kept out or offered under another name."""
+        return self.tree.warnings
+
+
+Decide = Callable[[OfferMade], Awaitable[Decision]]
