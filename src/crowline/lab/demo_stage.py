@@ -61,14 +61,10 @@ def namespace_stage(folder: Path, delay: float, translator: Translator = "auto")
         left = internet.site("preserving", name="left", delay=delay)
         right = internet.site("preserving", name="right", delay=delay)
         strict = [internet.site("random", name=name, delay=delay) for name in ("strict-left", "strict-right")]
-        web, stun = (f"{server.addresses[0]}:{port}" for port in (WEB_PORT, STUN_PORT))
-        argv = ["--listen", web, "--stun-listen", stun, "--alternate-address", server.addresses[1]]
-        spawn = _on_host(internet, server, folder)
-        _start_server(spawn, argv, folder, lambda: internet.inside(server, lambda: _accepts(web)))
         yield Stage(
-            f"ws://{web}",
-            (_seat(internet, left, folder), _seat(internet, right, folder)),
-            tuple(_seat(internet, site, folder) for site in strict),
+            serve_on(internet, server, folder),
+            (seat(internet, left, folder), seat(internet, right, folder)),
+            tuple(seat(internet, site, folder) for site in strict),
             (
                 ("server", f"{server.addresses[0]} and {server.addresses[1]}"),
                 *((site.name, _describe(site)) for site in (left, right, *strict)),
@@ -102,8 +98,19 @@ def loopback_stage(folder: Path) -> Iterator[Stage]:
             _end(process)
 
 
-def _seat(internet: Internet, site: Site, folder: Path) -> Seat:
-    return Seat(site.name, _on_host(internet, site.hosts[0], folder), site.outside[0])
+def serve_on(internet: Internet, server: Host, folder: Path) -> str:
+    """Start the real server on a host with two addresses and wait until it listens; its URL."""
+    web, stun = (f"{server.addresses[0]}:{port}" for port in (WEB_PORT, STUN_PORT))
+    argv = ["--listen", web, "--stun-listen", stun, "--alternate-address", server.addresses[1]]
+    spawn = _on_host(internet, server, folder)
+    _start_server(spawn, argv, folder, lambda: internet.inside(server, lambda: _accepts(web)))
+    return f"ws://{web}"
+
+
+def seat(internet: Internet, site: Site, folder: Path, host: int = 0) -> Seat:
+    """The place for a program on that host of the site, counted from 0."""
+    outside = site.outside[host] if site.nat == "none" else site.outside[0]
+    return Seat(site.hosts[host].name, _on_host(internet, site.hosts[host], folder), outside)
 
 
 def _on_host(internet: Internet, host: Host, folder: Path) -> Spawn:
