@@ -1,1 +1,73 @@
-"""Direct connections between two machines, through the NATs and firewalls between them."""
+"""Direct connections between two machines, through the NATs and firewalls between them.
+
+async with crowline.host() as room:
+    print(room.code)
+    peer = await room.peer()
+    stream = await peer.open_stream()
+
+async with crowline.join("7-maple-orbit-candle") as peer:
+    async for stream in peer.streams():
+        ...
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from crowline.base.errors import (
+    CrowlineError,
+    IntegrityFailed,
+    Interrupted,
+    LocalProblem,
+    NobodyCame,
+    NoPath,
+    ProtocolViolation,
+    Refused,
+    ServerUnreachable,
+    UsageError,
+    WrongCode,
+)
+
+if TYPE_CHECKING:
+    from crowline.api.path import Path
+    from crowline.api.peer import Peer, Stream
+    from crowline.api.room import Room, host, join
+
+__all__ = [
+    "CrowlineError",
+    "IntegrityFailed",
+    "Interrupted",
+    "LocalProblem",
+    "NoPath",
+    "NobodyCame",
+    "Path",
+    "Peer",
+    "ProtocolViolation",
+    "Refused",
+    "Room",
+    "ServerUnreachable",
+    "Stream",
+    "UsageError",
+    "WrongCode",
+    "host",
+    "join",
+]
+
+# Imported on first use: QUIC and the PAKE cost more time than a command's --help may take.
+_LAZY = {
+    "Path": "crowline.api.path",
+    "Peer": "crowline.api.peer",
+    "Stream": "crowline.api.peer",
+    "Room": "crowline.api.room",
+    "host": "crowline.api.room",
+    "join": "crowline.api.room",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'crowline' has no attribute {name!r}")
+    value: object = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

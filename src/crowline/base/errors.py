@@ -93,3 +93,12 @@ class Interrupted(CrowlineError):
     """The transfer was broken off; run the same command again to resume."""
 
     exit_code = 10
+
+
+def error_for(exit_code: int, message: str) -> CrowlineError:
+    """The error that the other side gave as a code and a sentence."""
+    kinds = {
+        kind.exit_code: kind
+        for kind in (Interrupted, IntegrityFailed, LocalProblem, NoPath, Refused, WrongCode, NobodyCame)
+    }
+    return kinds.get(exit_code, CrowlineError)(f"The other side says: {message}" if message else None)

@@ -98,6 +98,11 @@ class LinkSet:
             return was, "the path before ended"
         return was, "a better path"
 
+    def ping(self, at: float) -> None:
+        """Have every link pinged at `at` at the latest."""
+        for member in self._members.values():
+            member.ping_at = min(member.ping_at, at)
+
     def due_pings(self, now: float) -> list[tuple[int, int]]:
         """Links to ping now, each with the token to send."""
         due = []

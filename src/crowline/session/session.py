@@ -111,6 +111,10 @@ class Session:
         """The last measured round trip over `link`, seconds."""
         return self._links.rtt(link)
 
+    def ping(self, at: float) -> None:
+        """Ping every link at `at` at the latest."""
+        self._links.ping(at)
+
     def carried(self, link: int) -> tuple[int, int]:
         """Stream bytes sent and received by `link`, also after it ended."""
         return self._links.sent[link], self._links.received[link]
@@ -149,6 +153,11 @@ class Session:
         """End our direction after what was written."""
         if stream in self._streams:
             self._streams[stream].sending.finished = True
+
+    def is_finished(self, stream: int) -> bool:
+        """Whether our direction was ended."""
+        known = self._streams.get(stream)
+        return known is None or known.sending.finished
 
     def is_delivered(self, stream: int) -> bool:
         """Whether the other side has acknowledged everything, the end included."""
@@ -308,6 +317,9 @@ class Session:
             self._choose(self._now)
         else:
             self._closed = True
+            if self._closing is None:
+                # Say it back, so that the side that closed knows it was heard.
+                self._transmits.append(LinkTransmit(link, (self._close_frame(offset, b""),)))
             sentence = bytes(payload).decode(errors="replace")
             self._events.append(SessionClosed(offset if offset < 256 else 1, sentence))
 

@@ -1,0 +1,5 @@
+"""`python -m crowline`."""
+
+from crowline.cli import main
+
+main()

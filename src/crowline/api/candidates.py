@@ -1,0 +1,62 @@
+"""Candidates as they travel between the two sides, and which of the other side's may be checked."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from crowline.base.addresses import Address, AddressClass, classify
+from crowline.ice.candidate import Candidate, CandidateType
+from crowline.rendezvous.signals import CandidateSignal
+
+# Ports below are services of somebody; a NAT maps none of them to a client's socket.
+LOWEST_PORT = 1024
+
+
+def to_signal(candidate: Candidate, *, private: bool) -> CandidateSignal:
+    """`private`: do not tell what the candidate was derived from (RFC 8445 §19.1)."""
+    related = None if private else candidate.related
+    return CandidateSignal(
+        foundation=candidate.foundation,
+        component=candidate.component,
+        transport=candidate.transport,
+        priority=candidate.priority,
+        host=candidate.address.host,
+        port=candidate.address.port,
+        kind=candidate.type.value,
+        related_host=related.host if related else "",
+        related_port=related.port if related else 0,
+    )
+
+
+def from_signal(signal: CandidateSignal) -> Candidate | None:
+    """A candidate as the other side described it; None where that makes no sense."""
+    try:
+        return Candidate(
+            signal.foundation,
+            signal.component,
+            signal.transport,
+            signal.priority,
+            Address.parse(signal.host, signal.port),
+            CandidateType(signal.kind),
+        )
+    except ValueError:
+        return None
+
+
+def may_be_checked(address: Address, *, own: list[str], loopback: bool) -> bool:
+    """Whether checks may go to `address`, which the authenticated other side named.
+
+    Global unicast may. Private addresses may where this machine has one of the same kind, since the other
+    side may be its neighbour. Loopback may only where the meeting's hub is on this machine too.
+    """
+    if address.port < LOWEST_PORT:
+        return False
+    host = ipaddress.ip_address(address.host)
+    if host.is_loopback:
+        return loopback
+    kind = classify(address.host)
+    if kind is AddressClass.CLOSED:
+        return not host.is_link_local and any(
+            classify(each) is AddressClass.CLOSED and (":" in each) == address.is_ipv6 for each in own
+        )
+    return kind is AddressClass.OPEN

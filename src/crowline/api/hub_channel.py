@@ -1,0 +1,116 @@
+"""The WebSocket to the hub with the two machines on it: the meeting (text) and link zero (binary)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from crowline.base.addresses import Address
+from crowline.base.machine import Buffer, Transmit
+from crowline.base.secrets import Secret
+from crowline.link.events import LinkData, LinkDown, LinkEvent
+from crowline.link.hub import HubLink
+from crowline.net.pump import Pump
+from crowline.net.websocket import HubSocket
+from crowline.rendezvous.events import MeetingEvent
+from crowline.rendezvous.keys import derive
+from crowline.rendezvous.meeting import Meeting
+from crowline.rendezvous.role import Role
+from crowline.rendezvous.seal import Opener, Sealer
+from crowline.rendezvous.signals import Signal
+
+# Seconds between two looks at whether the WebSocket has room again.
+_DRAIN_INTERVAL = 0.01
+# The meeting has one other end; its address says nothing.
+HUB = Address("0.0.0.0", 0)
+
+
+class HubChannel:
+    """Carries one meeting. `on_closed` is called once, when the WebSocket ends without `close`."""
+
+    def __init__(
+        self,
+        socket: HubSocket,
+        meeting: Meeting,
+        *,
+        on_event: Callable[[MeetingEvent], None],
+        on_link_data: Callable[[Buffer], None],
+        on_link_down: Callable[[str], None],
+        on_link_room: Callable[[], None],
+        on_closed: Callable[[], None],
+    ) -> None:
+        self.socket = socket
+        self.link: HubLink | None = None
+        self._meeting = meeting
+        self._pump = Pump[Transmit, MeetingEvent](meeting, self._send_text, on_event)
+        self._link_pump: Pump[bytes, LinkEvent] | None = None
+        self._on_link_data, self._on_link_down, self._on_link_room = on_link_data, on_link_down, on_link_room
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._drain_timer: asyncio.TimerHandle | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin the meeting and read what the hub sends."""
+        self._meeting.open(self._pump.now)
+        self._pump.flush()
+        self._reader = asyncio.create_task(self._read(), name="hub reader")
+
+    def signal(self, signal: Signal) -> None:
+        """Send to the other side, sealed, as soon as there is a key."""
+        self._meeting.signal(signal)
+        self._pump.flush()
+
+    def open_link(self, role: Role, key: Secret, budget: int) -> HubLink:
+        """Make the WebSocket link zero, sealed with the meeting's key."""
+        keys = {each: derive(key, f"link-zero/{each.value}") for each in Role}
+        self.link = HubLink(Sealer(keys[role]), Opener(keys[role.other]), budget)
+        self._link_pump = Pump[bytes, LinkEvent](self.link, self._send_frame, self._on_link_event)
+        return self.link
+
+    def flush_link(self) -> None:
+        """Send what the session gave link zero; look again later when it has no room."""
+        if self.link is None or self._link_pump is None:
+            return
+        self._link_pump.flush()
+        self.link.queued = self.socket.queued
+        if self.link.queued and self._drain_timer is None:
+            self._drain_timer = self._loop.call_later(_DRAIN_INTERVAL, self._drained)
+
+    async def close(self) -> None:
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        self._pump.close()
+        if self._link_pump is not None:
+            self._link_pump.close()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        await self.socket.close()
+
+    def _drained(self) -> None:
+        self._drain_timer = None
+        self.flush_link()
+        self._on_link_room()
+
+    def _send_text(self, transmit: Transmit) -> None:
+        self.socket.send(bytes(transmit.data).decode())
+
+    def _send_frame(self, frame: bytes) -> None:
+        self.socket.send(frame)
+
+    def _on_link_event(self, event: LinkEvent) -> None:
+        if isinstance(event, LinkData):
+            self._on_link_data(event.data)
+        elif isinstance(event, LinkDown):
+            self._on_link_down(event.reason)
+
+    async def _read(self) -> None:
+        async for message in self.socket.messages():
+            if isinstance(message, str):
+                self._meeting.receive(message.encode(), HUB, self._pump.now)
+                self._pump.flush()
+            elif self.link is not None and self._link_pump is not None:
+                self.link.receive(message, None, self._pump.now)
+                self._link_pump.flush()
+        self._on_closed()

@@ -1,0 +1,55 @@
+"""What a caller may decide about a meeting, and where the server's name comes from."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from crowline.base.errors import ServerUnreachable, UsageError
+
+SERVER_VARIABLE = "CROWLINE_SERVER"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`server` is the hub's URL. `relay_only` shows the other side no address of ours and uses none of
+    theirs; `direct_only` sends nothing until no server is in between. `timeout` is how many seconds to wait
+    for the other side; None leaves it to the hub, which forgets an unused code after an hour.
+    """
+
+    server: str
+    relay_only: bool = False
+    direct_only: bool = False
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.relay_only and self.direct_only:
+            raise UsageError("Relay only and direct only exclude each other.")
+
+
+def config_file() -> Path:
+    """Where the user's settings are."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("crowline", appauthor=False)) / "config.toml"
+
+
+def default_server() -> str:
+    """`CROWLINE_SERVER`, else `server` of the config file. Raises `ServerUnreachable` where neither says."""
+    if named := os.environ.get(SERVER_VARIABLE):
+        return named
+    path = config_file()
+    try:
+        settings = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        settings = {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+    if isinstance(named := settings.get("server"), str):
+        return named
+    raise ServerUnreachable(
+        "No server is named.",
+        hint=f"Use --server ws://HOST:8080 or {SERVER_VARIABLE}; `crowline serve` runs one.",
+    )

@@ -1,0 +1,57 @@
+"""The links that are up, as paths that people can be told, and how much each kind has carried."""
+
+from __future__ import annotations
+
+from crowline.api.links import PairLink
+from crowline.api.path import Path, PathKind
+from crowline.session.session import Session
+
+HUB_LINK = 0
+
+
+class PathBook:
+    """Knows every link that is or was up by its session number; number 0 is link zero."""
+
+    def __init__(self, session: Session, hub_url: str) -> None:
+        self.up: dict[int, PairLink] = {}
+        self._session = session
+        self._hub_url = hub_url
+        self._has_hub = False
+        self._kinds: dict[int, str] = {HUB_LINK: "hub"}
+
+    def add_hub(self) -> None:
+        self._has_hub = True
+
+    def remove_hub(self) -> None:
+        self._has_hub = False
+
+    def add(self, link: PairLink) -> None:
+        self.up[link.number] = link
+        self._kinds[link.number] = link.category
+
+    def remove(self, number: int) -> bool:
+        """Whether the link was up."""
+        return self.up.pop(number, None) is not None
+
+    def describe(self, number: int, reason: str) -> Path:
+        rtt = self._session.rtt(number)
+        if number == HUB_LINK:
+            return Path("hub", "ws", "", self._hub_url, rtt, reason)
+        pair = self.up[number].pair
+        kind: PathKind = "relay" if pair.kind == "relay" else "lan" if pair.kind == "lan" else "direct"
+        rtt = rtt if rtt is not None else pair.rtt
+        return Path(kind, "udp", str(pair.local.address), str(pair.remote.address), rtt, reason)
+
+    def all(self) -> list[Path]:
+        """Every usable path, the chosen one first."""
+        chosen = self._session.chosen
+        numbers = [HUB_LINK, *self.up] if self._has_hub else list(self.up)
+        numbers.sort(key=lambda number: number != chosen)
+        return [self.describe(n, "in use" if n == chosen else "kept warm") for n in numbers]
+
+    def carried(self) -> dict[str, int]:
+        """Stream bytes sent and received, by kind: hub, relay, direct."""
+        totals = {"hub": 0, "relay": 0, "direct": 0}
+        for number, kind in self._kinds.items():
+            totals[kind] += sum(self._session.carried(number))
+        return totals

@@ -1,0 +1,121 @@
+"""Where two sides meet: `host` makes a code, `join` uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from crowline.api.connection import Connection
+from crowline.api.options import Options, default_server
+from crowline.api.peer import Peer
+from crowline.base.errors import CrowlineError
+from crowline.rendezvous.code import Code, CodeTypo
+from crowline.rendezvous.role import Role
+
+__all__ = ["CodeTypo", "Room", "check_code", "enter", "host", "join"]
+
+# What the other side is told when the block is left by another exception: the code of `Interrupted`.
+STOPPED = 10
+
+
+class Room:
+    """A meeting that waits for its second side. `code` is what the other side needs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._peer = Peer(connection)
+
+    @property
+    def code(self) -> str:
+        return str(self._connection.code)
+
+    async def peer(self) -> Peer:
+        """The other side, as soon as it has proven the code and bytes can flow.
+
+        Raises `NobodyCame`, `WrongCode` (somebody guessed wrong: the code is dead), `NoPath`,
+        `ServerUnreachable`.
+        """
+        await asyncio.shield(self._connection.opened)
+        return self._peer
+
+    def on_path(self, tell: Callable[..., None]) -> None:
+        """As `Peer.on_path`, from the first path on."""
+        self._peer.on_path(tell)
+
+    def on_warning(self, tell: Callable[[str], None]) -> None:
+        """Call `tell(sentence)` for what a person should know, such as the server's message of the day."""
+        self._connection.observers.on_warning.append(tell)
+
+
+def check_code(text: str) -> str:
+    """The code that a person meant by `text`, in its usual form. Raises `CodeTypo` with suggestions."""
+    return str(Code.parse(text))
+
+
+@asynccontextmanager
+async def host(
+    server: str | None = None,
+    *,
+    relay_only: bool = False,
+    direct_only: bool = False,
+    timeout: float | None = None,
+) -> AsyncIterator[Room]:
+    """Open a room and have its code; leaving the block closes the connection.
+
+    `server` is the hub's URL, by default that of `CROWLINE_SERVER` or the config file. Raises
+    `ServerUnreachable` where no hub answers.
+    """
+    options = Options(server or default_server(), relay_only, direct_only, timeout)
+    async with _meeting(Connection(Role.HOST, options)) as room:
+        await asyncio.shield(room._connection.code_ready)
+        yield room
+
+
+@asynccontextmanager
+async def enter(
+    code: str,
+    server: str | None = None,
+    *,
+    relay_only: bool = False,
+    direct_only: bool = False,
+    timeout: float | None = None,
+) -> AsyncIterator[Room]:
+    """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning."""
+    parsed = Code.parse(code)
+    options = Options(server or default_server(), relay_only, direct_only, timeout)
+    async with _meeting(Connection(Role.JOIN, options, parsed)) as room:
+        yield room
+
+
+@asynccontextmanager
+async def join(
+    code: str,
+    server: str | None = None,
+    *,
+    relay_only: bool = False,
+    direct_only: bool = False,
+    timeout: float | None = None,
+) -> AsyncIterator[Peer]:
+    """Meet whoever made `code`; leaving the block closes the connection.
+
+    Raises `CodeTypo` without asking the server for a code that cannot be right, `WrongCode` for one that
+    is wrong, used or expired, and what `Room.peer` raises.
+    """
+    async with enter(code, server, relay_only=relay_only, direct_only=direct_only, timeout=timeout) as room:
+        yield await room.peer()
+
+
+@asynccontextmanager
+async def _meeting(connection: Connection) -> AsyncIterator[Room]:
+    room = Room(connection)
+    code, sentence = STOPPED, "it was stopped"
+    try:
+        await connection.open()
+        yield room
+        code, sentence = 0, ""
+    except CrowlineError as error:
+        code, sentence = error.exit_code, error.message
+        raise
+    finally:
+        await room._peer.close(code, sentence)

@@ -1,0 +1,33 @@
+"""Questions to a person, without stopping the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+
+def can_ask() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+async def ask(question: str) -> str:
+    """One line typed by the person, without its newline; empty at the end of input."""
+    sys.stderr.write(f"  {question} ")
+    sys.stderr.flush()
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    try:
+        loop.add_reader(sys.stdin, ready.set)
+    except (NotImplementedError, OSError):
+        return str(await asyncio.to_thread(sys.stdin.readline)).strip()
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
+    return sys.stdin.readline().strip()
+
+
+async def agree(question: str) -> bool:
+    """Whether the person agrees; Enter alone does."""
+    answer = await ask(f"{question} [Y/n]")
+    return answer.lower() in ("", "y", "yes")

@@ -1,0 +1,116 @@
+"""What commands say: sentences on stderr for people, one JSON object a line on stdout for programs.
+
+Every object is ``{"v":1,"t":TYPE,…}``; DESIGN of the fields: `docs/protocol.md`, "JSON lines".
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+from crowline.base.errors import CrowlineError
+
+if TYPE_CHECKING:
+    from crowline.api.path import Path
+
+JSON_VERSION = 1
+# Seconds between two progress objects: ten a second at most.
+PROGRESS_INTERVAL = 0.1
+
+
+class Output:
+    """One command's voice. `quiet` leaves people the code, warnings and errors only."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._last_progress = 0.0
+
+    @property
+    def is_terminal(self) -> bool:
+        return sys.stderr.isatty() and not self.as_json and not self.quiet
+
+    def emit(self, type_: str, /, **fields: Any) -> None:
+        """One JSON line, where JSON was asked for."""
+        if self.as_json:
+            line = json.dumps(
+                {"v": JSON_VERSION, "t": type_, **fields}, ensure_ascii=False, separators=(",", ":")
+            )
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """A line for a person."""
+        if not self.quiet and not self.as_json:
+            self.insist(text)
+
+    def insist(self, text: str) -> None:
+        """A line that also a quiet person must see; with JSON it is on stderr all the same."""
+        sys.stderr.write(f"  {text}\n")
+        sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        text = printable(text)
+        self.emit("warn", message=text)
+        if not self.as_json:
+            self.insist(text)
+
+    def path(self, now: Path | None, before: Path | None) -> None:
+        if now is None:
+            self.emit("path", kind=None, was=before.kind if before else None, reason="no path is left")
+            self.say("Path: none; looking for another")
+            return
+        self.emit(
+            "path",
+            kind=now.kind,
+            transport=now.transport,
+            rtt_ms=None if now.rtt is None else round(now.rtt * 1000, 1),
+            local=now.local,
+            remote=now.remote,
+            was=before.kind if before else None,
+            reason=now.reason,
+        )
+
+    def progress(self, done: int, total: int, name: str, rate: float) -> None:
+        """At most ten a second, and always the last one."""
+        now = time.monotonic()
+        if done < total and now - self._last_progress < PROGRESS_INTERVAL:
+            return
+        self._last_progress = now
+        self.emit("progress", bytes=done, total=total, file=name, rate=round(rate))
+
+
+def show_error(error: CrowlineError, *, as_json: bool) -> None:
+    """The sentence, the hint, and nothing else."""
+    message, hint = printable(error.message), printable(error.hint)
+    if as_json:
+        Output(as_json=True).emit("error", exit=error.exit_code, message=message, hint=hint)
+    sys.stderr.write(f"crowline: {message}\n")
+    if hint:
+        sys.stderr.write(f"  {hint}\n")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without characters that could move a terminal's cursor or reorder what it shows."""
+    return "".join(
+        char if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else "�"
+        for char in text
+    )
+
+
+def describe_path(path: Path) -> str:
+    """``direct, udp, A:P ⇄ B:P, 41 ms (reason)``."""
+    rtt = "" if path.rtt is None else f", {path.rtt * 1000:.0f} ms"
+    return f"{path}{rtt}"
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

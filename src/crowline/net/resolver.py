@@ -1,0 +1,39 @@
+"""Names of servers to addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from crowline.base.addresses import Address
+
+# Addresses of one server that are worth asking: one or two of each family.
+_MAX_ADDRESSES = 4
+
+
+async def resolve(servers: list[tuple[str, int]], hub_host: str) -> list[Address]:
+    """Addresses of `servers`, in order and without repeats; an empty host stands for `hub_host`.
+
+    A name that does not resolve is left out: another server may do.
+    """
+    found: list[Address] = []
+    for host, port in servers:
+        for address in await _lookup(host or hub_host, port):
+            if address not in found:
+                found.append(address)
+    return found
+
+
+async def _lookup(host: str, port: int) -> list[Address]:
+    try:
+        return [Address.parse(host, port)]
+    except ValueError:
+        pass
+    try:
+        answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError:
+        return []
+    addresses = dict.fromkeys(
+        Address.parse(str(answer[4][0]), port) for answer in answers if "%" not in str(answer[4][0])
+    )
+    return list(addresses)[:_MAX_ADDRESSES]

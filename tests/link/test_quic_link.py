@@ -1,0 +1,227 @@
+"""A QUIC link: both ends authenticated, runs in and out, and what happens to everybody else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import pytest
+
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.base.secrets import Secret
+from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
+from crowline.link.identity import Identity
+from crowline.link.quic import (
+    AUTHENTICATION_LIMIT,
+    BACKLOG_LIMIT,
+    DATAGRAM_SIZE,
+    LINK_ID_LENGTH,
+    QuicLink,
+    is_initial,
+)
+
+CLIENT, SERVER = Address("192.0.2.1", 1000), Address("198.51.100.2", 2000)
+KEY = Secret(b"k" * 32)
+IDENTITY = Identity.generate()
+
+
+@dataclass
+class Wire:
+    """A client and, from its first datagram on, a server; every run arrives after 10 ms of virtual time."""
+
+    client: QuicLink
+    identity: Identity = field(default_factory=lambda: IDENTITY)
+    key: Secret = KEY
+    now: float = 0.0
+    server: QuicLink | None = None
+    events: dict[str, list[LinkEvent]] = field(default_factory=lambda: {"client": [], "server": []})
+    sent: list[Transmit] = field(default_factory=list)
+
+    def run(self, seconds: float = 1.0) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self._exchange()
+            times = [link.next_timeout() for link in (self.client, self.server) if link is not None]
+            later = [t for t in times if t is not None and t > self.now]
+            self.now = min([self.now + 0.01, end, *later])
+            for link in (self.client, self.server):
+                if link is not None and (t := link.next_timeout()) is not None and t <= self.now:
+                    link.handle_timeout(self.now)
+        self._exchange()
+
+    def data(self, side: str) -> bytes:
+        return b"".join(bytes(e.data) for e in self.events[side] if isinstance(e, LinkData))
+
+    def downs(self, side: str) -> list[str]:
+        return [e.reason for e in self.events[side] if isinstance(e, LinkDown)]
+
+    def _exchange(self) -> None:
+        moving = True
+        while moving:
+            moving = False
+            while (transmit := self.client.next_transmit()) is not None:
+                moving = True
+                self.sent.append(transmit)
+                if self.server is None:
+                    self.server = QuicLink.accept(
+                        transmit.data,
+                        destination=CLIENT,
+                        local=SERVER,
+                        identity=self.identity,
+                        client_key=self.key,
+                        now=self.now,
+                    )
+                self.server.receive_run(transmit.data, transmit.segment_size or len(transmit.data), self.now)
+            while self.server is not None and (transmit := self.server.next_transmit()) is not None:
+                moving = True
+                self.client.receive_run(transmit.data, transmit.segment_size or len(transmit.data), self.now)
+            for name, link in (("client", self.client), ("server", self.server)):
+                while link is not None and (event := link.next_event()) is not None:
+                    self.events[name].append(event)
+
+
+def connect(key: Secret = KEY, fingerprint: bytes = IDENTITY.fingerprint) -> QuicLink:
+    return QuicLink.connect(
+        destination=SERVER,
+        local=CLIENT,
+        peer_fingerprint=fingerprint,
+        client_key=key,
+        link_id=os.urandom(LINK_ID_LENGTH),
+        now=0.0,
+        rtt=0.04,
+    )
+
+
+def test_bytes_flow_both_ways_once_both_ends_are_authenticated() -> None:
+    """Megabytes in both directions arrive whole and in order."""
+    wire = Wire(connect())
+    wire.run(0.2)
+    assert wire.client.is_up and wire.server is not None and wire.server.is_up
+    there, back = os.urandom(3_000_000), os.urandom(1_000_000)
+    for start in range(0, len(there), 500_000):
+        wire.client.send(there[start : start + 500_000], wire.now)
+        wire.run(0.2)
+    wire.server.send(back, wire.now)
+    wire.run(0.5)
+    assert wire.data("server") == there
+    assert wire.data("client") == back
+
+
+def test_bulk_leaves_in_runs_of_one_datagram_size() -> None:
+    """Most bytes go out in runs whose datagrams are no larger than every path carries."""
+    wire = Wire(connect())
+    wire.run(0.2)
+    wire.sent.clear()
+    wire.client.send(bytes(400_000), wire.now)
+    wire.run(0.5)
+    assert all((t.segment_size or len(t.data)) <= DATAGRAM_SIZE for t in wire.sent)
+    assert max(len(t.data) for t in wire.sent) > 8 * DATAGRAM_SIZE
+    assert {(t.destination, t.local) for t in wire.sent} == {(SERVER, CLIENT)}
+
+
+def test_the_client_refuses_a_server_with_another_certificate() -> None:
+    """A wrong fingerprint ends the link before any application byte."""
+    wire = Wire(connect(), identity=Identity.generate())
+    wire.run(1.0)
+    assert not wire.client.is_up
+    assert wire.downs("client")
+    assert LinkUp() not in wire.events["server"]
+
+
+def test_the_server_refuses_a_client_without_the_meeting_key() -> None:
+    """The proof in the first bytes is wrong: nothing that follows is handed on."""
+    wire = Wire(connect(key=Secret(b"x" * 32)))
+    wire.run(0.1)
+    wire.client.send(b"let me in", wire.now)
+    wire.run(1.0)
+    assert wire.data("server") == b""
+    assert LinkUp() not in wire.events["server"]
+    assert wire.downs("server") == ["the other side could not prove itself"]
+    assert wire.downs("client")
+
+
+def test_a_client_that_never_proves_itself_is_dropped_in_time() -> None:
+    """Silence after the first datagram costs the server no more than the limit."""
+    client = connect()
+    first = client.next_transmit()
+    assert first is not None
+    server = QuicLink.accept(
+        first.data, destination=CLIENT, local=SERVER, identity=IDENTITY, client_key=KEY, now=0.0
+    )
+    server.receive_run(first.data, len(first.data), 0.0)
+    while (t := server.next_timeout()) is not None and t < AUTHENTICATION_LIMIT:
+        server.handle_timeout(t)
+    server.handle_timeout(AUTHENTICATION_LIMIT)
+    assert server.next_event() == LinkDown("the other side did not prove itself in time")
+
+
+def test_closing_one_end_ends_the_other() -> None:
+    """The other end hears of it at once."""
+    wire = Wire(connect())
+    wire.run(0.2)
+    wire.client.close(wire.now)
+    wire.run(0.2)
+    assert wire.downs("server")
+    assert wire.server is not None and not wire.server.is_up
+
+
+def test_silence_after_sending_is_visible() -> None:
+    """`unanswered_since` dates the first send that nothing has come back for."""
+    wire = Wire(connect())
+    wire.run(0.2)
+    assert wire.client.unanswered_since is None
+    wire.client.send(b"hello", wire.now)
+    assert wire.client.unanswered_since == wire.now
+    wire.run(0.2)
+    assert wire.client.unanswered_since is None
+
+
+def test_room_ends_at_the_backlog_limit() -> None:
+    """A link takes no more than its backlog, and nothing before it is up."""
+    link = connect()
+    assert link.room() == 0
+    wire = Wire(link)
+    wire.run(0.2)
+    assert wire.client.room() == BACKLOG_LIMIT
+    wire.client.send(bytes(BACKLOG_LIMIT), wire.now)
+    assert wire.client.room() == 0
+
+
+def test_garbage_on_the_wire_changes_nothing() -> None:
+    """Random and truncated datagrams are dropped without an event."""
+    wire = Wire(connect())
+    wire.run(0.2)
+    assert wire.server is not None
+    for size in (1, 20, 21, 200, DATAGRAM_SIZE):
+        wire.server.receive_run(os.urandom(size), size, wire.now)
+        wire.client.receive_run(b"\x40" + os.urandom(size), size + 1, wire.now)
+    wire.client.send(b"still here", wire.now)
+    wire.run(0.2)
+    assert wire.data("server") == b"still here"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        bytes(DATAGRAM_SIZE),
+        b"\xc0\x00\x00\x00\x02\x08" + bytes(DATAGRAM_SIZE),
+        b"\xc0\x00\x00\x00\x01\x07" + bytes(DATAGRAM_SIZE),
+        b"\xc0\x00\x00\x00\x01\x15" + bytes(DATAGRAM_SIZE),
+        b"\xe0\x00\x00\x00\x01\x08" + bytes(DATAGRAM_SIZE),
+        b"\xc0\x00\x00\x00\x01\x08" + bytes(DATAGRAM_SIZE - 7),
+    ],
+    ids=["empty", "short", "zeros", "version", "short_id", "long_id", "handshake", "not_padded"],
+)
+def test_only_a_full_size_initial_begins_a_link(data: bytes) -> None:
+    """Anything else costs no connection."""
+    assert not is_initial(data)
+
+
+def test_a_real_first_datagram_begins_a_link() -> None:
+    """What our own client sends first is recognised."""
+    first = connect().next_transmit()
+    assert first is not None
+    assert is_initial(first.data[: first.segment_size or len(first.data)])
