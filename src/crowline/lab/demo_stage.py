@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crowline.base.errors import CrowlineError
 from crowline.lab.demo_transfer import CROWLINE, GRACE, Spawn, TransferFailed
 from crowline.lab.namespaces import Host, Internet, Site, Translator
 
@@ -50,7 +51,14 @@ def missing_for_namespaces() -> str:
         return "this is not root"
     if not shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
         return "iproute2 is not installed"
-    return "" if Path("/dev/net/tun").exists() else "this kernel has no TUN"
+    if not Path("/dev/net/tun").exists():
+        return "this kernel has no TUN"
+    try:
+        with Internet() as internet:
+            internet.server()
+    except (CrowlineError, OSError) as failure:  # root in a container may not be allowed to
+        return f"no network namespaces here: {failure}"
+    return ""
 
 
 @contextmanager

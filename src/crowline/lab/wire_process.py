@@ -15,6 +15,7 @@ When its input ends without a `bye`, the owner has died: it removes everything o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -140,7 +141,8 @@ def _write(tun: Tun, packet: bytearray) -> bool:
 
 
 def main(prefix: str) -> None:
-    os.nice(_BEFORE_OTHERS)
+    with contextlib.suppress(PermissionError):  # a container's root may lack it: delays get less exact
+        os.nice(_BEFORE_OTHERS)
     if not WireProcess().run():
         leftovers.remove(prefix)
 

@@ -1,0 +1,149 @@
+"""Real programs send real files through real translators, and say truthfully by which way."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crowline.lab.demo_files import make_file, make_folder
+from crowline.lab.demo_stage import Seat, seat, serve_on
+from crowline.lab.demo_transfer import Result, transfer
+from crowline.lab.namespaces import Internet
+
+Factory = Callable[..., Internet]
+
+MEBIBYTE = 1 << 20
+HUB_BUDGET = 4 * MEBIBYTE  # what link zero carries of one meeting
+TRANSLATORS = pytest.mark.parametrize("translator", ["kernel", "user"])
+
+
+def send_file(
+    net: Internet, left: Seat, right: Seat, folder: Path, size: int, options: tuple[str, ...] = ()
+) -> Result:
+    """One file of that size from left to right by a server of this internet."""
+    source = folder / "holiday.mov"
+    make_file(source, size)
+    server = serve_on(net, net.server(), folder)
+    return transfer(left.spawn, right.spawn, server, [source], folder / "case", options)
+
+
+def assert_arrived(result: Result) -> None:
+    for side in (result.sender, result.receiver):
+        assert side.process.returncode == 0, f"{side.role}: {side.complaint()}"
+    assert result.same
+
+
+def last_remotes(result: Result) -> tuple[str, str]:
+    """The hosts at which the receiver sees the sender, and the sender the receiver."""
+    remotes = [side.paths()[-1]["remote"] for side in (result.receiver, result.sender)]
+    hosts = [remote.rpartition(":")[0].strip("[]") for remote in remotes]
+    return hosts[0], hosts[1]
+
+
+@TRANSLATORS
+def test_two_preserving_sites_go_direct(internet: Factory, tmp_path: Path, translator: str) -> None:
+    """Both translators are crossed by a direct UDP path between the outside addresses."""
+    net = internet(translator)
+    left, right = net.site("preserving"), net.site("preserving")
+    ends = seat(net, left, tmp_path), seat(net, right, tmp_path)
+    result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
+    assert_arrived(result)
+    assert (result.path["kind"], result.path["transport"]) == ("direct", "udp")
+    assert last_remotes(result) == (left.outside[0], right.outside[0])
+    assert result.done["direct_bytes"] > 8 * MEBIBYTE
+    assert 0 < result.done["setup_ms"] <= result.done["direct_ms"]
+
+
+def test_a_preserving_site_reaches_a_public_host(internet: Factory, tmp_path: Path) -> None:
+    """Only one side is translated, in either direction of the transfer."""
+    net = internet()
+    left, right = net.site("preserving"), net.site("none")
+    ends = seat(net, left, tmp_path), seat(net, right, tmp_path)
+    result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
+    assert_arrived(result)
+    assert result.path["kind"] == "direct"
+    assert last_remotes(result) == (left.outside[0], right.outside[0])
+
+
+@TRANSLATORS
+def test_two_symmetric_sites_use_the_relay_and_say_so(
+    internet: Factory, tmp_path: Path, translator: str
+) -> None:
+    """No direct path exists: everything beyond link zero goes by the relay, and is counted as relayed."""
+    net = internet(translator)
+    ends = [seat(net, net.site("random"), tmp_path) for _ in range(2)]
+    result = send_file(net, *ends, tmp_path, 8 * MEBIBYTE)
+    assert_arrived(result)
+    for side in (result.sender, result.receiver):
+        assert side.paths()[-1]["kind"] == "relay"
+        assert "direct" not in [event["kind"] for event in side.paths()]
+        assert side.last("done")["direct_bytes"] == 0
+        assert side.last("done")["direct_ms"] is None
+    assert result.done["relay_bytes"] > 0
+
+
+def test_hosts_behind_one_translator_stay_inside(internet: Factory, tmp_path: Path) -> None:
+    """Neighbours find each other by their inside addresses; nothing is left to the hairpin."""
+    net = internet()
+    site = net.site("preserving", hosts=2)
+    ends = [seat(net, site, tmp_path, host) for host in range(2)]
+    result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
+    assert_arrived(result)
+    assert result.path["kind"] in ("direct", "lan")
+    assert last_remotes(result) == (site.hosts[0].addresses[0], site.hosts[1].addresses[0])
+
+
+@pytest.mark.parametrize("ipv6", ["open", "firewalled"])
+def test_ipv6_goes_direct_where_ipv4_cannot(internet: Factory, tmp_path: Path, ipv6: str) -> None:
+    """Global IPv6 addresses need no translation, so symmetric IPv4 on both sides does not matter."""
+    net = internet()
+    sites = [net.site("random", ipv6=ipv6) for _ in range(2)]
+    ends = [seat(net, site, tmp_path) for site in sites]
+    result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
+    assert_arrived(result)
+    assert result.path["kind"] == "direct"
+    expected = tuple(str(ipaddress.ip_address(site.hosts[0].addresses[1])) for site in sites)
+    assert last_remotes(result) == expected
+
+
+def test_a_folder_arrives_with_everything_in_it(internet: Factory, tmp_path: Path) -> None:
+    """Names, sub-folders, an empty file, an empty folder and the executable bit."""
+    net = internet()
+    ends = [seat(net, net.site("preserving"), tmp_path) for _ in range(2)]
+    source = tmp_path / "notes"
+    make_folder(source)
+    server = serve_on(net, net.server(), tmp_path)
+    result = transfer(ends[0].spawn, ends[1].spawn, server, [source], tmp_path / "case")
+    assert_arrived(result)
+    script = tmp_path / "case" / "received" / "notes" / "tools" / "greet.sh"
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("blocked", [0, 1], ids=["sender", "receiver"])
+def test_without_udp_a_small_file_arrives_by_the_hub(internet: Factory, tmp_path: Path, blocked: int) -> None:
+    """One side has no UDP: link zero carries what its budget allows."""
+    net = internet()
+    sites = [net.site("preserving", udp_blocked=number == blocked) for number in range(2)]
+    ends = [seat(net, site, tmp_path) for site in sites]
+    result = send_file(net, *ends, tmp_path, MEBIBYTE)
+    assert_arrived(result)
+    assert result.path["kind"] == "hub"
+
+
+def test_without_udp_a_large_file_ends_with_a_clear_sentence(internet: Factory, tmp_path: Path) -> None:
+    """Beyond the budget both sides stop with exit code 6 and say why; nothing half-written looks whole."""
+    net = internet()
+    sites = [net.site("preserving", udp_blocked=number == 0) for number in range(2)]
+    ends = [seat(net, site, tmp_path) for site in sites]
+    result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET)
+    assert result.exit_codes == (6, 6), json.dumps(result.sender.events[-3:] + result.receiver.events[-3:])
+    for side in (result.sender, result.receiver):
+        error = side.last("error")
+        assert error is not None and error["exit"] == 6
+        assert error["message"].endswith(".") and "Traceback" not in side.complaints.read_text()
+    assert not (tmp_path / "case" / "received" / "holiday.mov").exists()
