@@ -122,9 +122,9 @@ class ValidPair:
 
 
 def _are_neighbours(one: Address, other: Address) -> bool:
-    """Both in local address space, or in the same IPv6 /64."""
+    """Both in local address space, in the same IPv6 /64, or one and the same host."""
     first, second = ipaddress.ip_address(one.host), ipaddress.ip_address(other.host)
-    if first.version == 6 and second.version == 6 and first.packed[:8] == second.packed[:8]:
+    if first == second or (first.version == second.version == 6 and first.packed[:8] == second.packed[:8]):
         return True
     return _is_local(first) and _is_local(second)
 
