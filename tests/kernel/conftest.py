@@ -7,8 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from crowline.lab.demo_stage import missing_for_namespaces
 from crowline.lab.namespaces import Internet, Translator
-from needs import needs_program, needs_root
+from needs import missing, needs_program, needs_root
 
 Factory = Callable[..., Internet]
 
@@ -20,10 +21,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kernel)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def namespaces() -> None:
+    """Root alone does not mean that namespaces can be made: try once."""
+    needs_root()
+    if reason := missing_for_namespaces():
+        missing(reason)
+
+
 @pytest.fixture
 def internet() -> Iterator[Factory]:
     """Build an internet: `internet(translator="auto" | "kernel" | "user")`; it is removed after the test."""
-    needs_root()
     with ExitStack() as stack:
 
         def build(translator: Translator = "auto") -> Internet:

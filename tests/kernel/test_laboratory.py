@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from crowline.base.errors import LocalProblem
-from crowline.lab import leftovers
+from crowline.lab import kernel, leftovers
 from crowline.lab.namespace import NAMESPACES, inside
 from crowline.lab.namespaces import Host, Internet
 from crowline.lab.tun import open_tun
-from needs import needs_root
 
 Factory = Callable[..., Internet]
 
@@ -237,7 +236,6 @@ def test_everything_is_removed(internet: Factory, translator: str) -> None:
 
 def test_everything_is_removed_after_a_failure() -> None:
     """An exception in the body, or while building, leaves nothing."""
-    needs_root()
     prefix = ""
     with pytest.raises(ZeroDivisionError), Internet() as net:
         prefix = net.prefix
@@ -255,7 +253,6 @@ def test_everything_is_removed_after_a_failure() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_is_cleared_away(translator: str, number: signal.Signals) -> None:
     """However the owner dies, its namespaces, its record and its programs are gone soon after."""
-    needs_root()
     owner = subprocess.Popen(
         [sys.executable, "-c", KILLED_RUN.format(ending="time.sleep(300)"), translator],
         stdout=subprocess.PIPE,
@@ -274,7 +271,6 @@ def test_a_killed_run_is_cleared_away(translator: str, number: signal.Signals) -
 
 def test_the_next_run_clears_what_two_deaths_left() -> None:
     """When owner and wire are both killed, the remains are recognised, and a living run's are not touched."""
-    needs_root()
     owner = subprocess.Popen(
         [sys.executable, "-c", KILLED_RUN.format(ending="time.sleep(300)"), "user"],
         stdout=subprocess.PIPE,
@@ -316,3 +312,31 @@ def test_tunnels_segment(internet: Factory) -> None:
     with closing(tun):
         assert tun.offloads & 0x02
         assert tun.segments_udp == (release >= (6, 2))
+
+
+def test_without_nftables_the_wire_translates(internet: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to itself the laboratory takes the user-space translator where `nft` is missing, and works."""
+    found = kernel._program
+    monkeypatch.setattr(kernel, "_program", lambda name: None if name == "nft" else found(name))
+    net = internet("auto")
+    server, site = net.server(), net.site("preserving")
+    assert site.translator == "user"
+    assert round_trip(net, site.hosts[0], server) < 0.022
+    with pytest.raises(LocalProblem, match="needs nftables"), Internet(translator="kernel") as broken:
+        broken.site("preserving")
+
+
+def test_namespaces_of_two_runs_do_not_meet(internet: Factory) -> None:
+    """Two internets have the same addresses and know nothing of each other."""
+    one, other = internet(), internet()
+    assert one.prefix != other.prefix
+    ends = [(net, net.server()) for net in (one, other)]
+    assert ends[0][1].addresses == ends[1][1].addresses
+    with closing(one.socket(ends[0][1], socket.SOCK_DGRAM, port=7)) as here:
+        here.settimeout(0.1)
+        with closing(other.socket(other.site("none").hosts[0], socket.SOCK_DGRAM)) as there:
+            there.sendto(b"?", (ends[1][1].addresses[0], 7))
+        with pytest.raises(TimeoutError):
+            here.recv(10)
+    one.close()
+    assert round_trip(other, other.site("none").hosts[0], ends[1][1]) < 0.022
