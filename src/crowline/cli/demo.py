@@ -7,8 +7,6 @@ from types import FrameType
 
 import click
 
-from crowline.base.errors import CrowlineError
-
 _LABEL_WIDTH = 13
 
 
@@ -48,9 +46,6 @@ def demo(rate: bool, delay: float, nat: str, loopback: bool) -> None:
     except KeyboardInterrupt:
         click.echo("\nInterrupted; everything that was built is removed.", err=True)
         raise SystemExit(130) from None
-    except CrowlineError as failure:
-        click.echo(f"{failure.message} {failure.hint}".strip(), err=True)
-        raise SystemExit(failure.exit_code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
     click.echo()

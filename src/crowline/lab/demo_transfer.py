@@ -50,7 +50,8 @@ class Side:
         return next((event for event in reversed(self.events) if event.get("t") == kind), None)
 
     def paths(self) -> list[Event]:
-        return [event for event in self.events if event.get("t") == "path"]
+        """Every path that it told of; not the moments without any."""
+        return [event for event in self.events if event.get("t") == "path" and event.get("kind")]
 
     def complaint(self) -> str:
         """What it gave as its reason: its error event, or the end of its standard error."""
