@@ -28,6 +28,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 HostText = Annotated[str, msgspec.Meta(max_length=253)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 MessageKind = Literal["confirm", "sealed"]
+Ending = Literal["burned", "expired", "flood"]
 
 
 class MalformedWire(MalformedMessage):
@@ -169,7 +170,7 @@ class Budget(msgspec.Struct, frozen=True, tag_field="t", tag="budget"):
 class Gone(msgspec.Struct, frozen=True, tag_field="t", tag="gone"):
     """The mailbox is closed."""
 
-    reason: Literal["burned", "expired", "flood"]
+    reason: Ending
 
 
 class Error(msgspec.Struct, frozen=True, tag_field="t", tag="error"):
