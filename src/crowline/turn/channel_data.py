@@ -17,11 +17,17 @@ LAST_CHANNEL = 0x4FFF
 MAX_DATA = 0xFFFF - HEADER_SIZE
 
 _HEADER = struct.Struct("!HH")
+_FIRST_BYTES = bytes(range(0x40, 0x50))
 
 
 def is_channel_data(data: Buffer) -> bool:
     """Whether the first byte is that of a channel number (RFC 7983)."""
     return len(data) >= HEADER_SIZE and data[0] & 0xF0 == 0x40
+
+
+def is_channel_run(run: memoryview, segment_size: int) -> bool:
+    """Whether every datagram of a run starts like ChannelData."""
+    return len(run) >= HEADER_SIZE and not bytes(run[::segment_size]).translate(None, _FIRST_BYTES)
 
 
 def wrap(number: int, data: Buffer) -> bytes:

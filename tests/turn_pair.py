@@ -1,0 +1,243 @@
+"""A TURN server, its clients and their peers, joined by function calls in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+
+from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.machine import Transmit
+from crowline.base.secrets import Secret
+from crowline.stun import attributes as a
+from crowline.stun.budget import Allowance, ReplyBudget
+from crowline.stun.integrity import long_term_key
+from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.turn.auth import Authenticator, issue_credentials
+from crowline.turn.client import TurnClient
+from crowline.turn.quota import Limits
+from crowline.turn.server import TurnServer
+
+SERVER = Address("44.1.1.1", 3478)
+RELAY_HOST = "44.1.1.1"
+OWN_ASIDE = "44.1.1.2"
+CLIENT = Address("44.2.2.2", 5000)
+OTHER_CLIENT = Address("44.3.3.3", 6000)
+PEER = Address("44.9.9.9", 7000)
+SECRET = Secret(b"a secret of the server")
+EPOCH = 1_800_000_000.0
+EXPIRES = int(EPOCH) + 86_400
+RELAY_TO_CLIENT = "client"
+
+
+def entropy(seed: int) -> Callable[[int], bytes]:
+    return random.Random(seed).randbytes
+
+
+class FakePorts:
+    """Relay ports without sockets."""
+
+    def __init__(self, size: int = 100) -> None:
+        self.free = [Address(RELAY_HOST, 50_001 + n) for n in range(size)]
+        self.opened: list[Address] = []
+        self.families = {a.FAMILY_IPV4}
+
+    def open(self, family: int, local: Address | None, *, even: bool) -> Address | None:
+        for address in self.free:
+            if not even or address.port % 2 == 0:
+                self.free.remove(address)
+                self.opened.append(address)
+                return address
+        return None
+
+    def close(self, relayed: Address) -> None:
+        self.opened.remove(relayed)
+        self.free.append(relayed)
+
+    def has_family(self, family: int) -> bool:
+        return family in self.families
+
+    def is_relay_host(self, host: str) -> bool:
+        return host == RELAY_HOST
+
+    def is_own_host(self, host: str) -> bool:
+        return host in (RELAY_HOST, OWN_ASIDE)
+
+
+class World:
+    """One server. `sent` holds what left its relayed addresses for peers outside."""
+
+    def __init__(
+        self,
+        *,
+        permits: Callable[[str, Address], bool] = lambda user, peer: True,
+        policy: AddressPolicy | None = None,
+        limits: Limits | None = None,
+        allowance: Allowance | None = None,
+        ports: FakePorts | None = None,
+        users: dict[str, Secret] | None = None,
+    ) -> None:
+        self.now = 0.0
+        self.ports = ports or FakePorts()
+        self.permits = permits
+        self.server = TurnServer(
+            Authenticator(SECRET, entropy=entropy(1), epoch=EPOCH, users=users),
+            self.ports,
+            permits=lambda user, peer: self.permits(user, peer),
+            policy=policy or AddressPolicy(),
+            entropy=entropy(2),
+            limits=limits,
+            budget=ReplyBudget(allowance) if allowance else None,
+        )
+        self.clients: dict[Address, TurnClient] = {}
+        self.sent: list[tuple[Address, bytes, Address]] = []
+        self.lose: Callable[[Transmit, bool], bool] = lambda transmit, to_server: False
+        self.to_server = 0
+        self._seeds = itertools.count(10)
+
+    def client(self, address: Address = CLIENT, user: str = "mailbox", **options: object) -> TurnClient:
+        username, password = issue_credentials(SECRET, user, EXPIRES)
+        client = TurnClient(
+            SERVER,
+            username,
+            Secret(password.encode()),
+            entropy=entropy(next(self._seeds)),
+            **options,  # type: ignore[arg-type]
+        )
+        self.clients[address] = client
+        return client
+
+    def allocated(self, address: Address = CLIENT, user: str = "mailbox") -> TurnClient:
+        """A client with an allocation; its events so far are taken."""
+        client = self.client(address, user)
+        client.allocate(self.now)
+        self.settle()
+        assert client.relayed is not None
+        while client.next_event() is not None:
+            pass
+        return client
+
+    def settle(self) -> None:
+        """Carry everything that is under way, in no time."""
+        moved = True
+        while moved:
+            moved = False
+            for address, client in self.clients.items():
+                while (transmit := client.next_transmit()) is not None:
+                    moved = True
+                    self.give_server(transmit, address)
+            while (transmit := self.server.next_transmit()) is not None:
+                moved = True
+                self._give_away(transmit)
+
+    def give_server(self, transmit: Transmit, source: Address) -> None:
+        self.to_server += 1
+        if not self.lose(transmit, True):
+            self.server.receive(bytes(transmit.data), source, self.now, SERVER, transmit.segment_size)
+
+    def run_until(self, end: float) -> None:
+        """Let time pass, from deadline to deadline."""
+        while True:
+            self.settle()
+            deadlines = [c.next_timeout() for c in self.clients.values()] + [self.server.next_timeout()]
+            soonest = min((d for d in deadlines if d is not None), default=None)
+            if soonest is None or soonest > end:
+                self.now = end
+                return
+            self.now = max(self.now, soonest)
+            for client in self.clients.values():
+                client.handle_timeout(self.now)
+            self.server.handle_timeout(self.now)
+
+    def peer_sends(
+        self, relayed: Address, data: bytes, peer: Address = PEER, size: int | None = None
+    ) -> None:
+        self.server.receive_from_peer(data, peer, self.now, relayed, size)
+        self.settle()
+
+    def _give_away(self, transmit: Transmit) -> None:
+        client = self.clients.get(transmit.destination)
+        if client is None or transmit.local != SERVER:
+            assert transmit.local is not None
+            self.sent += [(transmit.local, piece, transmit.destination) for piece in segments(transmit)]
+        elif not self.lose(transmit, False):
+            for piece in segments(transmit):
+                client.receive(piece, SERVER, self.now)
+
+
+class Caller:
+    """Speaks to the server by hand: builds requests field by field, reads the answers."""
+
+    def __init__(self, world: World, address: Address = CLIENT, user: str = "mailbox") -> None:
+        self.world = world
+        self.address = address
+        self.username, self.password = issue_credentials(SECRET, user, EXPIRES)
+        self.realm = "crowline"
+        self.nonce = ""
+        self._ids = entropy(address.port)
+
+    @property
+    def key(self) -> bytes:
+        return long_term_key(self.username, self.realm, self.password)
+
+    def challenge(self) -> None:
+        """Learn a fresh nonce."""
+        answer = self.send(Message(Method.ALLOCATE, MessageClass.REQUEST, self._ids(12)).encode())
+        assert answer is not None
+        nonce = answer.get(a.Nonce)
+        assert nonce is not None
+        self.nonce = nonce.value
+
+    def signed(
+        self, method: Method, *attributes: a.AnyAttribute, transaction_id: bytes | None = None
+    ) -> bytes:
+        """A request with our credentials."""
+        if not self.nonce:
+            self.challenge()
+        proof = (a.Username(self.username), a.Realm(self.realm), a.Nonce(self.nonce))
+        message = Message(
+            method, MessageClass.REQUEST, transaction_id or self._ids(12), (*attributes, *proof)
+        )
+        return message.encode(key=self.key)
+
+    def call(self, method: Method, *attributes: a.AnyAttribute) -> Message:
+        """The answer to a signed request."""
+        answer = self.send(self.signed(method, *attributes))
+        assert answer is not None
+        return answer
+
+    def code(self, method: Method, *attributes: a.AnyAttribute) -> int:
+        """The error code of the answer to a signed request; 0 for success."""
+        return error_code(self.call(method, *attributes))
+
+    def allocate(self, *attributes: a.AnyAttribute) -> Message:
+        return self.call(Method.ALLOCATE, a.RequestedTransport(17), *attributes)
+
+    def send(self, data: bytes) -> Message | None:
+        """The server's answer, or ``None`` for silence."""
+        raw = self.send_raw(data)
+        return parse(raw).message if raw is not None else None
+
+    def send_raw(self, data: bytes) -> bytes | None:
+        self.world.server.receive(data, self.address, self.world.now, SERVER)
+        answers = []
+        while (transmit := self.world.server.next_transmit()) is not None:
+            assert transmit.destination == self.address
+            assert transmit.local == SERVER
+            answers.append(bytes(transmit.data))
+        assert len(answers) <= 1
+        return answers[0] if answers else None
+
+
+def error_code(message: Message) -> int:
+    if message.message_class is MessageClass.SUCCESS:
+        return 0
+    error = message.get(a.ErrorCode)
+    assert error is not None
+    return error.code
+
+
+def segments(transmit: Transmit) -> list[bytes]:
+    data = bytes(transmit.data)
+    size = transmit.segment_size or len(data) or 1
+    return [data[start : start + size] for start in range(0, len(data) or 1, size)]
