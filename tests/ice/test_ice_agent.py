@@ -487,3 +487,26 @@ def test_checks_keep_their_distance_under_a_storm_of_triggers() -> None:
     times = [time for time, each in puppet.sent_by(0.4) if requests([each])]
     assert len(times) == 10
     assert all(later - earlier >= 0.02 - 1e-9 for earlier, later in pairwise(times))
+
+
+def test_an_older_nomination_that_succeeds_late_does_not_undo_a_newer_one() -> None:
+    """Our check of the first pair was lost; its success comes after the second nomination was followed."""
+    puppet = Puppet(False, renominate=True)
+    puppet.meet(remote(REMOTE, LOW, "2"), remote(OTHER_REMOTE))
+    checks = {each.destination: each for _, each in puppet.sent_by(0.01)}
+    puppet.receive(puppet.check(use_candidate=True), REMOTE, 0.02)
+    puppet.receive(puppet.check(use_candidate=True), OTHER_REMOTE, 0.1)
+    puppet.answer(checks[OTHER_REMOTE], 0.12)
+    puppet.answer(checks[REMOTE], 0.6)
+    nominated = [event.pair for event in events(puppet.agent) if isinstance(event, PairNominated)]
+    assert [pair.remote.address for pair in nominated] == [OTHER_REMOTE]
+
+
+def test_a_peer_that_never_ends_its_candidates_is_waited_for_no_longer_than_any_check() -> None:
+    """A relayed pair is kept back while candidates may come, and nominated when patience ends."""
+    puppet = Puppet(True)
+    puppet.agent.end_of_local_candidates(0.0)
+    puppet.meet(replace(remote(REMOTE), type=CandidateType.RELAYED))
+    puppet.answer(puppet.one(), 0.04)
+    nominations = [time for time, each in puppet.sent_by(41.0) if is_nomination(each)]
+    assert nominations[0] == PATIENCE

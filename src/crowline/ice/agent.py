@@ -192,7 +192,7 @@ class IceAgent:
         if self._over:
             return None
         times = [self._checker.next_timeout()]
-        if self._patient_until is not None and self._may_fail():
+        if self._checker.gathering or self._may_fail():
             times.append(self._patient_until)
         return min((time for time in times if time is not None), default=None)
 
@@ -220,8 +220,12 @@ class IceAgent:
         """After every input: start what may start, and see whether it is time to give up."""
         if self._over:
             return
+        ended = self._local_ended and self._remote_ended
+        impatient = self._patient_until is not None and now >= self._patient_until
+        # A peer that never says that it has no more candidates is not waited for longer than any check.
+        self._checker.gathering = not (ended or impatient)
         self._checker.run(now)
-        if self._patient_until is not None and now >= self._patient_until and self._may_fail():
+        if impatient and self._may_fail():
             self._over = True
             self._checker.events.append(IceFailed(self._failure()))
 

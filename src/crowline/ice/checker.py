@@ -75,9 +75,12 @@ class Checker:
         self._early: list[tuple[VerifiedCheck, Address, Address]] = []
         self._next_check = float("-inf")
         self._choose_again: float | None = None
+        self._nominations = 0
         # A nomination ended the search (never with renomination).
         self.concluded = False
         self.ever_valid = False
+        # Either side may still find candidates.
+        self.gathering = True
 
     # --- what the agent calls -------------------------------------------------------------------------
 
@@ -178,6 +181,8 @@ class Checker:
             wanted = False  # a retransmission of what has been acted on
         if wanted:
             pair.nominated_by = check.message.transaction_id
+            self._nominations += 1
+            pair.nomination = self._nominations
         valid = self.valid.find(pair.key)
         if pair.state is PairState.SUCCEEDED and valid is not None:
             if wanted:
@@ -261,7 +266,9 @@ class Checker:
             self._role_changed()
         if pair.conflicts > MAX_CONFLICTS:
             self._check_failed(check)
-        elif pair.nominating or pair.state is not PairState.SUCCEEDED:
+        else:
+            # Also when the pair has succeeded before: nobody else would settle who controls.
+            pair.state = PairState.WAITING
             self._outstanding.supersede(pair)
             self.checklist.trigger(pair)
 
@@ -333,7 +340,7 @@ class Checker:
         self._choose_again = None
         if not self.role.controlling or not self.valid:
             return
-        decision = self.valid.choose(self.checklist.outstanding(), now)
+        decision = self.valid.choose(self.checklist.outstanding(), gathering=self.gathering, now=now)
         self._choose_again = decision.again
         if decision.pair is not None:
             self.valid.nominating = decision.pair

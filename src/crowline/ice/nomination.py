@@ -25,10 +25,13 @@ class Decision:
 
 
 class NominationPolicy(Protocol):
-    """`valid` are candidates for nomination, `outstanding` the pairs whose checks are open."""
+    """`valid` are candidates for nomination, `outstanding` the pairs whose checks are open.
+
+    `gathering`: either side may still find candidates.
+    """
 
     def decide(
-        self, valid: Sequence[ValidPair], outstanding: Sequence[CandidatePair], now: float
+        self, valid: Sequence[ValidPair], outstanding: Sequence[CandidatePair], gathering: bool, now: float
     ) -> Decision: ...
 
 
@@ -36,19 +39,23 @@ class FirstValid:
     """Nominate the best of what is valid at once: right where a better pair can be nominated later."""
 
     def decide(
-        self, valid: Sequence[ValidPair], outstanding: Sequence[CandidatePair], now: float
+        self, valid: Sequence[ValidPair], outstanding: Sequence[CandidatePair], gathering: bool, now: float
     ) -> Decision:
         return Decision(best_of(valid))
 
 
 class BestPossible:
-    """Nominate the best valid pair as soon as no outstanding pair could win against it."""
+    """Nominate the best valid pair as soon as no outstanding pair could win against it.
+
+    While candidates may still come, a relayed pair is not nominated: it is the one kind that they are likely
+    to beat, and a nomination ends the search.
+    """
 
     def decide(
-        self, valid: Sequence[ValidPair], outstanding: Sequence[CandidatePair], now: float
+        self, valid: Sequence[ValidPair], outstanding: Sequence[CandidatePair], gathering: bool, now: float
     ) -> Decision:
         best = best_of(valid)
-        if best is None:
+        if best is None or (gathering and best.kind == "relay"):
             return Decision(None)
         again: float | None = None
         for pair in outstanding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crowline.ice.candidate import Candidate
-from crowline.ice.nomination import Decision, NominationPolicy, best_of
+from crowline.ice.nomination import Decision, NominationPolicy
 from crowline.ice.pair import CandidatePair, PairKey, ValidPair
 
 
@@ -68,18 +68,23 @@ class ValidList:
         pair.nominated = True
         self.stop_nominating(pair)
         before = self.selected
-        if before is None or self._renominate or pair.priority > before.priority:
+        if before is None or self._replaces(pair, before):
             self.selected = pair
         return self.selected is not before
 
-    def choose(self, outstanding: Sequence[CandidatePair], now: float) -> Decision:
+    def _replaces(self, pair: ValidPair, before: ValidPair) -> bool:
+        if self._renominate:
+            return pair.checked.nomination >= before.checked.nomination
+        return pair.priority > before.priority
+
+    def choose(self, outstanding: Sequence[CandidatePair], *, gathering: bool, now: float) -> Decision:
         """What the controlling side nominates next."""
         if self.nominating is not None:
             return Decision(None)
         if self.selected is None:
-            return self._policy.decide(list(self._pairs.values()), outstanding, now)
+            return self._policy.decide(list(self._pairs.values()), outstanding, gathering, now)
         if not self._renominate:
             return Decision(None)
         threshold = self.selected.priority
         better = [pair for pair in self._pairs.values() if pair.priority > threshold]
-        return self._policy.decide(better, outstanding, now) if best_of(better) else Decision(None)
+        return self._policy.decide(better, outstanding, gathering, now)
