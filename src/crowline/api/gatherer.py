@@ -41,7 +41,7 @@ class Datagrams(Protocol):
     def on_candidate(self, candidate: Candidate) -> None: ...
 
     def on_gathered(self) -> None:
-        """No more candidates are to be expected from what was asked so far."""
+        """Said once: every question has been asked and answered."""
 
     def on_stun(self, data: memoryview, source: Address, local: Address) -> None: ...
 
@@ -99,6 +99,7 @@ class Gatherer:
         self._peers: list[Address] = []
         self._offer_host = offer_host
         self._pending = 0
+        self._asked_all = False
         self._binding = BindingClient(entropy=os.urandom)
         self._binding_pump = Pump[Transmit, BindingEvent](
             self._binding, self._send_from_socket, self._on_binding_event
@@ -140,6 +141,10 @@ class Gatherer:
             self._pending += 1
             client.allocate(relay.pump.now)
             relay.pump.flush()
+
+    def asked_all(self) -> None:
+        """Nothing more will be asked; `on_gathered` follows the last answer."""
+        self._asked_all = True
         self._check_gathered()
 
     def permit(self, remote: Address) -> None:
@@ -282,7 +287,8 @@ class Gatherer:
         self._check_gathered()
 
     def _check_gathered(self) -> None:
-        if self._pending == 0:
+        if self._pending == 0 and self._asked_all:
+            self._asked_all = False
             self._owner.on_gathered()
 
 

@@ -41,6 +41,8 @@ class HubChannel:
     ) -> None:
         self.socket = socket
         self.link: HubLink | None = None
+        # When the message that is being worked on came, seconds of the loop's clock.
+        self.received_at = 0.0
         self._meeting = meeting
         self._pump = Pump[Transmit, MeetingEvent](meeting, self._send_text, on_event)
         self._link_pump: Pump[bytes, LinkEvent] | None = None
@@ -107,10 +109,11 @@ class HubChannel:
 
     async def _read(self) -> None:
         async for message in self.socket.messages():
+            self.received_at = self._pump.now
             if isinstance(message, str):
-                self._meeting.receive(message.encode(), HUB, self._pump.now)
+                self._meeting.receive(message.encode(), HUB, self.received_at)
                 self._pump.flush()
             elif self.link is not None and self._link_pump is not None:
-                self.link.receive(message, None, self._pump.now)
+                self.link.receive(message, None, self.received_at)
                 self._link_pump.flush()
         self._on_closed()

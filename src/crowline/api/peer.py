@@ -33,7 +33,7 @@ class Stream:
         self._changed = asyncio.Event()
         self._reset = False
         self._buffer = b""
-        connection.stream_events[number] = self._on_event
+        connection.observers.streams[number] = self._on_event
 
     async def read(self, limit: int = 1 << 18) -> bytes:
         """Between 1 and `limit` bytes as soon as there are any; ``b""`` after the other side's end."""
@@ -128,7 +128,7 @@ class Peer:
         self._connection = connection
         self._incoming: asyncio.Queue[Stream] = asyncio.Queue()
         self._open: list[Stream] = []
-        connection.on_stream_opened = self._on_opened
+        connection.observers.on_stream_opened = self._on_opened
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -1,0 +1,186 @@
+"""How two sides find pairs that work: candidates of both, and the checks between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from crowline.api.candidates import from_signal, may_be_checked, to_signal
+from crowline.api.gatherer import Gatherer
+from crowline.api.options import Options
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.ice.agent import IceAgent
+from crowline.ice.candidate import Candidate, CandidateType
+from crowline.ice.events import IceEvent, PairLost, PairValid
+from crowline.ice.pair import ValidPair
+from crowline.net.interfaces import local_addresses
+from crowline.net.pump import Pump
+from crowline.net.resolver import resolve
+from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
+from crowline.rendezvous.wire import ServerAddress, TurnGrant
+
+# Seconds between checks that our own two sides agree on: the floor of RFC 8445 §14.2.
+TA = 0.005
+
+
+class Owner(Protocol):
+    """What a traversal tells whoever began it."""
+
+    def on_pair_valid(self, pair: ValidPair) -> None: ...
+
+    def on_pair_lost(self, pair: ValidPair, reason: str) -> None: ...
+
+    def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
+        """A run of datagrams that are not STUN."""
+
+    def on_drained(self) -> None:
+        """A burst of datagrams is over."""
+
+
+class Traversal:
+    """The ICE agent with its sockets. `signal` takes what the other side's traversal must hear.
+
+    `hub_host` is the hub's address as this side reached it, `loopback` whether that is this machine.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        options: Options,
+        *,
+        controlling: bool,
+        hub_host: str,
+        loopback: bool,
+        signal: Callable[[Signal], None],
+    ) -> None:
+        self._owner = owner
+        self._options = options
+        self._hub_host = hub_host
+        self._loopback = loopback
+        self._signal = signal
+        self._addresses = local_addresses(loopback=loopback)
+        self._agent = IceAgent(
+            controlling, entropy=os.urandom, ta=TA, renominate=True, permits=self._may_check
+        )
+        self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
+        self._gatherer = Gatherer(self, self._addresses, offer_host=not options.relay_only)
+
+    # This side's candidates -------------------------------------------------------------------------
+
+    def begin(self, fingerprint: bytes) -> None:
+        """Describe this side and offer its sockets; what else leads to them follows as it is found."""
+        self._signal(
+            Description(
+                ufrag=self._agent.ufrag,
+                pwd=self._agent.pwd,
+                fingerprint=fingerprint.hex(),
+                ta_ms=round(TA * 1000),
+                renominate=True,
+            )
+        )
+        self._gatherer.offer_hosts()
+
+    async def query_stun(self, servers: Iterable[ServerAddress]) -> None:
+        """Have the servers say under which addresses they see the sockets."""
+        self._gatherer.query_stun(await self._resolve(servers))
+
+    async def allocate(self, grant: TurnGrant | None) -> None:
+        """The last questions: relayed addresses, where there is a grant for them."""
+        if grant is not None:
+            addresses = await self._resolve(grant.servers)
+            self._gatherer.allocate(addresses, grant.username, grant.password)
+        self._gatherer.asked_all()
+
+    # The other side's -------------------------------------------------------------------------------
+
+    def set_remote(self, description: Description) -> None:
+        self._agent.set_remote(description.ufrag, description.pwd, self._pump.now)
+        self._pump.flush()
+
+    def add_remote(self, signal: CandidateSignal) -> None:
+        candidate = from_signal(signal)
+        if candidate is None or not self._is_wanted(candidate):
+            return
+        if self._may_check(candidate.address):
+            self._gatherer.permit(candidate.address)
+        self._agent.add_remote_candidate(candidate, self._pump.now)
+        self._pump.flush()
+
+    def end_remote(self) -> None:
+        self._agent.end_of_remote_candidates(self._pump.now)
+        self._pump.flush()
+
+    # Pairs ------------------------------------------------------------------------------------------
+
+    def find_pair(self, local: Address, remote: Address) -> ValidPair | None:
+        """The valid and allowed pair that uses the base `local`."""
+        found = (pair for pair in self._agent.valid_pairs() if pair.key == (local, remote))
+        return next((pair for pair in found if self._allows(pair)), None)
+
+    def use(self, pair: ValidPair) -> None:
+        """Keep consent for a pair that carries data, and make its packets cheap."""
+        self._agent.use(pair, self._pump.now)
+        self._gatherer.bind(pair.base, pair.remote.address)
+        self._pump.flush()
+
+    def release(self, pair: ValidPair) -> None:
+        self._agent.release(pair)
+
+    def send(self, transmit: Transmit) -> None:
+        """Send by the base that `transmit.local` names."""
+        self._gatherer.send(transmit)
+
+    def close(self) -> None:
+        """Give back what servers hold for us, and close every socket."""
+        self._pump.close()
+        self._agent.close()
+        self._gatherer.close()
+
+    # What the gatherer says -------------------------------------------------------------------------
+
+    def on_candidate(self, candidate: Candidate) -> None:
+        if not self._is_wanted(candidate):
+            return
+        self._agent.add_local_candidate(candidate, self._pump.now)
+        self._signal(to_signal(candidate, private=self._options.relay_only))
+        self._pump.flush()
+
+    def on_gathered(self) -> None:
+        self._signal(EndOfCandidates())
+        self._agent.end_of_local_candidates(self._pump.now)
+        self._pump.flush()
+
+    def on_stun(self, data: memoryview, source: Address, local: Address) -> None:
+        self._agent.receive(data, source, self._pump.now, local)
+        self._pump.flush()
+
+    def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
+        self._owner.on_packets(data, segment_size, source, local)
+
+    def on_drained(self) -> None:
+        self._owner.on_drained()
+
+    # ------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: IceEvent) -> None:
+        if isinstance(event, PairValid) and self._allows(event.pair):
+            self._owner.on_pair_valid(event.pair)
+        elif isinstance(event, PairLost):
+            self._owner.on_pair_lost(event.pair, event.reason.value)
+
+    async def _resolve(self, servers: Iterable[ServerAddress]) -> list[Address]:
+        names = [(each.host, each.port) for each in servers if each.transport == "udp"]
+        return await resolve(names, self._hub_host)
+
+    def _is_wanted(self, candidate: Candidate) -> bool:
+        return not self._options.relay_only or candidate.type is CandidateType.RELAYED
+
+    def _allows(self, pair: ValidPair) -> bool:
+        if self._options.direct_only:
+            return pair.kind != "relay"
+        return not self._options.relay_only or pair.kind == "relay"
+
+    def _may_check(self, address: Address) -> bool:
+        return may_be_checked(address, own=self._addresses, loopback=self._loopback)
