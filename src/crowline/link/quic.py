@@ -119,7 +119,7 @@ class QuicLink:
             server_name="crowline",
             **_options(rtt),
         )
-        connection = QuicConnection(configuration=configuration)
+        connection = _Connection(configuration=configuration)
         connection.connect(_PSEUDO_ADDRESS, now)
         link = cls(
             connection,
@@ -146,7 +146,7 @@ class QuicLink:
         destination_id = bytes(first[6 : 6 + first[5]])
         configuration = QuicConfiguration(alpn_protocols=[ALPN], is_client=False, **_options(None))
         configuration.load_cert_chain(identity.certificate, identity.private_key)
-        connection = QuicConnection(
+        connection = _Connection(
             configuration=configuration, original_destination_connection_id=destination_id
         )
         link = cls(
@@ -288,23 +288,40 @@ class QuicLink:
             self._events.append(LinkDown(reason))
 
     def _collect(self) -> None:
-        """Turn what QUIC has to send into runs of one size."""
+        """Turn what QUIC has to send into runs of one size, the last of each perhaps shorter."""
         run: list[bytes] = []
+        size = 0
         for datagram, _ in self._connection.datagrams_to_send(self._now):
-            if run and len(datagram) > len(run[0]):
+            length = len(datagram)
+            if length == size:
+                run.append(datagram)
+                continue
+            if run and length < size:
+                run.append(datagram)
                 self._emit(run)
-                run = []
-            run.append(datagram)
-            if len(datagram) < len(run[0]):
+                run, size = [], 0
+                continue
+            if run:
                 self._emit(run)
-                run = []
+            run, size = [datagram], length
         if run:
             self._emit(run)
 
     def _emit(self, run: list[bytes]) -> None:
-        data = run[0] if len(run) == 1 else b"".join(run)
-        size = len(run[0]) if len(run) > 1 else None
-        self._transmits.append(Transmit(data, self.destination, self.local, size))
+        if len(run) == 1:
+            self._transmits.append(Transmit(run[0], self.destination, self.local))
+        else:
+            self._transmits.append(Transmit(b"".join(run), self.destination, self.local, len(run[0])))
+
+
+class _Connection(QuicConnection):
+    """Without the library's packet log, for which it parses every header that it has just written."""
+
+    def _log_datagram(self, event: str, data: bytes) -> None:
+        pass
+
+    def _log_packets(self, event: str, data: bytes) -> None:
+        pass
 
 
 def _proof(key: Secret, fingerprint: bytes, link_id: bytes) -> bytes:
