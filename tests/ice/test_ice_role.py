@@ -11,7 +11,18 @@ from crowline.ice.pair import pair_priority
 from crowline.ice.role import Role, Verdict
 from crowline.stun.attributes import IceControlled, IceControlling, UseCandidate
 from crowline.stun.message import MessageClass
-from puppet import BASE, HIGH_TIE, LOW_TIE, REMOTE, Puppet, error_code, events, request, requests
+from puppet import (
+    BASE,
+    HIGH_TIE,
+    LOW_TIE,
+    OTHER_REMOTE,
+    REMOTE,
+    Puppet,
+    error_code,
+    events,
+    request,
+    requests,
+)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +166,30 @@ def test_a_nomination_heard_before_becoming_controlling_is_void() -> None:
     (nomination,) = requests(puppet.sent())
     assert request(nomination).message.get(UseCandidate) is not None
     assert (nomination.local, nomination.destination) == (BASE, REMOTE)
+
+
+def test_after_a_switch_no_check_is_sent_again_under_the_old_role() -> None:
+    """The old request would stir up the conflict anew; a new one with the new role takes its place."""
+    puppet = Puppet(True)
+    puppet.meet()
+    old = request(puppet.one()).message.transaction_id
+    puppet.receive(puppet.check(claim=puppet.claim(controlling=True, tie=HIGH_TIE)), OTHER_REMOTE, 0.1)
+    later = [request(each).message for _, each in puppet.sent_by(30.0) if requests([each])]
+    assert len(later) >= 12
+    assert all(message.transaction_id != old for message in later)
+    assert all(message.get(IceControlled) is not None for message in later)
+
+
+def test_a_new_controlling_side_nominates_again() -> None:
+    """What was agreed before the switch holds until then; the pair stays selected and valid."""
+    puppet = Puppet(False)
+    puppet.meet()
+    puppet.answer(puppet.one(), 0.04)
+    puppet.receive(puppet.check(use_candidate=True), now=0.05)
+    selected = puppet.agent.selected
+    assert selected is not None
+    puppet.sent()
+    puppet.receive(puppet.check(claim=puppet.claim(controlling=False, tie=LOW_TIE)), now=0.06)
+    assert puppet.agent.selected is selected
+    (nomination,) = requests(puppet.sent())
+    assert request(nomination).message.get(UseCandidate) is not None

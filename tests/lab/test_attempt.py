@@ -227,6 +227,19 @@ def test_a_role_conflict_is_settled_and_the_connection_made(both_control: bool) 
     assert switched == {0, 1}
 
 
+@pytest.mark.parametrize("renominate", [True, False])
+def test_a_role_conflict_under_loss_ends_in_agreement(renominate: bool) -> None:
+    """A hundred seeds with a tenth of all packets lost: one side controls, both have the same pair."""
+    for seed in range(100):
+        world = build(("home", "full cone"), seed=seed, loss=0.1, renominate=renominate)
+        for side in world.sides:
+            side.agent._checker.role.controlling = seed % 2 == 0
+        assert connect(world, relays=True), seed
+        world.internet.run(limit=60.0)
+        assert {side.agent.controlling for side in world.sides} == {True, False}, seed
+        assert agree(world), seed
+
+
 def test_equal_tie_breakers_converge_too() -> None:
     """Both are told to change, draw new numbers, and settle it with those."""
     for seed, both_control in product(range(10), (True, False)):

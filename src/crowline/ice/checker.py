@@ -181,8 +181,7 @@ class Checker:
             wanted = False  # a retransmission of what has been acted on
         if wanted:
             pair.nominated_by = check.message.transaction_id
-            self._nominations += 1
-            pair.nomination = self._nominations
+            self._number_nomination(pair)
         valid = self.valid.find(pair.key)
         if pair.state is PairState.SUCCEEDED and valid is not None:
             if wanted:
@@ -249,7 +248,9 @@ class Checker:
         if is_new:
             self.ever_valid = True
             self.events.append(PairValid(valid))
-        if check.use_candidate or (pair.nominate_on_success and not self.role.controlling):
+        # A nomination that was abandoned meanwhile, by a change of role, is a plain success.
+        ours = check.use_candidate and pair.nominating
+        if ours or (pair.nominate_on_success and not self.role.controlling):
             self._nominated(valid)
 
     def _seen_as(self, mapped: Address, pair: CandidatePair, priority: int) -> Candidate:
@@ -265,7 +266,8 @@ class Checker:
         if self.role.give_in(check.controlling):
             self._role_changed()
         if pair.conflicts > MAX_CONFLICTS:
-            self._check_failed(check)
+            self.checklist.untrigger(pair)
+            pair.state = PairState.FAILED
         else:
             # Also when the pair has succeeded before: nobody else would settle who controls.
             pair.state = PairState.WAITING
@@ -345,7 +347,12 @@ class Checker:
         if decision.pair is not None:
             self.valid.nominating = decision.pair
             decision.pair.checked.nominating = True
+            self._number_nomination(decision.pair.checked)
             self.checklist.trigger(decision.pair.checked)
+
+    def _number_nomination(self, pair: CandidatePair) -> None:
+        self._nominations += 1
+        pair.nomination = self._nominations
 
     def _nominated(self, valid: ValidPair) -> None:
         valid.checked.nominate_on_success = False
@@ -357,12 +364,16 @@ class Checker:
             self._outstanding.cease()
 
     def _role_changed(self) -> None:
+        """What was agreed under the old roles is void; the side that controls now nominates again."""
         self.checklist.prioritise(self.role.controlling)
-        if self.role.controlling:
-            for pair in self.checklist:
-                pair.nominate_on_success = False
-        else:
-            self.valid.stop_nominating()
+        self.valid.start_over()
+        for pair in self.checklist:
+            pair.nominate_on_success = False
+            # Sent again, these checks would claim the old role and stir up the conflict anew.
+            self._outstanding.supersede(pair)
+            if pair.state is PairState.IN_PROGRESS:
+                self.checklist.trigger(pair)
+        self.concluded = False
         self.events.append(RoleChanged(self.role.controlling))
 
     def _revoke(self, valid: ValidPair, reason: LossReason) -> None:

@@ -21,6 +21,8 @@ class ValidList:
         self._renominate = renominate
         self._pairs: dict[PairKey, ValidPair] = {}
         self.selected: ValidPair | None = None
+        # `selected` was agreed under roles that have changed since.
+        self._provisional = False
         # The pair whose nominating check is queued or on its way.
         self.nominating: ValidPair | None = None
 
@@ -54,25 +56,28 @@ class ValidList:
         self._pairs.pop(pair.key, None)
         if self.selected is pair:
             self.selected = None
-        self.stop_nominating(pair)
+        self._nomination_over(pair)
 
-    def stop_nominating(self, pair: ValidPair | None = None) -> None:
-        """Forget the open nomination, or only if it is that of `pair`."""
-        current = self.nominating
-        if current is not None and (pair is None or pair is current):
-            current.checked.nominating = False
-            self.nominating = None
+    def start_over(self) -> None:
+        """Forget every nomination; what is selected stays so only until the next one."""
+        for pair in self._pairs.values():
+            pair.nominated = pair.checked.nominating = False
+        self.nominating = None
+        self._provisional = True
 
     def nominate(self, pair: ValidPair) -> bool:
         """Mark `pair`; True when it is the selected one from now on."""
         pair.nominated = True
-        self.stop_nominating(pair)
+        self._nomination_over(pair)
         before = self.selected
         if before is None or self._replaces(pair, before):
             self.selected = pair
+        self._provisional = False
         return self.selected is not before
 
     def _replaces(self, pair: ValidPair, before: ValidPair) -> bool:
+        if self._provisional:
+            return True
         if self._renominate:
             return pair.checked.nomination >= before.checked.nomination
         return pair.priority > before.priority
@@ -81,10 +86,15 @@ class ValidList:
         """What the controlling side nominates next."""
         if self.nominating is not None:
             return Decision(None)
-        if self.selected is None:
+        if self.selected is None or self._provisional:
             return self._policy.decide(list(self._pairs.values()), outstanding, gathering, now)
         if not self._renominate:
             return Decision(None)
         threshold = self.selected.priority
         better = [pair for pair in self._pairs.values() if pair.priority > threshold]
         return self._policy.decide(better, outstanding, gathering, now)
+
+    def _nomination_over(self, pair: ValidPair) -> None:
+        pair.checked.nominating = False
+        if self.nominating is pair:
+            self.nominating = None
