@@ -45,6 +45,7 @@ class Receiving:
         self._clock = clock
         self._machine = Receiver()
         self._conversation = Conversation(stream, self._machine)
+        # Nothing more is needed of the stream: what becomes of it no longer matters to this side.
         self._done = False
         self._peer_ended = asyncio.Event()
         self._offered: asyncio.Future[Manifest] = asyncio.get_running_loop().create_future()
@@ -99,7 +100,7 @@ class Receiving:
         await self._start_writer(decision.folder or self._target, wanted)
         self._meter = ProgressMeter(wanted.total, self._on_event, self._clock)
         self._machine.accept(skip)
-        await self._conversation.flush()
+        await self._flush()
 
     async def _start_writer(self, target: Path, wanted: Manifest) -> None:
         folder = await asyncio.to_thread(SafeFolder.open, target)
@@ -125,13 +126,12 @@ class Receiving:
                 case Settled(names):
                     self._warn_of_new_names(names)
                     return tuple(names.values())
-            await self._conversation.flush()
+            await self._flush()
 
     async def _listen(self) -> None:
         try:
             await self._read_all()
         except (CrowlineError, OSError):
-            # What happens to the stream after our last word does not matter any more.
             if not self._done:
                 raise
         self._peer_ended.set()
@@ -164,11 +164,20 @@ class Receiving:
             case FileLost(index, sentence):
                 await self._orders.drop()
                 self._fail(index, Reason.LOCAL, f"could not be sent: {display_name(sentence)}")
-                await self._conversation.flush()
+                await self._flush()
             case AllArrived():
+                self._done = True
                 await self._orders.settle()
             case _:
-                raise ended_early(event)
+                if not self._done:
+                    raise ended_early(event)
+
+    async def _flush(self) -> None:
+        try:
+            await self._conversation.flush()
+        except (CrowlineError, OSError):
+            if not self._done:
+                raise
 
     def _store(self, index: int, name: str, sha256: bytes) -> None:
         file = self._manifest.files[index]

@@ -146,9 +146,9 @@ class SafeFolder:
         self._leave()
         name = parts[0]
         wished = incomplete(name) if name in self._incomplete else name
-        folder = self._root.open_folder(self._staged[name])
+        self._saved[name] = self._rename_counting(self._staged[name], wished)
+        folder = self._root.open_folder(self._saved[name])
         try:
-            self._saved[name] = self._rename_counting(self._staged[name], wished)
             folder.set_mode(mode & PERMISSIONS)
         finally:
             folder.close()

@@ -1,0 +1,285 @@
+"""Reading ahead and writing behind in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from crowline.base.errors import LocalProblem
+from crowline.net import file_reader
+from crowline.net.file_reader import READ_AHEAD, FileReader, ReadChunk, ReadDone, ReadFailed, ReadItem
+from crowline.net.file_writer import Failed, FileWriter, Mismatched, Settled, Stored
+from crowline.net.files import DiskFull, IncomingFile, SafeFolder, SourceTree
+from crowline.net.handoff import Handoff
+from crowline.transfer.manifest import File, Folder
+from crowline.transfer.messages import MAX_DATA_FRAME
+from crowline.transfer.sender import Wanted
+from memory_stream import tree
+
+LONG_AGO = 1_000_000_000
+
+
+def sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def source(path: Path, content: bytes) -> SourceTree:
+    path.write_bytes(content)
+    os.utime(path, (LONG_AGO, LONG_AGO))
+    return SourceTree.walk([path])
+
+
+async def read_all(reader: FileReader, files: int = 1) -> list[ReadItem]:
+    items: list[ReadItem] = []
+    while files:
+        items.append(await reader.next())
+        files -= not isinstance(items[-1], ReadChunk)
+    await reader.close()
+    return items
+
+
+async def test_a_handoff_keeps_the_order_in_both_directions() -> None:
+    """A thousand items through a queue of three, there and back."""
+    there: Handoff[int] = Handoff(3)
+    back: Handoff[int] = Handoff(3)
+
+    def echo() -> None:
+        while (item := there.take()) is not None:
+            back.give(item)
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+
+    async def feed() -> None:
+        for number in range(1000):
+            await there.put(number)
+
+    feeding = asyncio.create_task(feed())
+    assert [await back.get() for _ in range(1000)] == list(range(1000))
+    await feeding
+    there.close()
+    thread.join()
+
+
+async def test_closing_a_handoff_frees_everyone() -> None:
+    """Whoever waits for room or for an item is let go."""
+    queue: Handoff[int] = Handoff(1)
+    other: Handoff[int] = Handoff(1)
+    results: list[object] = []
+    await queue.put(1)
+    threads = [
+        threading.Thread(target=lambda: results.append(queue.give(2))),
+        threading.Thread(target=lambda: results.append(other.take())),
+    ]
+    for thread in threads:
+        thread.start()
+    blocked = asyncio.create_task(queue.put(3))
+    await asyncio.sleep(0)
+    queue.close()
+    other.close()
+    for thread in threads:
+        thread.join()
+    await blocked
+    assert sorted(map(str, results)) == ["False", "None"]
+    assert await queue.get() is None
+
+
+async def test_files_are_read_in_order_with_their_hashes(tmp_path: Path) -> None:
+    """Chunks of at most one frame, an empty file, and a file of its last byte only."""
+    contents = [os.urandom(MAX_DATA_FRAME * 2 + 5), b"", b"x"]
+    paths = [tmp_path / str(number) for number in range(3)]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    items = await read_all(FileReader(SourceTree.walk(paths), [Wanted(i, 0) for i in range(3)]), 3)
+    assert b"".join(item.data for item in items if isinstance(item, ReadChunk)) == b"".join(contents)
+    assert all(0 < len(item.data) <= MAX_DATA_FRAME for item in items if isinstance(item, ReadChunk))
+    assert [item for item in items if not isinstance(item, ReadChunk)] == [
+        ReadDone(sha256(c)) for c in contents
+    ]
+
+
+@pytest.mark.parametrize(
+    "offset", [0, 1, MAX_DATA_FRAME - 1, MAX_DATA_FRAME, MAX_DATA_FRAME + 7, MAX_DATA_FRAME * 2]
+)
+async def test_an_offset_leaves_out_the_front_but_not_from_the_hash(tmp_path: Path, offset: int) -> None:
+    """The hash is of the whole file, so that a changed front is noticed."""
+    content = os.urandom(MAX_DATA_FRAME * 2)
+    items = await read_all(FileReader(source(tmp_path / "a", content), [Wanted(0, offset)]))
+    assert b"".join(item.data for item in items if isinstance(item, ReadChunk)) == content[offset:]
+    assert items[-1] == ReadDone(sha256(content))
+
+
+def shrink(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"!")
+
+
+def rewrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+
+
+CHANGES: Sequence[tuple[Callable[[Path], None], str]] = [
+    (shrink, "shorter"),
+    (grow, "longer"),
+    (rewrite, "changed"),
+]
+
+
+@pytest.mark.parametrize(("change", "word"), CHANGES, ids=[word for _, word in CHANGES])
+async def test_a_file_that_changes_while_it_is_read_is_not_passed_as_whole(
+    tmp_path: Path, change: Callable[[Path], None], word: str
+) -> None:
+    """The end of a file that is longer than the read-ahead changes after its first chunk was taken."""
+    path = tmp_path / "a"
+    reader = FileReader(source(path, bytes(READ_AHEAD + 4 * MAX_DATA_FRAME)), [Wanted(0, 0)])
+    await reader.next()
+    change(path)
+    last = (await read_all(reader))[-1]
+    assert isinstance(last, ReadFailed) and word in last.sentence
+
+
+def to_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_link(path: Path) -> None:
+    path.rename(path.with_name("real"))
+    path.symlink_to("real")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (Path.unlink, "not there any more"),
+        (shrink, "another size"),
+        (grow, "another size"),
+        (to_pipe, "not a file any more"),
+        (to_link, "symbolic link"),
+    ],
+)
+async def test_a_file_that_changed_since_the_offer_is_said(
+    tmp_path: Path, change: Callable[[Path], None], words: str
+) -> None:
+    """And the file after it is read all the same."""
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_bytes(b"content")
+    found = SourceTree.walk(paths)
+    change(paths[0])
+    first, *rest = await read_all(FileReader(found, [Wanted(0, 0), Wanted(1, 0)]), 2)
+    assert isinstance(first, ReadFailed) and words in first.sentence
+    assert rest == [ReadChunk(b"content"), ReadDone(sha256(b"content"))]
+
+
+async def test_a_read_error_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails in the middle is a failed file."""
+    found = source(tmp_path / "a", b"content")
+
+    def fail(path: str, flags: int) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(file_reader.os, "open", fail)
+    (only,) = await read_all(FileReader(found, [Wanted(0, 0)]))
+    assert isinstance(only, ReadFailed) and "cannot be read" in only.sentence
+
+
+async def test_reading_ahead_is_bounded(tmp_path: Path) -> None:
+    """A reader that nobody listens to stops, and can be closed."""
+    reader = FileReader(source(tmp_path / "a", bytes(READ_AHEAD * 4)), [Wanted(0, 0)])
+
+    def wait_until_full() -> bool:
+        with reader._items._changed:
+            return reader._items._changed.wait_for(lambda: reader._items._load >= READ_AHEAD, 10)
+
+    assert await asyncio.to_thread(wait_until_full)
+    assert reader._items._load <= READ_AHEAD + MAX_DATA_FRAME + 1024
+    await reader.close()
+    assert reader._finished.done()
+
+
+def writer_for(target: Path, *files: File, folders: Sequence[Folder] = ()) -> FileWriter:
+    return FileWriter(SafeFolder.open(target), folders, files)
+
+
+async def test_verified_files_are_kept(tmp_path: Path) -> None:
+    """One outcome for each file, in order, and one for the whole."""
+    target = tmp_path / "target"
+    writer = writer_for(target, File("d/a", 3, 0o600), File("b", 0, 0o644), folders=[Folder("d", 0o755)])
+    await writer.begin(0)
+    await writer.write(b"on")
+    await writer.write(memoryview(b"e"))
+    await writer.end(sha256(b"one"))
+    await writer.begin(1)
+    await writer.end(sha256(b""))
+    await writer.settle()
+    assert [await writer.next_outcome() for _ in range(3)] == [
+        Stored(0, "a", sha256(b"one")),
+        Stored(1, "b", sha256(b"")),
+        Settled({"b": "b", "d": "d"}),
+    ]
+    await writer.close()
+    assert tree(target) == {"b": b"", "d": None, "d/a": b"one"}
+
+
+async def test_f6_a_file_with_another_hash_is_not_kept(tmp_path: Path) -> None:
+    """Neither the whole nor the hash of a prefix passes."""
+    writer = writer_for(tmp_path, File("a", 3, 0o644), File("b", 3, 0o644))
+    for index, claimed in enumerate((bytes(32), sha256(b"on"))):
+        await writer.begin(index)
+        await writer.write(b"one")
+        await writer.end(claimed)
+        assert await writer.next_outcome() == Mismatched(index)
+    await writer.close()
+    assert tree(tmp_path) == {}
+
+
+async def test_closing_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the part of a file nor the folder for it."""
+    writer = writer_for(tmp_path, File("d/a", 3, 0o644), folders=[Folder("d", 0o755)])
+    await writer.begin(0)
+    await writer.write(b"on")
+    await writer.close()
+    assert tree(tmp_path) == {}
+
+
+async def test_a_full_disk_ends_the_writing_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The problem comes as an outcome, and orders given afterwards do not wait for ever."""
+
+    def fail(self: IncomingFile, data: bytes) -> None:
+        raise DiskFull("full")
+
+    monkeypatch.setattr(IncomingFile, "write", fail)
+    writer = writer_for(tmp_path, File("a", 1 << 40, 0o644))
+    await writer.begin(0)
+    await writer.write(b"x")
+    failed = await writer.next_outcome()
+    assert isinstance(failed, Failed) and isinstance(failed.problem, DiskFull)
+    for _ in range(20):
+        await writer.write(bytes(MAX_DATA_FRAME))
+    await writer.close()
+    assert tree(tmp_path) == {}
+
+
+async def test_a_folder_that_cannot_be_made_is_an_outcome(tmp_path: Path) -> None:
+    """A problem before the first file is told like any other."""
+    folder = SafeFolder.open(tmp_path, entropy=bytes)
+    (tmp_path / f".crowline-{bytes(8).hex()}.part").touch()
+    writer = FileWriter(folder, [Folder("d", 0o755)], [])
+    failed = await writer.next_outcome()
+    assert isinstance(failed, Failed) and type(failed.problem) is LocalProblem
+    await writer.close()

@@ -1,0 +1,335 @@
+"""The receiving folder: free names only, permissions, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crowline.base.errors import LocalProblem, UsageError
+from crowline.net import directory, safe_folder
+from crowline.net.files import DiskFull, SafeFolder
+from crowline.transfer.manifest import Folder
+from crowline.transfer.names import UnsafeName
+from memory_stream import tree
+
+STRATEGIES = ["renameat2", "link", "placeholder", "paths"]
+
+
+def no_links(*args: object, **options: object) -> None:
+    raise OSError(errno.EPERM, "no links here")
+
+
+@pytest.fixture(params=STRATEGIES)
+def folder(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SafeFolder]:
+    """A safe folder in every way in which a system can give a file a free name."""
+    if request.param == "renameat2" and directory._renameat2 is None:
+        pytest.skip("this system has no renameat2")
+    if request.param != "renameat2":
+        monkeypatch.setattr(directory, "_renameat2", None)
+    if request.param == "placeholder":
+        monkeypatch.setattr(os, "link", no_links)
+        monkeypatch.setattr(os, "supports_follow_symlinks", {*os.supports_follow_symlinks, no_links})
+    opened = SafeFolder.open(tmp_path / "target", by_descriptor=request.param != "paths")
+    yield opened
+    opened.close()
+
+
+def receive(folder: SafeFolder, path: str, content: bytes = b"new", mode: int = 0o644) -> str:
+    file = folder.create_file(path, mode)
+    file.write(content)
+    return file.commit()
+
+
+def test_a_file_gets_its_name_when_it_is_whole(folder: SafeFolder) -> None:
+    """Until then nothing has the name."""
+    file = folder.create_file("a.txt", 0o640)
+    file.write(b"one ")
+    file.write(memoryview(b"two"))
+    (part,) = tree(folder.path)
+    assert part.startswith(".crowline-") and part.endswith(".part")
+    assert file.commit() == "a.txt"
+    assert tree(folder.path) == {"a.txt": b"one two"}
+    assert folder.settle() == {"a.txt": "a.txt"}
+
+
+@pytest.mark.parametrize(
+    ("offered", "kept"), [(0o755, 0o755), (0o400, 0o400), (0o4755, 0o755), (0o3777, 0o777)]
+)
+def test_f3_permissions_are_kept_without_the_special_bits(
+    folder: SafeFolder, offered: int, kept: int
+) -> None:
+    """Set-user-id, set-group-id and sticky never arrive, for files or folders."""
+    folder.create_folders([Folder("d", offered)])
+    receive(folder, "d/a", mode=offered)
+    folder.settle()
+    assert (folder.path / "d" / "a").stat().st_mode & 0o7777 == kept
+    assert (folder.path / "d").stat().st_mode & 0o7777 == kept
+
+
+def test_a_taken_name_is_counted_up(folder: SafeFolder) -> None:
+    """Files are never replaced."""
+    (folder.path / "a.txt").write_bytes(b"old")
+    (folder.path / "a (1).txt").mkdir()
+    assert receive(folder, "a.txt") == "a (2).txt"
+    assert tree(folder.path) == {"a.txt": b"old", "a (1).txt": None, "a (2).txt": b"new"}
+    assert folder.settle() == {"a.txt": "a (2).txt"}
+
+
+def test_a_taken_folder_is_counted_up_as_a_whole(folder: SafeFolder) -> None:
+    """What arrives is never mixed with what was there."""
+    (folder.path / "notes").mkdir()
+    (folder.path / "notes" / "mine").write_bytes(b"old")
+    folder.create_folders([Folder("notes", 0o755), Folder("notes/sub", 0o755)])
+    receive(folder, "notes/sub/yours")
+    assert folder.settle() == {"notes": "notes (1)"}
+    assert tree(folder.path) == {
+        "notes": None,
+        "notes/mine": b"old",
+        "notes (1)": None,
+        "notes (1)/sub": None,
+        "notes (1)/sub/yours": b"new",
+    }
+
+
+def test_a_folder_gets_its_name_when_it_is_whole(folder: SafeFolder) -> None:
+    """Until then it has a name that says that it is a part."""
+    folder.create_folders([Folder("notes", 0o755)])
+    receive(folder, "notes/a")
+    assert "notes" not in tree(folder.path)
+    folder.settle()
+    assert tree(folder.path) == {"notes": None, "notes/a": b"new"}
+
+
+def test_read_only_folders_are_filled_before_they_are_closed(folder: SafeFolder) -> None:
+    """Permissions are given last, innermost first."""
+    folder.create_folders([Folder("d", 0o555), Folder("d/e", 0o500), Folder("d/empty", 0o755)])
+    receive(folder, "d/e/a")
+    folder.settle()
+    modes = {p.name: p.stat().st_mode & 0o777 for p in folder.path.rglob("*")}
+    assert modes == {"d": 0o555, "e": 0o500, "a": 0o644, "empty": 0o755}
+    for path in (folder.path / "d", folder.path / "d" / "e"):
+        path.chmod(0o755)
+
+
+def test_a_discarded_file_leaves_nothing(folder: SafeFolder) -> None:
+    """Neither under its own name nor under ours."""
+    file = folder.create_file("a.txt", 0o644)
+    file.write(b"half")
+    file.discard()
+    file.discard()
+    assert tree(folder.path) == {}
+
+
+def test_giving_up_removes_what_is_empty(folder: SafeFolder) -> None:
+    """A folder of which nothing came leaves no trace."""
+    folder.create_folders([Folder("d", 0o755), Folder("d/e", 0o755)])
+    folder.create_file("d/e/a", 0o644).discard()
+    assert folder.give_up() == {}
+    assert tree(folder.path) == {}
+
+
+def test_giving_up_calls_the_rest_incomplete(folder: SafeFolder) -> None:
+    """Whole files are kept, in a folder that does not look whole."""
+    folder.create_folders([Folder("d", 0o755), Folder("d/e", 0o755)])
+    receive(folder, "d/a")
+    assert folder.give_up() == {"d": "d (incomplete)"}
+    assert tree(folder.path) == {"d (incomplete)": None, "d (incomplete)/a": b"new"}
+
+
+def test_a_folder_that_lost_a_file_is_called_incomplete(folder: SafeFolder) -> None:
+    """One file that was not verified is enough."""
+    folder.create_folders([Folder("d", 0o755)])
+    receive(folder, "d/a")
+    folder.create_file("d/b", 0o644).discard()
+    assert folder.settle() == {"d": "d (incomplete)"}
+
+
+def test_f2_a_link_in_the_place_of_a_file_is_not_followed(folder: SafeFolder, tmp_path: Path) -> None:
+    """A symbolic link, dangling or not, is a taken name like any other."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    (folder.path / "a").symlink_to(outside)
+    (folder.path / "b").symlink_to(tmp_path / "nowhere")
+    assert (receive(folder, "a"), receive(folder, "b")) == ("a (1)", "b (1)")
+    assert outside.read_bytes() == b"precious" and not (tmp_path / "nowhere").exists()
+
+
+def test_f2_a_link_in_the_place_of_a_folder_is_not_followed(folder: SafeFolder, tmp_path: Path) -> None:
+    """What is offered in a folder does not go where a planted link points."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (folder.path / "d").symlink_to(outside)
+    folder.create_folders([Folder("d", 0o755)])
+    receive(folder, "d/a")
+    assert folder.settle() == {"d": "d (1)"}
+    assert tree(outside) == {}
+
+
+def test_f2_a_folder_swapped_for_a_link_is_not_entered(folder: SafeFolder, tmp_path: Path) -> None:
+    """A link put in the place of a folder that we made stops the transfer."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    folder.create_folders([Folder("d", 0o755), Folder("d/e", 0o755)])
+    (staged,) = folder.path.iterdir()
+    (staged / "e").rmdir()
+    (staged / "e").symlink_to(outside)
+    with pytest.raises(LocalProblem):
+        folder.create_file("d/e/a", 0o644)
+    staged.rename(folder.path / "moved")
+    staged.symlink_to(outside)
+    with pytest.raises(LocalProblem):
+        folder.create_file("d/a", 0o644)
+    assert tree(outside) == {}
+
+
+def test_f2_a_part_swapped_for_a_link_is_noticed(folder: SafeFolder, tmp_path: Path) -> None:
+    """What gets the name is what was written, or the file is not kept."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    file = folder.create_file("a", 0o644)
+    file.write(b"new")
+    (part,) = folder.path.iterdir()
+    part.unlink()
+    part.symlink_to(outside)
+    with pytest.raises(LocalProblem, match="another program"):
+        file.commit()
+    assert outside.read_bytes() == b"precious"
+
+
+def test_f2_a_planted_part_is_not_opened(tmp_path: Path) -> None:
+    """Even somebody who guesses our temporary name gets nothing written through it."""
+    outside = tmp_path / "outside"
+    with_guess = SafeFolder.open(tmp_path / "target", entropy=bytes)
+    (with_guess.path / f".crowline-{bytes(8).hex()}.part").symlink_to(outside)
+    with pytest.raises(LocalProblem):
+        with_guess.create_file("a", 0o644)
+    with_guess.close()
+    assert not outside.exists()
+
+
+def test_f2_a_folder_moved_away_while_it_is_open_is_not_looked_up_again(tmp_path: Path) -> None:
+    """The path of the target itself may become a link: the descriptor stays where it was."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    folder = SafeFolder.open(tmp_path / "target")
+    file = folder.create_file("a", 0o644)
+    folder.path.rename(tmp_path / "moved")
+    folder.path.symlink_to(outside)
+    file.write(b"new")
+    file.commit()
+    receive(folder, "b")
+    folder.close()
+    assert tree(outside) == {}
+    assert tree(tmp_path / "moved") == {"a": b"new", "b": b"new"}
+
+
+@pytest.mark.parametrize("path", ["../a", "/a", "d/../../a", "", "a\x00", "C:\\a"])
+def test_f1_an_unsafe_path_is_refused_here_too(folder: SafeFolder, path: str) -> None:
+    """The folder does not rely on its caller having checked the offer."""
+    with pytest.raises(UnsafeName):
+        folder.create_file(path, 0o644)
+    with pytest.raises(UnsafeName):
+        folder.create_folders([Folder(path, 0o755)])
+    assert tree(folder.path) == {}
+
+
+def test_a_file_in_a_folder_that_was_not_made_is_the_callers_fault(folder: SafeFolder) -> None:
+    """Folders are made from the offer before files come."""
+    with pytest.raises(UsageError):
+        folder.create_file("d/a", 0o644)
+
+
+def test_f4_room_is_wanted_with_a_reserve(folder: SafeFolder) -> None:
+    """What does not fit, or would leave nothing for others, is refused in a sentence."""
+    folder.require_space(0, 1)
+    with pytest.raises(DiskFull, match="not enough room"):
+        folder.require_space(2**62, 1)
+    free, _ = folder._root.space()
+    with pytest.raises(DiskFull):
+        folder.require_space(free, 1)
+
+
+def test_a_full_disk_is_told_by_its_own_name(folder: SafeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSPC and EDQUOT are a `DiskFull`, and the part is gone."""
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        file = folder.create_file("a", 0o644)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, data, number=number: fail(number))
+            with pytest.raises(DiskFull):
+                file.write(b"x")
+        file.discard()
+    assert tree(folder.path) == {}
+
+
+def fail(number: int) -> int:
+    raise OSError(number, os.strerror(number))
+
+
+def test_a_failure_to_keep_a_file_leaves_nothing(folder: SafeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that turns out full only when the file is closed is a full disk, and no name was given."""
+    file = folder.create_file("a", 0o644)
+    file.write(b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchmod", lambda fd, mode: fail(errno.ENOSPC))
+        with pytest.raises(DiskFull):
+            file.commit()
+    assert tree(folder.path) == {}
+
+
+def test_too_many_copies_are_a_persons_matter(folder: SafeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting up ends, in words, and nothing is left."""
+    monkeypatch.setattr(safe_folder, "MAX_NUMBER", 2)
+    for name in ("a", "a (1)"):
+        (folder.path / name).touch()
+    with pytest.raises(LocalProblem, match="too many"):
+        receive(folder, "a")
+    assert set(tree(folder.path)) == {"a", "a (1)"}
+
+
+def test_a_durable_file_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `durable`, data and names are flushed in that order."""
+    calls: list[str] = []
+    real_rename = directory.Directory.rename_file
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))
+
+    def rename(self: directory.Directory, old: str, new: str) -> None:
+        calls.append("rename")
+        real_rename(self, old, new)
+
+    monkeypatch.setattr(directory.Directory, "rename_file", rename)
+    folder = SafeFolder.open(tmp_path, durable=True)
+    receive(folder, "a")
+    folder.close()
+    assert calls == ["fsync", "rename", "fsync"]
+
+
+def test_a_target_that_is_no_folder_is_a_local_problem(tmp_path: Path) -> None:
+    """The sentence names what was tried."""
+    (tmp_path / "file").touch()
+    for by_descriptor in (True, False):
+        with pytest.raises(LocalProblem, match="use the folder"):
+            SafeFolder.open(tmp_path / "file", by_descriptor=by_descriptor)
+        with pytest.raises(LocalProblem, match="use the folder"):
+            SafeFolder.open(tmp_path / "file" / "below", by_descriptor=by_descriptor)
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_descriptors_are_closed(folder: SafeFolder) -> None:
+    """A hundred files in ten folders leave no descriptor open but the target's."""
+    before = open_descriptors()
+    folder.create_folders([Folder(f"d{i}", 0o755) for i in range(10)])
+    for i in range(100):
+        receive(folder, f"d{i % 10}/{i}")
+    folder.settle()
+    assert open_descriptors() == before
