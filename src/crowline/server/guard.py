@@ -1,0 +1,149 @@
+"""Deadlines and caps below HTTP: what a client may hold before it has said anything.
+
+The HTTP library waits for ever for a request that comes byte by byte, counts no connections by source, and
+keeps a list of fragments of any length. These subclasses of its two protocols add what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from typing import Any, ClassVar, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
+from websockets.http11 import Request as WebSocketRequest
+
+REQUEST_LIMIT = 10.0
+"""Seconds from the first moment of a request to the end of its head; a slow telephone line needs two."""
+
+MAX_PER_SOURCE = 256
+"""Connections of one address: an office behind one NAT."""
+
+MAX_CONNECTIONS = 8192
+"""Connections of all; a socket with its buffers takes about 20 KB, so these are 160 MB."""
+
+ABORT = "crowline.abort"
+"""In the scope of a WebSocket: what drops the connection at once, when a close would wait for its reader."""
+
+MAX_FRAGMENTS = 64
+"""Frames of one message; ours come in one."""
+
+
+class Gate:
+    """Counts connections by source. Loopback, from where a reverse proxy comes, has only the common cap."""
+
+    def __init__(self, per_source: int = MAX_PER_SOURCE, total: int = MAX_CONNECTIONS) -> None:
+        self._per_source = per_source
+        self._total = total
+        self._sources: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._sources.total()
+
+    def enter(self, host: str) -> bool:
+        """Count a connection; False if there are too many already, and then it is not counted."""
+        is_crowded = self._sources[host] >= self._per_source and not ipaddress.ip_address(host).is_loopback
+        if is_crowded or len(self) >= self._total:
+            return False
+        self._sources[host] += 1
+        return True
+
+    def leave(self, host: str) -> None:
+        self._sources[host] -= 1
+        if not self._sources[host]:
+            del self._sources[host]
+
+
+class _GuardedHttp(H11Protocol):
+    gate: ClassVar[Gate]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._source: str | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        source = source_of(transport)
+        if source is None or not self.gate.enter(source):
+            transport.abort()
+            return
+        self._source = source
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self._source is not None:
+            self.gate.leave(self._source)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._arm()
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        before = self.scope
+        super().handle_events()
+        if self.scope is not before:
+            self._disarm()
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(REQUEST_LIMIT, self.transport.abort)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _GuardedWebSocket(WebSocketsSansIOProtocol):
+    gate: ClassVar[Gate]
+
+    def handle_connect(self, event: WebSocketRequest) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        source = source_of(self.transport)
+        if source is not None:
+            self.gate.leave(source)
+        super().connection_lost(exc)
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self.conn.fail(CloseCode.PROTOCOL_ERROR, "too many fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Somebody who sends pings and does not read the answers would fill the write buffer."""
+        if not self.writable.is_set():
+            self.transport.abort()
+            return
+        super().handle_ping()
+
+
+def guarded(gate: Gate) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
+    """The two protocols for the HTTP library, counting at `gate`."""
+    http = cast(type[_GuardedHttp], type("GuardedHttp", (_GuardedHttp,), {"gate": gate}))
+    websocket = cast(type[_GuardedWebSocket], type("GuardedWebSocket", (_GuardedWebSocket,), {"gate": gate}))
+    return http, websocket
+
+
+def source_of(transport: asyncio.BaseTransport) -> str | None:
+    """The peer's IP address, or ``None`` if it is gone already."""
+    peer = transport.get_extra_info("peername")
+    return canonical_host(peer[0]) if peer else None
+
+
+def canonical_host(host: str) -> str:
+    """An address as a socket names it, without its zone, and IPv4 as IPv4 on a socket for both."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

@@ -1,0 +1,85 @@
+"""Listening TCP sockets, and what to say when one cannot be had."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from crowline.base.addresses import Address
+from crowline.base.errors import CrowlineError, LocalProblem
+from crowline.server.config import ANYWHERE
+
+BACKLOG = 1024
+"""Connections that wait to be accepted: a burst of clients after a restart."""
+
+
+def listen(address: Address) -> socket.socket:
+    """A bound socket. All addresses means IPv6 and IPv4 on one socket. Raises `LocalProblem`."""
+    try:
+        return _bind(address)
+    except OSError as error:
+        if address.host == ANYWHERE and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            return listen(Address("0.0.0.0", address.port))
+        raise problem(address, "TCP", error) from error
+
+
+def stun_addresses(address: Address) -> list[Address]:
+    """Where STUN and TURN listen: all addresses means IPv4 and, where there is IPv6, that too.
+
+    With port 0 the two would get different ports, so then it is IPv4 alone.
+    """
+    if address.host != ANYWHERE:
+        return [address]
+    ipv4 = Address("0.0.0.0", address.port)
+    return [ipv4, address] if address.port and _has_ipv6() else [ipv4]
+
+
+def problem(address: Address, protocol: str, error: OSError) -> CrowlineError:
+    """The sentence for a socket that could not be bound."""
+    if error.errno == errno.EADDRINUSE:
+        return LocalProblem(
+            f"Port {address.port} ({protocol}) is in use by another program.",
+            hint="Stop that program, or choose another port with --listen or --stun-listen.",
+        )
+    if error.errno == errno.EACCES:
+        return LocalProblem(
+            f"Listening on port {address.port} ({protocol}) is not permitted.",
+            hint="Ports below 1024 need privileges: choose a higher one.",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return LocalProblem(
+            f"This machine does not have the address {address.host}.",
+            hint="`ip address` lists those that it has.",
+        )
+    return LocalProblem(f"Cannot listen on {address} ({protocol}): {error.strerror}.")
+
+
+def bound_address(sock: socket.socket) -> Address:
+    host, port = sock.getsockname()[:2]
+    return Address(host, port)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((ANYWHERE, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if hasattr(socket, "SO_REUSEADDR") and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.is_ipv6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != ANYWHERE)
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
