@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from crowline.api.transfer import (
     Decision,
+    FileFinished,
     FileStarted,
     OfferMade,
     Progress,
@@ -54,8 +55,8 @@ from needs import missing
 
 HOSTILE = [
     "../x", "/etc/x", "..\\x", "C:\\x", "\\\\srv\\x", "x:stream", "con", "nul.txt", ".", "..", "", "a/",
-    "a\x00b", "a\nb", "a\x1b[2Jb", "gpj\u202e.exe", "x" * 300, "x.", "x ", "a\u2215b", "a\uff0fb", "d/../../x",
-    "d//x", "./x", "~/../x", "aux", "COM1.txt", "a/b/../../../x", "\ufeffx", "lpt9.", "a\ud800",
+    "a\x00b", "a\nb", "a\x1b[2Jb", "gpj\u202e.exe", "x" * 300, "x.", "x ", "a\u2215b", "a\uff0fb",
+    "d/../../x", "d//x", "./x", "~/../x", "aux", "COM1.txt", "a/b/../../../x", "\ufeffx", "lpt9.", "a\ud800",
 ]  # fmt: skip
 
 HARMLESS = ["-rf", "~", "~root", "$(id)", "%00", "&amp;", "..x", "x..y", "-", "\u00e9", "e\u0301"]
@@ -176,32 +177,28 @@ async def test_f2_a_folder_swapped_for_a_link_in_mid_transfer_stops_it(what: str
     files = (File("d/f/a", 3, 0o644), File("d/e/b", 3, 0o644))
     offer = offer_of(*files, folders=folders)
 
+    swapped = asyncio.Event()
+
     def swap(event: TransferEvent) -> None:
-        if isinstance(event, Progress) and event.file == "d/f/a":
+        if isinstance(event, FileFinished):
             staged = next(path for path in target.iterdir() if path.is_dir())
             victim = staged if what == "folder" else staged / "e"
             victim.rename(tmp_path / "moved")
             victim.symlink_to(outside if what == "folder" else outside / "e")
+            swapped.set()
 
-    stream = RecordedStream(offer + whole(0, b"new") + whole(1, b"new"), pause=len(offer))
+    class Stream(RecordedStream):
+        async def read(self, limit: int) -> bytes | memoryview:
+            if said := await super().read(limit):
+                return said
+            await swapped.wait()
+            swapped.clear()
+            return whole(1, b"new")
+
+    stream = Stream(offer + whole(0, b"new"), pause=len(offer))
     with pytest.raises(LocalProblem):
-        await receive_slowly(stream, target, swap)
+        await receive_into(stream, target, decide=yes, on_event=swap)
     assert tree(outside) == {"e": None}
-
-
-async def receive_slowly(stream: RecordedStream, target: Path, on_event: object) -> Summary:
-    """Receive from a peer that never ends its stream."""
-    assert callable(on_event)
-    read = stream.read
-
-    async def read_or_wait(limit: int) -> bytes | memoryview:
-        piece = await read(limit)
-        if not piece:
-            await asyncio.Event().wait()
-        return piece
-
-    stream.read = read_or_wait  # type: ignore[method-assign]
-    return await receive_into(stream, target, decide=yes, on_event=on_event)
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100])
