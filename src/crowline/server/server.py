@@ -9,6 +9,7 @@ from typing import Self
 
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.secrets import Secret
+from crowline.net.interfaces import local_addresses
 from crowline.rendezvous.hub import Hub
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.server.config import TURN_LIFETIME, ServerConfig
@@ -43,10 +44,23 @@ class Server:
         return f"ws://{_reachable(self.address)}"
 
     @property
+    def outside_url(self) -> str:
+        """What a client elsewhere gives to ``--server``, as far as this machine can tell."""
+        if not is_wildcard(self.address.host):
+            return self.url
+        host = self.config.public_address or next(iter(local_addresses()), None)
+        return self.url if host is None else f"ws://{Address(host, self.address.port)}"
+
+    @property
     def stun(self) -> Address:
+        """Where STUN and TURN listen, the first address."""
+        return self.stun_addresses[0]
+
+    @property
+    def stun_addresses(self) -> tuple[Address, ...]:
         """Where STUN and TURN listen."""
         assert self._front is not None, "the server is not running"
-        return self._front.address
+        return tuple(self._front.udp_addresses)
 
     @property
     def hub(self) -> Hub:

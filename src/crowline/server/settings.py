@@ -1,0 +1,118 @@
+"""Settings by name, as flags and configuration files give them, made into a `ServerConfig`."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crowline.base.addresses import IPNetwork
+from crowline.base.errors import LocalProblem, UsageError
+from crowline.rendezvous.limits import HubLimits
+from crowline.server.config import (
+    HUB_PORT,
+    STUN_PORT,
+    ServerConfig,
+    parse_endpoint,
+    parse_host,
+    parse_network,
+    parse_ports,
+    parse_size,
+)
+
+MAX_MOTD = 1000
+"""Characters; clients show 200."""
+
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
+    """A configuration file: the flags without their dashes, and what has no flag."""
+
+    listen: str | None = None
+    stun_listen: str | None = None
+    alternate_address: str | None = None
+    public_address: str | None = None
+    relay_ports: str | None = None
+    allow_peer: tuple[str, ...] = ()
+    budget: str | int | None = None
+    motd: str = ""
+    origins: tuple[str, ...] = ()
+    claims_per_minute: int | None = None
+    allocations_per_minute: int | None = None
+
+
+def load(path: Path) -> Settings:
+    """Read a TOML file. Raises `LocalProblem` if it cannot be read, `UsageError` if it makes no sense."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LocalProblem(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}.") from error
+    return _settings(table, str(path))
+
+
+def merge(settings: Settings, flags: Mapping[str, Any]) -> Settings:
+    """`settings`, with what was given as flags in the place of what the file says."""
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    return msgspec.structs.replace(settings, **given)
+
+
+def build(settings: Settings) -> ServerConfig:
+    """Raises `UsageError` for what cannot be meant."""
+    standard = ServerConfig()
+    listen = parse_endpoint(settings.listen, HUB_PORT) if settings.listen else standard.listen
+    stun = parse_endpoint(settings.stun_listen, STUN_PORT) if settings.stun_listen else standard.stun_listen
+    networks = [parse_network(text) for text in settings.allow_peer]
+    loopback = [network for network in networks if _is_loopback(network)]
+    if loopback and not (_is_loopback_host(listen.host) and _is_loopback_host(stun.host)):
+        raise UsageError(
+            f"Relaying to {loopback[0]} would open this machine's own services to strangers.",
+            hint="It is possible only while --listen and --stun-listen are loopback addresses too.",
+        )
+    return ServerConfig(
+        listen=listen,
+        stun_listen=stun,
+        alternate_address=parse_host(settings.alternate_address) if settings.alternate_address else None,
+        public_address=parse_host(settings.public_address) if settings.public_address else None,
+        relay_ports=parse_ports(settings.relay_ports) if settings.relay_ports else standard.relay_ports,
+        allow_peers=tuple(network for network in networks if network not in loopback),
+        allow_loopback=bool(loopback),
+        limits=_limits(settings),
+        motd=settings.motd[:MAX_MOTD],
+        origins=settings.origins,
+    )
+
+
+def _settings(table: Mapping[str, Any], name: str) -> Settings:
+    try:
+        return msgspec.convert(dict(table), Settings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{name}: {error}.", hint="`crowline serve --help` lists the settings.") from None
+
+
+def _limits(settings: Settings) -> HubLimits:
+    changed: dict[str, int] = {}
+    if settings.budget is not None:
+        changed["budget"] = parse_size(str(settings.budget))
+    for name in ("claims_per_minute", "allocations_per_minute"):
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if value < 1:
+            raise UsageError(f"{name.replace('_', '-')} is at least 1.")
+        changed[name] = value
+    return HubLimits(**changed)  # type: ignore[arg-type]
+
+
+def _is_loopback(network: IPNetwork) -> bool:
+    return any(network.version == each.version and network.subnet_of(each) for each in _LOOPBACK)  # type: ignore[arg-type]
+
+
+def _is_loopback_host(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
