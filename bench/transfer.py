@@ -128,15 +128,12 @@ def main() -> None:
             shutil.rmtree(target)
         together = best(both)
         files = SMALL_FILES / transfer(small, root / "target")
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"write 1 GiB, one thread           {written:8.0f} MB/s")
         print(f"read and hash it, one thread      {alone:8.0f} MB/s")
-        print(
-            f"send and receive, both verified   {together:8.0f} MB/s   {together / alone:.2f} of reading and hashing"
-        )
+        print(f"send and receive, both verified   {together:8.0f} MB/s   {together / alone:.2f} of that")
         print(f"files of 1,000 bytes              {files:8.0f} files/s")
-        print(
-            f"peak memory                       {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8.0f} MiB"
-        )
+        print(f"peak memory                       {memory:8.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -291,6 +291,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.kernel
 async def test_f4_a_disk_that_fills_up_in_the_middle_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
     """A real full disk: exit code 8 here, the reason there, and no half file under any name."""
     (tmp_path / "large").write_bytes(os.urandom(10 << 20))

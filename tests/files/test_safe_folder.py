@@ -15,6 +15,7 @@ from crowline.net.files import DiskFull, SafeFolder
 from crowline.transfer.manifest import Folder
 from crowline.transfer.names import UnsafeName
 from memory_stream import tree
+from needs import missing
 
 STRATEGIES = ["renameat2", "link", "placeholder", "paths"]
 
@@ -29,7 +30,7 @@ def folder(
 ) -> Iterator[SafeFolder]:
     """A safe folder in every way in which a system can give a file a free name."""
     if request.param == "renameat2" and directory._renameat2 is None:
-        pytest.skip("this system has no renameat2")
+        missing("this system has no renameat2")
     if request.param != "renameat2":
         monkeypatch.setattr(directory, "_renameat2", None)
     if request.param == "placeholder":

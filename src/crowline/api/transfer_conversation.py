@@ -134,7 +134,10 @@ def ended_early(ending: Ending) -> CrowlineError:
         return stopped(ending.reason, ending.sentence)
     if isinstance(ending, PeerBroke):
         return ProtocolViolation(ending.sentence)
-    return NobodyCame("The other side went away before everything had been transferred.")
+    return NobodyCame(
+        "The other side went away before everything had been transferred.",
+        hint="Start again on both sides with a new code.",
+    )
 
 
 def stopped(reason: Reason, sentence: str) -> CrowlineError:
@@ -142,7 +145,9 @@ def stopped(reason: Reason, sentence: str) -> CrowlineError:
     said = f" It says: {display_name(sentence)}" if sentence else ""
     match reason:
         case Reason.DISK_FULL:
-            return Refused("The other side's disk is too full." + said)
+            return Refused(
+                "The other side's disk is too full." + said, hint="Send less, or ask for more room."
+            )
         case Reason.DECLINED:
             return Refused("The other side declined." + said)
         case Reason.CANCELLED:

@@ -18,21 +18,21 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 def local_problem(error: OSError, doing: str) -> LocalProblem:
     """The problem that `error` is. `doing` completes "could not", as in ``write notes.txt``."""
+    elsewhere = "Choose another folder with --out."
     if error.errno in _FULL:
-        return DiskFull(
-            f"The disk is full: could not {doing}.",
-            hint="Free some space, or choose another folder with --out.",
-        )
+        return DiskFull(f"The disk is full: could not {doing}.", hint=f"Free some space. {elsewhere}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return LocalProblem(
             f"Could not {doing}: permission denied.", hint="Look at its owner and permissions."
         )
     if error.errno == errno.ENOENT:
-        return LocalProblem(f"Could not {doing}: there is no such file or folder.")
+        return LocalProblem(
+            f"Could not {doing}: there is no such file or folder.", hint="Check the spelling."
+        )
     if error.errno == errno.EFBIG:
-        return LocalProblem(f"Could not {doing}: this file system does not hold files as large as that.")
+        return LocalProblem(f"Could not {doing}: too large for this file system.", hint=elsewhere)
     if error.errno == errno.EROFS:
-        return LocalProblem(f"Could not {doing}: the disk is read-only.")
+        return LocalProblem(f"Could not {doing}: the disk is read-only.", hint=elsewhere)
     reason = os.strerror(error.errno) if error.errno else str(error)
     return LocalProblem(f"Could not {doing}: {display_name(reason)}.")
 
