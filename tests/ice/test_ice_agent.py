@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,8 +11,8 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
-from crowline.ice.agent import PATIENCE
-from crowline.ice.candidate import CandidateType
+from crowline.ice.agent import PATIENCE, IceAgent
+from crowline.ice.candidate import CandidateFactory, CandidateType
 from crowline.ice.events import (
     FailureReason,
     IceFailed,
@@ -20,9 +21,21 @@ from crowline.ice.events import (
     PairNominated,
     PairValid,
 )
-from crowline.stun.attributes import Priority, UseCandidate, Username, XorMappedAddress
+from crowline.ice.locals import LocalCandidates
+from crowline.stun.attributes import Priority, UnknownAttribute, UseCandidate, Username, XorMappedAddress
 from crowline.stun.message import MessageClass, is_stun
-from puppet import BASE, HOST_PRIORITY, OTHER_REMOTE, REMOTE, Puppet, events, remote, request, requests
+from puppet import (
+    BASE,
+    HOST_PRIORITY,
+    OTHER_REMOTE,
+    REMOTE,
+    STRANGER,
+    Puppet,
+    events,
+    remote,
+    request,
+    requests,
+)
 
 MAPPED = Address("203.0.113.7", 40000)
 SECOND_BASE = Address("192.0.2.77", 1000)
@@ -170,6 +183,7 @@ def test_a_check_on_a_pair_in_progress_starts_a_new_one_and_the_old_answer_count
     ]
     puppet.answer(old, 0.7)
     assert [type(event) for event in events(puppet.agent)] == [PairValid]
+    assert [each for _, each in puppet.sent_by(14.0) if not is_nomination(each)] == []
 
 
 def test_a_check_on_a_pair_that_succeeded_triggers_nothing() -> None:
@@ -510,3 +524,118 @@ def test_a_peer_that_never_ends_its_candidates_is_waited_for_no_longer_than_any_
     puppet.answer(puppet.one(), 0.04)
     nominations = [time for time, each in puppet.sent_by(41.0) if is_nomination(each)]
     assert nominations[0] == PATIENCE
+
+
+# --- finer points ---------------------------------------------------------------------------------------
+
+
+def test_a_success_moves_its_foundation_ahead_of_worse_ones() -> None:
+    """A frozen companion thaws at once, and is checked before a worse pair that was waiting."""
+    puppet = Puppet(False, ta=0.05)
+    companion, worse = Address("198.51.100.2", 2001), Address("198.51.100.4", 1)
+    puppet.meet(remote(REMOTE, 90, "1"), remote(companion, 80, "1"), remote(worse, 70, "2"))
+    puppet.answer(puppet.one(), 0.04)
+    ways = [each.destination for _, each in puppet.sent_by(0.4)]
+    assert ways == [companion, worse]
+
+
+def test_after_the_nomination_checks_in_progress_are_not_sent_again() -> None:
+    """They were sent once; their late answers would still count."""
+    puppet = Puppet(False)
+    puppet.meet(remote(REMOTE), remote(OTHER_REMOTE, LOW, "2"))
+    first, second = (each for _, each in puppet.sent_by(0.1))
+    puppet.answer(first, 0.1)
+    puppet.receive(puppet.check(use_candidate=True), now=0.11)
+    puppet.sent()
+    assert requests([each for _, each in puppet.sent_by(14.0)]) == []
+    puppet.answer(second, 14.1)
+    assert len(puppet.agent.valid_pairs()) == 2
+
+
+def test_after_the_nomination_a_check_on_another_pair_is_only_answered() -> None:
+    """The search is over; a check without USE-CANDIDATE starts nothing."""
+    puppet = Puppet(False)
+    puppet.meet()
+    puppet.answer(puppet.one(), 0.04)
+    puppet.receive(puppet.check(use_candidate=True), now=0.05)
+    puppet.sent()
+    puppet.receive(puppet.check(), OTHER_REMOTE, 0.1)
+    assert requests(puppet.sent()) == []
+    puppet.receive(puppet.check(use_candidate=True), OTHER_REMOTE, 0.2)
+    assert [each.destination for each in requests(puppet.sent())] == [OTHER_REMOTE]
+
+
+def test_a_better_answer_that_comes_after_the_nomination_does_not_reopen_it() -> None:
+    """Without renomination the first nomination stands."""
+    puppet = Puppet(True)
+    puppet.meet(remote(OTHER_REMOTE), remote(REMOTE, LOW, "2"))
+    better, good = (each for _, each in puppet.sent_by(0.1))
+    puppet.answer(good, 0.105)
+    (nomination,) = [each for _, each in puppet.sent_by(0.3) if is_nomination(each)]
+    puppet.answer(nomination, 0.3)
+    puppet.answer(better, 0.4)
+    assert len(puppet.agent.valid_pairs()) == 2
+    assert puppet.sent() == []
+    assert puppet.agent.selected is not None
+    assert puppet.agent.selected.remote.address == REMOTE
+
+
+def test_a_sign_of_life_of_a_better_pair_holds_the_nomination_back() -> None:
+    """The other side's check shows that the pair may work: it gets its round trips anew."""
+    puppet = Puppet(True)
+    puppet.meet(remote(OTHER_REMOTE), remote(REMOTE, LOW, "2"))
+    _, good = (each for _, each in puppet.sent_by(0.1))
+    puppet.answer(good, 0.105)
+    puppet.receive(puppet.check(), OTHER_REMOTE, 0.15)
+    (triggered,) = requests(puppet.sent())
+    puppet.agent.handle_timeout(0.21)
+    assert puppet.sent() == []
+    puppet.answer(triggered, 0.25)
+    nomination = puppet.one()
+    assert is_nomination(nomination)
+    assert nomination.destination == OTHER_REMOTE
+
+
+def test_many_checks_are_retransmitted_less_often() -> None:
+    """RFC 8445 §14.3: the time grows with Ta times the checks that are open."""
+    puppet = Puppet(True, ta=0.05)
+    puppet.meet(*(remote(Address(f"198.51.100.{n + 1}", 1), 1000 - n, str(n)) for n in range(30)))
+    last = Address("198.51.100.30", 1)
+    first, second, *_ = (time for time, each in puppet.sent_by(5.0) if each.destination == last)
+    assert second - first == pytest.approx(29 * 0.05)
+
+
+def test_a_success_with_an_unknown_required_attribute_is_none() -> None:
+    """RFC 8489 §6.3.3: what must be understood and is not makes the answer worthless."""
+    puppet = Puppet(True)
+    puppet.meet()
+    strange = request(puppet.one()).message.answer(
+        MessageClass.SUCCESS, XorMappedAddress(BASE), UnknownAttribute(0x7777, b"")
+    )
+    puppet.receive(strange.encode(key=puppet.pwd.encode(), fingerprint=True), now=0.04)
+    assert events(puppet.agent) == []
+
+
+def test_with_relays_only_nothing_leaves_elsewhere() -> None:
+    """An agent that was given no host candidate sends and answers by the relay alone."""
+    agent = IceAgent(True, entropy=random.Random(1).randbytes)
+    relayed = CandidateFactory().relayed(Address("198.51.100.9", 49152), MAPPED, STRANGER)
+    agent.add_local_candidate(relayed, 0.0)
+    agent.set_remote("puppet", "p" * 24, 0.0)
+    agent.add_remote_candidate(remote(REMOTE), 0.0)
+    ways = []
+    while (transmit := agent.next_transmit()) is not None:
+        ways.append(transmit.local)
+    assert ways == [relayed.address]
+
+
+def test_pairs_are_made_with_the_base_itself_where_it_is_a_candidate() -> None:
+    """Whatever the priorities say, the host candidate stands for its reflexive ones."""
+    factory, candidates = CandidateFactory(), LocalCandidates()
+    host = factory.host(BASE)
+    reflexive = replace(factory.server_reflexive(MAPPED, BASE, STRANGER), priority=host.priority + 1)
+    candidates.add(reflexive)
+    assert candidates.sender(BASE) == reflexive
+    candidates.add(host)
+    assert candidates.sender(BASE) == host
+    assert not candidates.add(host)

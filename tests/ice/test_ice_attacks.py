@@ -406,3 +406,20 @@ def test_a_use_candidate_without_authentication_nominates_nothing() -> None:
     message = Message(Method.BINDING, MessageClass.REQUEST, bytes(12), (username, claim, UseCandidate()))
     puppet.receive(message.encode(fingerprint=True), now=0.05)
     assert puppet.agent.selected is None
+
+
+def test_extra_colons_are_refused_before_the_description_too() -> None:
+    """Nothing is known yet to compare the sender with; its form alone is wrong."""
+    puppet = Puppet(False)
+    for tail in ("someone:else", "", "x" * 257):
+        puppet.receive(puppet.check(username=f"{puppet.agent.ufrag}:{tail}"))
+        assert error_code(puppet.one()) == 401
+
+
+def test_checks_before_the_description_are_bounded() -> None:
+    """Each is answered; a few are remembered."""
+    puppet = Puppet(False)
+    for number in range(1000):
+        puppet.receive(puppet.check(), Address("198.51.100.2", 1000 + number))
+    assert len(puppet.sent()) == 1000
+    assert len(puppet.agent._checker._early) == 32

@@ -20,6 +20,7 @@ from puppet import (
     Puppet,
     error_code,
     events,
+    remote,
     request,
     requests,
 )
@@ -193,3 +194,44 @@ def test_a_new_controlling_side_nominates_again() -> None:
     assert puppet.agent.selected is selected
     (nomination,) = requests(puppet.sent())
     assert request(nomination).message.get(UseCandidate) is not None
+
+
+def test_a_nomination_abandoned_by_a_switch_is_a_plain_success() -> None:
+    """The answer to our USE-CANDIDATE comes when the other side controls: it does not select the pair."""
+    puppet = Puppet(True)
+    puppet.meet()
+    puppet.answer(puppet.one(), 0.04)
+    nomination = puppet.one()
+    puppet.receive(puppet.check(claim=puppet.claim(controlling=True, tie=HIGH_TIE)), now=0.05)
+    puppet.answer(nomination, 0.08)
+    assert not puppet.agent.controlling
+    assert puppet.agent.selected is None
+
+
+def test_the_new_controlling_side_may_choose_a_worse_pair() -> None:
+    """What was selected under the old roles gives way to any nomination under the new ones."""
+    puppet = Puppet(True)
+    puppet.meet(remote(REMOTE), remote(OTHER_REMOTE, 1000, "2"))
+    first, second = (each for _, each in puppet.sent_by(0.01))
+    puppet.answer(second, 0.02)
+    puppet.answer(first, 0.021)
+    puppet.answer(requests(puppet.sent())[0], 0.05)
+    assert puppet.agent.selected is not None and puppet.agent.selected.remote.address == REMOTE
+    claim = puppet.claim(controlling=True, tie=HIGH_TIE)
+    puppet.receive(puppet.check(claim=claim, use_candidate=True), OTHER_REMOTE, 0.1)
+    assert puppet.agent.selected.remote.address == OTHER_REMOTE
+
+
+def test_renomination_goes_on_after_becoming_controlling() -> None:
+    """A pair that the other side once nominated is replaced by a better one that we nominate."""
+    puppet = Puppet(False, renominate=True)
+    puppet.meet(remote(REMOTE, 1000, "2"))
+    puppet.answer(puppet.one(), 0.04)
+    puppet.receive(puppet.check(use_candidate=True), now=0.05)
+    puppet.receive(puppet.check(claim=puppet.claim(controlling=False, tie=LOW_TIE)), now=0.06)
+    puppet.answer(requests(puppet.sent())[0], 0.1)
+    puppet.agent.add_remote_candidate(remote(OTHER_REMOTE), 1.0)
+    for now in (1.04, 1.08):
+        puppet.answer(puppet.one(), now)
+    assert puppet.agent.selected is not None and puppet.agent.selected.remote.address == OTHER_REMOTE
+    assert puppet.sent() == []

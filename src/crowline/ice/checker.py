@@ -172,11 +172,13 @@ class Checker:
 
     def _act_on_check(self, check: VerifiedCheck, source: Address, base: Address) -> None:
         """Learn the candidate, queue a triggered check, note a nomination (RFC 8445 §7.3.1.3-7.3.1.5)."""
-        pair = self._pair_of(source, base, check.priority)
+        wanted = check.use_candidate and not self.role.controlling
+        pair = self.checklist.find((base, source))
+        if pair is None and (wanted or not self.concluded):
+            pair = self._new_pair(source, base, check.priority)
         if pair is None or pair.revoked:
             self.counters["check without a pair"] += 1
             return
-        wanted = check.use_candidate and not self.role.controlling
         if wanted and pair.nominated_by == check.message.transaction_id:
             wanted = False  # a retransmission of what has been acted on
         if wanted:
@@ -194,10 +196,7 @@ class Checker:
             self._outstanding.supersede(pair)
         self.checklist.trigger(pair)
 
-    def _pair_of(self, source: Address, base: Address, priority: int) -> CandidatePair | None:
-        known = self.checklist.find((base, source))
-        if known is not None:
-            return known
+    def _new_pair(self, source: Address, base: Address, priority: int) -> CandidatePair | None:
         local, remote = self.locals.sender(base), self.remotes.learn(source, priority)
         return None if local is None or remote is None else self.add_pair(local, remote)
 
