@@ -7,7 +7,7 @@ from types import FrameType
 
 import click
 
-_LABEL_WIDTH = 13
+_LABEL_WIDTH = 14  # columns, of the longest label and a gap
 
 
 @click.command("demo")
