@@ -553,13 +553,17 @@ def test_after_the_nomination_checks_in_progress_are_not_sent_again() -> None:
 
 
 def test_after_the_nomination_a_check_on_another_pair_is_only_answered() -> None:
-    """The search is over; a check without USE-CANDIDATE starts nothing."""
+    """The search is over; a check without USE-CANDIDATE starts nothing, on a new pair or a failed one."""
     puppet = Puppet(False)
-    puppet.meet()
-    puppet.answer(puppet.one(), 0.04)
+    failed = Address("198.51.100.4", 1)
+    puppet.meet(remote(REMOTE), remote(failed, LOW, "2"))
+    first, second = (each for _, each in puppet.sent_by(0.01))
+    puppet.receive(puppet.error(second, 500), failed, 0.03)
+    puppet.answer(first, 0.04)
     puppet.receive(puppet.check(use_candidate=True), now=0.05)
     puppet.sent()
     puppet.receive(puppet.check(), OTHER_REMOTE, 0.1)
+    puppet.receive(puppet.check(), failed, 0.1)
     assert requests(puppet.sent()) == []
     puppet.receive(puppet.check(use_candidate=True), OTHER_REMOTE, 0.2)
     assert [each.destination for each in requests(puppet.sent())] == [OTHER_REMOTE]

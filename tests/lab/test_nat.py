@@ -156,10 +156,11 @@ def test_outbound_traffic_keeps_a_mapping_alive_and_silence_ends_it() -> None:
 
 def test_inbound_traffic_refreshes_only_where_the_box_says_so() -> None:
     """The optional inbound refresh keeps the mapping for a filter that is open to all."""
-    box = nat(replace(FULL_CONE, udp_lifetime=30.0, inbound_refreshes=True))
-    external = mapped(box, INSIDE, SERVER, now=0.0)
-    assert box.inbound(UDP, external, STRANGER, 20.0) == INSIDE
-    assert box.inbound(UDP, external, STRANGER, 49.0) == INSIDE
+    for refreshes, there in ((True, INSIDE), (False, None)):
+        box = nat(replace(FULL_CONE, udp_lifetime=30.0, inbound_refreshes=refreshes))
+        external = mapped(box, INSIDE, SERVER, now=0.0)
+        assert box.inbound(UDP, external, STRANGER, 20.0) == INSIDE
+        assert box.inbound(UDP, external, STRANGER, 49.0) == there
 
 
 def test_a_permission_expires_although_the_mapping_lives_on() -> None:
@@ -211,6 +212,7 @@ def test_an_echo_reply_comes_back_to_the_identifier_that_asked() -> None:
     box = nat(SYMMETRIC)
     external = mapped(box, Address("10.0.0.2", 77), Address("198.51.100.1", 0), protocol=ICMP)
     assert box.inbound(ICMP, external, Address("198.51.100.1", 0), 0.0) == Address("10.0.0.2", 77)
+    assert box.inbound(ICMP, external, Address("198.51.100.1", 8), 0.0) == Address("10.0.0.2", 77)
     assert box.inbound(ICMP, external, Address("198.51.100.9", 0), 0.0) is None
 
 
