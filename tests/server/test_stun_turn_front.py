@@ -1,0 +1,423 @@
+"""The STUN and TURN front on real sockets of the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.errors import LocalProblem, UsageError
+from crowline.base.secrets import Secret
+from crowline.server import stun_tcp
+from crowline.server.relay import StunTurnFront
+from crowline.stun import attributes as a
+from crowline.stun.budget import Allowance
+from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.turn.auth import issue_credentials
+from crowline.turn.client import AllocationFailed, DataReceived, PermissionRefused
+from turn_socket import PATIENCE, free_port, plain_socket, turn_client
+
+SECRET = Secret(b"secret of a test")
+HOME = Address("127.0.0.1", 0)
+PEER_HOST = "127.0.0.2"
+
+
+@asynccontextmanager
+async def front(*listen: Address, **options: Any) -> AsyncIterator[StunTurnFront]:
+    options.setdefault("permits", lambda user, peer: True)
+    options.setdefault("policy", AddressPolicy(allow_loopback=True))
+    running = StunTurnFront(listen or (HOME,), secret=SECRET, **options)
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+def credentials(user: str = "mailbox") -> tuple[str, str]:
+    return issue_credentials(SECRET, user, int(time.time()) + 3600)
+
+
+def client_of(running: StunTurnFront, user: str = "mailbox") -> Any:
+    return turn_client(Address("127.0.0.1", running.address.port), *credentials(user))
+
+
+def binding(*attributes: a.AnyAttribute) -> bytes:
+    return Message(Method.BINDING, MessageClass.REQUEST, os.urandom(12), attributes).encode()
+
+
+# --- Binding over UDP -----------------------------------------------------------------------------------
+
+
+async def test_binding_over_udp() -> None:
+    """The front tells a client its own address, from the address that was asked."""
+    async with front() as running:
+        with plain_socket() as probe:
+            probe.send(binding(), running.address)
+            data, source = await probe.receive()
+            assert parse(data).message.get(a.XorMappedAddress) == a.XorMappedAddress(probe.local)
+            assert source == running.address
+            assert len(data) == 32
+
+
+async def test_binding_over_ipv6() -> None:
+    """IPv6 listens beside IPv4."""
+    async with front(HOME, Address("::1", 0)) as running:
+        with plain_socket("::1") as probe:
+            probe.send(binding(), running.udp_addresses[1])
+            data, source = await probe.receive()
+            assert parse(data).message.get(a.XorMappedAddress) == a.XorMappedAddress(probe.local)
+            assert source == running.udp_addresses[1]
+
+
+@pytest.mark.parametrize("wildcard", ["0.0.0.0", "::"])
+async def test_a_wildcard_answers_from_the_address_that_was_asked(wildcard: str) -> None:
+    """On all addresses at once, each answer leaves by the address its request came to."""
+    asked = ["127.0.0.1", "127.0.0.7"] if wildcard == "0.0.0.0" else ["::1"]
+    async with front(Address(wildcard, 0)) as running:
+        for host in asked:
+            with plain_socket("127.0.0.1" if wildcard == "0.0.0.0" else "::1") as probe:
+                probe.send(binding(), Address(host, running.address.port))
+                data, source = await probe.receive()
+                assert source == Address(host, running.address.port)
+                assert parse(data).message.get(a.XorMappedAddress) == a.XorMappedAddress(probe.local)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("change_ip", [False, True])
+@pytest.mark.parametrize("change_port", [False, True])
+async def test_change_request_changes_the_source(listen: str, change_ip: bool, change_port: bool) -> None:
+    """With a second address, CHANGE-REQUEST is answered from the other address, port or both."""
+    async with front(Address(listen, 0), alternate_address="127.0.0.3") as running:
+        with plain_socket() as probe:
+            main = Address("127.0.0.3", running.address.port)
+            probe.send(binding(), main)
+            data, source = await probe.receive()
+            assert source == main
+            other = parse(data).message.get(a.OtherAddress)
+            assert other is not None
+            assert other.address.host != main.host
+            assert other.address.port != main.port
+            probe.send(binding(a.ChangeRequest(change_ip, change_port)), main)
+            data, source = await probe.receive()
+            expected = Address(
+                other.address.host if change_ip else main.host,
+                other.address.port if change_port else main.port,
+            )
+            assert parse(data).message.get(a.ResponseOrigin) == a.ResponseOrigin(expected)
+            if not (listen == "0.0.0.0" and change_ip and not other.address.host.startswith("127.")):
+                assert source == expected
+
+
+async def test_many_bindings_in_one_burst_are_all_answered() -> None:
+    """Requests that the kernel hands over as one run are answered one by one."""
+    async with front() as running:
+        with plain_socket() as probe:
+            requests = [binding() for _ in range(20)]
+            for request in requests:
+                probe.send(request, running.address)
+            answers = {(await probe.receive())[0][8:20] for _ in requests}
+            assert answers == {request[8:20] for request in requests}
+
+
+async def test_budget_silences_one_source_and_not_the_front() -> None:
+    """Past its burst a source meets silence; the counter shows it."""
+    async with front(binding=Allowance(rate=0.001, burst=3)) as running:
+        with plain_socket() as probe, plain_socket(PEER_HOST) as other:
+            for _ in range(10):
+                probe.send(binding(), running.address)
+            for _ in range(3):
+                await probe.receive()
+            assert await probe.hears_nothing()
+            assert running.counters["over_budget"] == 7
+            other.send(binding(), running.address)
+            await other.receive()
+
+
+async def test_junk_is_survived_and_forgotten() -> None:
+    """Thousands of junk datagrams of all kinds leave no allocation, no error and a living front."""
+    async with front() as running:
+        with plain_socket() as probe:
+            for n in range(3000):
+                probe.send(os.urandom(n % 200), running.address)
+                if n % 50 == 0:
+                    await asyncio.sleep(0)
+            with plain_socket(PEER_HOST) as other:
+                other.send(binding(), running.address)
+                await other.receive()
+        assert running.counters["allocations"] == 0
+        assert running.counters.get("handler_error", 0) == 0
+
+
+async def test_a_fault_of_ours_costs_one_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in a handler is counted; the next packet is answered."""
+    async with front() as running:
+        responder = vars(running)["_responder"]
+        honest = responder.receive
+
+        def fail(*args: object) -> None:
+            raise RuntimeError("a fault")
+
+        with plain_socket() as probe:
+            monkeypatch.setattr(responder, "receive", fail)
+            probe.send(binding(), running.address)
+            assert await probe.hears_nothing()
+            monkeypatch.setattr(responder, "receive", honest)
+            probe.send(binding(), running.address)
+            await probe.receive()
+        assert running.counters["handler_error"] == 1
+
+
+# --- Binding over TCP -----------------------------------------------------------------------------------
+
+
+async def tcp(running: StunTurnFront) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    address = running.tcp_addresses[0]
+    return await asyncio.open_connection(address.host, address.port)
+
+
+async def test_binding_over_tcp_in_any_pieces() -> None:
+    """Byte by byte or two at once: each whole request gets its answer."""
+    async with front() as running:
+        reader, writer = await tcp(running)
+        name = writer.get_extra_info("sockname")
+        first, second, third = binding(), binding(), binding()
+        for n in range(len(first)):
+            writer.write(first[n : n + 1])
+            await writer.drain()
+            await asyncio.sleep(0)
+        answer = parse(await reader.readexactly(32)).message
+        assert answer.get(a.XorMappedAddress) == a.XorMappedAddress(Address(name[0], name[1]))
+        writer.write(second + third)
+        answers = [parse(await reader.readexactly(32)).message.transaction_id for _ in range(2)]
+        assert answers == [second[8:20], third[8:20]]
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        b"\x00\x01\x00\x00\x00\x00\x00\x00" + bytes(12),
+        b"\x00\x01\xff\xfc\x21\x12\xa4\x42" + bytes(12),
+        b"\x00\x01\x00\x03\x21\x12\xa4\x42" + bytes(15),
+        b"\x00\x03\x00\x00\x21\x12\xa4\x42" + bytes(12),
+        b"\x01\x01\x00\x00\x21\x12\xa4\x42" + bytes(12),
+    ],
+)
+async def test_tcp_closes_on_what_is_no_binding_request(data: bytes) -> None:
+    """HTTP, TLS, no cookie, too long, of odd length, TURN, a response: closed without a byte."""
+    async with front() as running:
+        reader, writer = await tcp(running)
+        writer.write(data)
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        writer.close()
+
+
+async def test_tcp_silence_and_dribble_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first message must be whole in time; bytes that dribble in do not extend it."""
+    monkeypatch.setattr(stun_tcp, "FIRST_MESSAGE_TIME", 0.15)
+    async with front() as running:
+        reader, writer = await tcp(running)
+
+        async def dribble() -> None:
+            for byte in binding(a.Software("x" * 100)):
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(dribble())
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        task.cancel()
+        writer.close()
+
+
+async def test_tcp_connections_of_one_host_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the cap connections are refused at once; when one ends there is room again."""
+    monkeypatch.setattr(stun_tcp, "MAX_CONNECTIONS_PER_HOST", 2)
+    async with front() as running:
+        kept = [await tcp(running) for _ in range(2)]
+        for reader, writer in kept:
+            writer.write(binding())
+            await reader.readexactly(32)
+        reader, writer = await tcp(running)
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        writer.close()
+        assert running.counters["tcp_refused"] == 1
+        for _, writer in kept:
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.05)
+        reader, writer = await tcp(running)
+        writer.write(binding())
+        assert len(await reader.readexactly(32)) == 32
+        writer.close()
+        await writer.wait_closed()
+
+
+# --- TURN -----------------------------------------------------------------------------------------------
+
+
+async def test_relayed_both_ways() -> None:
+    """Allocate, permit, bind: data reaches a peer from the relayed address and comes back."""
+    async with front() as running, client_of(running) as client:
+        allocated = await client.allocate()
+        with plain_socket(PEER_HOST) as peer:
+            await client.permit(peer.local)
+            client.send(b"by indication", peer.local)
+            assert await peer.receive() == (b"by indication", allocated.relayed)
+            peer.send(b"back", allocated.relayed)
+            assert await client.event(DataReceived) == DataReceived(b"back", peer.local)
+            await client.bind(peer.local)
+            client.send(b"by channel", peer.local)
+            assert await peer.receive() == (b"by channel", allocated.relayed)
+            peer.send(b"and back", allocated.relayed)
+            await client.until(lambda: client.payloads == [(b"and back", peer.local)])
+        await client.close()
+        assert running.counters["allocations"] == 0
+
+
+async def test_runs_are_relayed_in_order_and_whole() -> None:
+    """A megabyte in runs of 1,200-byte datagrams goes through a channel without loss or reordering."""
+    async with front() as running, client_of(running) as client:
+        allocated = await client.allocate()
+        with plain_socket(PEER_HOST) as peer:
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            await client.bind(peer.local)
+            got = bytearray()
+            data = os.urandom(20 * 48_000)
+            for start in range(0, len(data), 48_000):
+                client.send(data[start : start + 48_000], peer.local, 1200)
+                while len(got) < start + 48_000:
+                    piece, source = await peer.receive()
+                    assert (len(piece), source) == (1200, allocated.relayed)
+                    got += piece
+            assert bytes(got) == data
+
+
+async def test_relay_to_relay_never_leaves_the_process() -> None:
+    """Two clients meet at their relayed addresses; other sockets on that address hear nothing."""
+    async with (
+        front(policy=AddressPolicy()) as running,
+        client_of(running, "a") as first,
+        client_of(running, "b") as second,
+    ):
+        here, there = (await first.allocate()).relayed, (await second.allocate()).relayed
+        await first.permit(there)
+        await second.permit(here)
+        first.send(b"hello", there)
+        assert await second.event(DataReceived) == DataReceived(b"hello", here)
+        with plain_socket() as bystander:
+            first.send(b"secret", bystander.local)
+            assert await bystander.hears_nothing()
+            bystander.send(b"forged", there)
+            await asyncio.sleep(0.05)
+            assert second.events == []
+
+
+async def test_permits_decides() -> None:
+    """The hub's no is a refusal of that peer."""
+    asked: list[tuple[str, Address]] = []
+
+    def permits(user: str, peer: Address) -> bool:
+        asked.append((user, peer))
+        return False
+
+    async with front(permits=permits) as running, client_of(running, "room-9") as client:
+        await client.allocate()
+        peer = Address(PEER_HOST, 5000)
+        await client.permit(peer)
+        assert (await client.event(PermissionRefused)).code == 403
+        assert asked == [("room-9", peer)]
+
+
+async def test_loopback_peers_need_the_switch() -> None:
+    """With the default policy a loopback peer is refused, though `permits` would allow it."""
+    async with front(policy=AddressPolicy()) as running, client_of(running) as client:
+        await client.allocate()
+        await client.permit(Address(PEER_HOST, 5000))
+        assert (await client.event(PermissionRefused)).code == 403
+
+
+async def test_relay_port_range_is_kept_and_runs_out() -> None:
+    """Relayed ports come from the range only; when it is used up there is 508, and room after a close."""
+    port = free_port()
+    async with (
+        front(relay_ports=(port, port)) as running,
+        client_of(running) as first,
+        client_of(running) as second,
+        client_of(running) as third,
+    ):
+        assert (await first.allocate()).relayed.port == port
+        second.client.allocate(second.pump.now)
+        second.pump.flush()
+        assert (await second.event(AllocationFailed)).code == 508
+        await first.close()
+        assert (await third.allocate()).relayed.port == port
+
+
+async def test_public_address_is_what_clients_are_told() -> None:
+    """Behind a 1:1 NAT the relayed address is the public one, and it counts as a relay of ours."""
+    async with (
+        front(public_address="44.1.1.1") as running,
+        client_of(running, "a") as first,
+        client_of(running, "b") as second,
+    ):
+        here, there = (await first.allocate()).relayed, (await second.allocate()).relayed
+        assert (here.host, there.host) == ("44.1.1.1", "44.1.1.1")
+        await first.permit(there)
+        await second.permit(here)
+        first.send(b"hello", there)
+        assert await second.event(DataReceived) == DataReceived(b"hello", here)
+
+
+async def test_wildcard_relays_on_the_address_that_was_asked() -> None:
+    """Behind a wildcard the relayed address is the one the client knows the server by."""
+    async with front(Address("0.0.0.0", 0)) as running, client_of(running) as client:
+        allocated = await client.allocate()
+        assert allocated.relayed.host == "127.0.0.1"
+        with plain_socket(PEER_HOST) as peer:
+            await client.permit(peer.local)
+            client.send(b"hello", peer.local)
+            assert await peer.receive() == (b"hello", allocated.relayed)
+
+
+# --- starting and closing -------------------------------------------------------------------------------
+
+
+async def test_a_taken_port_is_a_local_problem() -> None:
+    """A port in use is told in a sentence, and nothing stays open."""
+    async with front() as running:
+        second = StunTurnFront(running.address, secret=SECRET, permits=lambda user, peer: True)
+        with pytest.raises(LocalProblem):
+            await second.start()
+        assert vars(second)["_sockets"] == {}
+
+
+async def test_close_gives_everything_back() -> None:
+    """After `close` the same ports can be bound again, allocations or not."""
+    async with front() as running, client_of(running) as client:
+        await client.allocate()
+        address = running.address
+        await running.close()
+        again = StunTurnFront(address, secret=SECRET, permits=lambda user, peer: True)
+        await again.start()
+        assert (again.address, again.tcp_addresses) == (address, [address])
+        await again.close()
+
+
+def test_an_address_is_needed() -> None:
+    """A front without any address makes no sense."""
+    with pytest.raises(UsageError):
+        StunTurnFront([], secret=SECRET, permits=lambda user, peer: True)
