@@ -15,7 +15,7 @@ FOLDER = {
     "pictures/night/stars.raw": None,
     "tools/greet.sh": b"#!/bin/sh\necho hello\n",
 }
-RANDOM_SIZE = 300_000  # bytes of each random member, not a multiple of any block
+RANDOM_SIZE = 6_000_001  # bytes of each random member: above what the hub carries, a multiple of no block
 EXECUTABLE = "tools/greet.sh"
 EMPTY_FOLDER = "nothing here"
 
