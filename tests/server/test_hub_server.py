@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage
@@ -11,7 +12,7 @@ from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.rendezvous import wire
 from crowline.rendezvous.limits import HubLimits
-from crowline.server.guard import Gate, canonical_host
+from crowline.server.guard import ABORT, Gate, canonical_host
 from crowline.server.listener import bound_address, listen
 from hub_server import eventually, hear, hub_server, meet, say
 
@@ -163,6 +164,16 @@ def test_a_gate_counts_by_source() -> None:
 def test_hosts_have_one_form(named: str, canonical: str) -> None:
     """What a socket calls a client is what rates and permissions go by."""
     assert canonical_host(named) == canonical
+
+
+async def test_small_messages_are_not_held_back() -> None:
+    """Nagle's algorithm is off on what the hub accepts: a proof after a claim must not wait for an ACK."""
+    async with hub_server() as server, server.connect() as client:
+        await hear(client)
+        [reader] = server.front._readers.values()
+        transport = reader._websocket.scope[ABORT].__self__
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_in_use_is_a_sentence() -> None:

@@ -19,6 +19,9 @@ from websockets.http11 import Request as WebSocketRequest
 REQUEST_LIMIT = 10.0
 """Seconds from the first moment of a request to the end of its head; a slow telephone line needs two."""
 
+CLOSE_LIMIT = 2.0
+"""Seconds for the answer to a close frame: several round trips."""
+
 MAX_PER_SOURCE = 256
 """Connections of one address: an office behind one NAT."""
 
@@ -102,6 +105,10 @@ class _GuardedHttp(H11Protocol):
 
 class _GuardedWebSocket(WebSocketsSansIOProtocol):
     gate: ClassVar[Gate]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.close_timeout = CLOSE_LIMIT
 
     def handle_connect(self, event: WebSocketRequest) -> None:
         super().handle_connect(event)
