@@ -72,6 +72,7 @@ class RecordedStream:
         self._parts = [memoryview(said[:pause]), memoryview(said[pause:] if pause is not None else b"")]
         self._piece = piece
         self._spoken_to = asyncio.Event()
+        self._given = bytearray()
         self.heard = bytearray()
 
     async def read(self, limit: int) -> bytes | memoryview:
@@ -80,8 +81,10 @@ class RecordedStream:
             await self._spoken_to.wait()
             self._parts.reverse()
         piece, self._parts[0] = self._parts[0][:count], self._parts[0][count:]
-        # A view that changes afterwards, as a stream is allowed to give.
-        return memoryview(bytearray(piece)) if piece else b""
+        # A stream may reuse what it gave for the next piece, so this one spoils it.
+        self._given[:] = b"?" * len(self._given)
+        self._given = bytearray(piece)
+        return memoryview(self._given) if piece else b""
 
     async def write(self, data: Buffer) -> None:
         self.heard += data

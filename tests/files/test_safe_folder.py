@@ -230,6 +230,18 @@ def test_f2_a_folder_moved_away_while_it_is_open_is_not_looked_up_again(tmp_path
     assert tree(tmp_path / "moved") == {"a": b"new", "b": b"new"}
 
 
+def test_f2_a_target_swapped_for_a_link_is_not_entered_by_paths_either(tmp_path: Path) -> None:
+    """Where there are no descriptors, each folder is looked at before it is entered."""
+    folder = SafeFolder.open(tmp_path / "target", by_descriptor=False)
+    folder.create_folders([Folder("d", 0o755)])
+    folder.path.rename(tmp_path / "moved")
+    folder.path.symlink_to(tmp_path / "moved")
+    with pytest.raises(LocalProblem):
+        folder.create_file("d/a", 0o644)
+    folder.close()
+    assert [path for path, content in tree(tmp_path / "moved").items() if content is not None] == []
+
+
 @pytest.mark.parametrize("path", ["../a", "/a", "d/../../a", "", "a\x00", "C:\\a"])
 def test_f1_an_unsafe_path_is_refused_here_too(folder: SafeFolder, path: str) -> None:
     """The folder does not rely on its caller having checked the offer."""

@@ -75,6 +75,14 @@ def test_f3_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         checked_manifest([Folder("n", 0o755)], [file("n/a"), file("n/b"), file("n/c")])
 
 
+def test_f3_names_that_are_too_long_altogether_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory that an offer takes is bounded by its names, too."""
+    monkeypatch.setattr(manifest_module, "MAX_NAMES", 10)
+    checked_manifest([], [file("a" * 5), file("b" * 5)])
+    with pytest.raises(UnacceptableManifest, match="names"):
+        checked_manifest([], [file("a" * 5), file("b" * 6)])
+
+
 def test_f4_sizes_beyond_any_disk_are_refused() -> None:
     """Sizes that overflow together are refused although each one fits."""
     with pytest.raises(UnacceptableManifest):

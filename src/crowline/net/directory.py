@@ -76,7 +76,8 @@ class Directory:
         path = self.path / name
         if self._descriptor is not None:
             return Directory(path, os.open(name, _FOLDER | _NO_FOLLOW, dir_fd=self._descriptor))
-        if not stat.S_ISDIR(path.lstat().st_mode) or path.resolve() != self.path.resolve() / name:
+        # `self.path` was free of links when the target was opened; a junction is a folder to `lstat`.
+        if not stat.S_ISDIR(path.lstat().st_mode) or path.resolve() != path:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return Directory(path, None)
 
