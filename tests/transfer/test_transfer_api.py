@@ -29,8 +29,8 @@ from crowline.api.transfer import (
 from crowline.base.errors import (
     CrowlineError,
     IntegrityFailed,
+    Interrupted,
     LocalProblem,
-    NobodyCame,
     ProtocolViolation,
     Refused,
 )
@@ -135,6 +135,26 @@ async def test_files_and_folders_arrive_as_they_were(source: Path, target: Path,
         assert finished["source/none"] == FileFinished("source/none", 0, hashlib.sha256(b"").digest())
         last = [event for event in events if isinstance(event, Progress)][-1]
         assert last.bytes_done == last.bytes_total == sender.bytes
+
+
+async def test_both_sides_end_their_stream(source: Path, target: Path) -> None:
+    """Neither waits for the other's patience to run out."""
+    streams = stream_pair()
+    await transfer([source], target, streams=streams)
+    assert [stream._ended for stream in streams] == [True, True]
+    assert not any(stream.aborted for stream in streams)
+
+
+async def test_the_listener_is_heard_when_everything_fails_at_once() -> None:
+    """The peer's own reason is worth more than the stream's."""
+
+    async def fail(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(Refused):
+        await transfer_conversation.together(fail(OSError("broken stream")), fail(Refused()))
+    with pytest.raises(OSError, match="broken stream"):
+        await transfer_conversation.together(fail(OSError("broken stream")), asyncio.sleep(0))
 
 
 async def test_64_mebibytes_arrive_whole(tmp_path: Path, target: Path) -> None:
@@ -336,7 +356,7 @@ async def test_a_cancelled_receiver_leaves_nothing_and_says_so(source: Path, tar
     )
     sent, received = await both(send_paths(one, [source / "sub" / "large.bin"]), receiving)
     assert isinstance(received, asyncio.CancelledError)
-    assert "stopped the transfer" in expect(sent, Refused).message
+    assert "stopped the transfer" in expect(sent, Interrupted).message
     assert tree(target) == {}
 
 
@@ -351,7 +371,7 @@ async def test_a_cancelled_sender_says_so_and_the_receiver_leaves_nothing(source
 
     sent, received = await both(sending, receive_into(other, target, decide=yes, on_event=on_receive))
     assert isinstance(sent, asyncio.CancelledError)
-    assert "stopped the transfer" in expect(received, Refused).message
+    assert "stopped the transfer" in expect(received, Interrupted).message
     assert tree(target) == {}
 
 
@@ -372,7 +392,7 @@ async def test_a_sender_that_leaves_while_the_user_thinks_ends_the_question(
     await asked.wait()
     sending.cancel()
     _, received = await both(sending, receiving)
-    expect(received, Refused)
+    expect(received, Interrupted)
 
 
 async def test_a_stuck_stream_does_not_hold_up_the_farewell(
@@ -441,7 +461,7 @@ async def test_a_sender_that_vanishes_anywhere_is_one_clear_error(tmp_path: Path
         target = tmp_path / f"cut-{cut}"
         streams = stream_pair(piece=700, cut_first=cut)
         sent, received = await transfer([original], target, streams=streams)
-        expect(received, NobodyCame)
+        expect(received, Interrupted)
         expect(sent, CrowlineError)
         assert_nothing_looks_whole(target, original)
 
@@ -454,7 +474,7 @@ async def test_a_receiver_that_vanishes_anywhere_is_one_clear_error(tmp_path: Pa
         target = tmp_path / f"cut-{cut}"
         streams = stream_pair(cut_second=cut)
         sent, received = await transfer([original], target, streams=streams)
-        expect(sent, NobodyCame)
+        expect(sent, Interrupted)
         if isinstance(received, Summary):
             assert tree(target / "tree") == tree(original)
         else:
@@ -509,7 +529,7 @@ async def test_a_peer_that_breaks_the_protocol_is_told_apart(name: str, stream: 
     [
         (Reason.DISK_FULL, Refused),
         (Reason.LOCAL, Refused),
-        (Reason.CANCELLED, Refused),
+        (Reason.CANCELLED, Interrupted),
         (Reason.OTHER, Refused),
         (Reason.INTEGRITY, IntegrityFailed),
         (Reason.PROTOCOL, ProtocolViolation),

@@ -21,7 +21,7 @@ from crowline.api.timing import Timing
 from crowline.api.traversal import Traversal
 from crowline.api.watch import Watch
 from crowline.base.addresses import Address
-from crowline.base.errors import CrowlineError, NobodyCame, ServerUnreachable, error_for
+from crowline.base.errors import CrowlineError, NobodyCame, ProtocolViolation, ServerUnreachable, error_for
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
@@ -269,7 +269,8 @@ class Connection:
             on_data=lambda link, data: self._receive(link.number, data),
             on_down=self._on_link_down,
         )
-        self._traversal.set_remote(signal)
+        if not self._traversal.set_remote(signal):
+            self._fail(ProtocolViolation("The other side's description makes no sense."))
 
     def _on_left(self) -> None:
         """The other side's WebSocket is gone; its other links may live, which they must show now."""

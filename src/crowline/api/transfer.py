@@ -70,9 +70,9 @@ async def send(
     """Offer what was prepared, and send what the other side takes. The stream is ended in any case.
 
     Raises `Refused`: the other side declined or had to stop; `LocalProblem`: a file could not be sent as
-    it was offered (the others were sent); `IntegrityFailed`: a file arrived damaged; `NobodyCame`: the
-    stream ended early; `ProtocolViolation`. Memory: about 6 MiB beside the manifest (500 bytes a file)
-    and what `stream` holds.
+    it was offered (the others were sent); `IntegrityFailed`: a file arrived damaged; `Interrupted`: the
+    other side stopped or went away; `ProtocolViolation`. Memory: about 6 MiB beside the manifest (500
+    bytes a file) and what `stream` holds.
     """
     return await Sending(stream, prepared, on_event, clock).run()
 
@@ -89,7 +89,7 @@ async def receive_into(
 
     Nothing is ever replaced, and nothing is written outside the folder. Raises `LocalProblem`: the
     disk is full or a file cannot be written; `IntegrityFailed`: a file did not arrive as it was sent (the
-    others are kept); `Refused`: the sender stopped; `NobodyCame`: the stream ended early;
+    others are kept); `Refused`: the sender had to stop; `Interrupted`: it was stopped or went away;
     `ProtocolViolation`. Memory: about 12 MiB beside the manifest (500 bytes a file; 100 MiB for the
     longest names) and what `stream` holds.
     """

@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 from crowline.base.errors import (
     CrowlineError,
     IntegrityFailed,
+    Interrupted,
     LocalProblem,
-    NobodyCame,
     ProtocolViolation,
     Refused,
 )
@@ -22,6 +22,8 @@ from crowline.transfer.messages import Reason
 from crowline.transfer.names import display_name
 
 T = TypeVar("T")
+
+AGAIN = "Start again on both sides, with a new code."
 
 FAREWELL_SECONDS = 2.0
 """How long a side that stops tries to say why: enough for a slow path, short enough for Ctrl-C."""
@@ -134,10 +136,7 @@ def ended_early(ending: Ending) -> CrowlineError:
         return stopped(ending.reason, ending.sentence)
     if isinstance(ending, PeerBroke):
         return ProtocolViolation(ending.sentence)
-    return NobodyCame(
-        "The other side went away before everything had been transferred.",
-        hint="Start again on both sides with a new code.",
-    )
+    return Interrupted("The other side went away before everything had been transferred.", hint=AGAIN)
 
 
 def stopped(reason: Reason, sentence: str) -> CrowlineError:
@@ -151,7 +150,7 @@ def stopped(reason: Reason, sentence: str) -> CrowlineError:
         case Reason.DECLINED:
             return Refused("The other side declined." + said)
         case Reason.CANCELLED:
-            return Refused("The other side stopped the transfer." + said)
+            return Interrupted("The other side stopped the transfer." + said, hint=AGAIN)
         case Reason.INTEGRITY:
             return IntegrityFailed("The other side found that what arrived is not what was sent." + said)
         case Reason.VERSION:

@@ -10,6 +10,7 @@ from crowline.api.candidates import from_signal, may_be_checked, to_signal
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
 from crowline.base.addresses import Address
+from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
@@ -95,9 +96,14 @@ class Traversal:
 
     # The other side's -------------------------------------------------------------------------------
 
-    def set_remote(self, description: Description) -> None:
-        self._agent.set_remote(description.ufrag, description.pwd, self._pump.now)
+    def set_remote(self, description: Description) -> bool:
+        """Begin to check; False when the other side's credentials are none (RFC 8445 §5.3)."""
+        try:
+            self._agent.set_remote(description.ufrag, description.pwd, self._pump.now)
+        except UsageError:
+            return False
         self._pump.flush()
+        return True
 
     def add_remote(self, signal: CandidateSignal) -> None:
         candidate = from_signal(signal)

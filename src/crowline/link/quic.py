@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
+from collections.abc import Callable
 from hashlib import sha256
 from ssl import CERT_NONE
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
@@ -28,6 +29,9 @@ from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
 from crowline.link.identity import Identity
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ALPN = "crowline/1"
 LINK_ID_LENGTH = 8
@@ -175,7 +179,7 @@ class QuicLink:
         if not self.is_up:
             return
         self._now = now
-        self._connection.send_stream_data(_STREAM, data)
+        self._guarded(self._connection.send_stream_data, _STREAM, data)
         self._dirty = True
         if self.unanswered_since is None:
             self.unanswered_since = now
@@ -186,7 +190,7 @@ class QuicLink:
             self._down = True
             self._deadline = None
             self._now = now
-            self._connection.close()
+            self._guarded(self._connection.close)
             self._dirty = True
 
     def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
@@ -195,20 +199,24 @@ class QuicLink:
     def receive_run(self, data: Buffer, segment_size: int, now: float) -> None:
         """A run of datagrams of `segment_size` bytes each, the last of which may be shorter."""
         self._now = now
-        self._connection.receive_gro_buffer(bytes(data), segment_size, _PSEUDO_ADDRESS, now)
+        self._guarded(self._connection.receive_gro_buffer, bytes(data), segment_size, _PSEUDO_ADDRESS, now)
         self.unanswered_since = None
         self._after(now)
 
     def handle_timeout(self, now: float) -> None:
         self._now = now
+        if self._down:
+            return
         if self._deadline is not None and now >= self._deadline:
             self._fail("the other side did not prove itself in time")
         timer = self._connection.get_timer()
         if timer is not None and now >= timer:
-            self._connection.handle_timer(now)
+            self._guarded(self._connection.handle_timer, now)
         self._after(now)
 
     def next_timeout(self) -> float | None:
+        if self._down:
+            return None
         timer = self._connection.get_timer()
         if self._deadline is None:
             return timer
@@ -231,7 +239,7 @@ class QuicLink:
     def _handle(self, event: QuicEvent, now: float) -> None:
         if isinstance(event, HandshakeCompleted):
             if self._preamble:
-                self._connection.send_stream_data(_STREAM, self._preamble)
+                self._guarded(self._connection.send_stream_data, _STREAM, self._preamble)
                 self._rise()
         elif isinstance(event, StreamDataReceived):
             self._take(event)
@@ -277,9 +285,17 @@ class QuicLink:
 
     def _fail(self, reason: str) -> None:
         if not self._down:
-            self._connection.close(error_code=1, reason_phrase="refused")
-            self._dirty = True
             self._sink(reason)
+            self._guarded(self._connection.close, error_code=1, reason_phrase="refused")
+            self._dirty = True
+
+    def _guarded(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The one border to the QUIC library: whatever it raises ends this link, and nothing else."""
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            self._sink(f"QUIC: {error}")
+            return None
 
     def _sink(self, reason: str) -> None:
         if not self._down:
@@ -291,7 +307,7 @@ class QuicLink:
         """Turn what QUIC has to send into runs of one size, the last of each perhaps shorter."""
         run: list[bytes] = []
         size = 0
-        for datagram, _ in self._connection.datagrams_to_send(self._now):
+        for datagram, _ in self._guarded(self._connection.datagrams_to_send, self._now) or ():
             length = len(datagram)
             if length == size:
                 run.append(datagram)

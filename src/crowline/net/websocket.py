@@ -130,9 +130,13 @@ class HubSocket:
 
 def hub_url(url: str) -> str:
     """`url` with the hub's path, where it names none. Raises `UsageError` for other schemes."""
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise UsageError(f"{url} is not a server's URL.", hint="It begins with ws:// or wss://.")
+    try:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
+        usable = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(f"{url} is not a server's URL.", hint="It looks like ws://HOST:PORT or wss://HOST.")
     if parts.path in ("", "/"):
         parts = parts._replace(path="/v1")
     return parts.geturl()
