@@ -67,18 +67,3 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signa
     assert [entry for entry in Path("/run/netns").iterdir() if entry.name.startswith(prefix)] == []
     assert not (leftovers.RECORDS / f"{prefix}.json").exists()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_demo_runs_on_loopback_too(tmp_path: Path) -> None:
-    """Without namespaces the same programs meet on 127.0.0.1, and it says so."""
-    run = subprocess.run(
-        [*DEMO, "--loopback"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "on loopback" in run.stdout
-    assert run.stdout.rstrip().endswith("All is right.")

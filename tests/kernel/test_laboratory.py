@@ -314,10 +314,13 @@ def test_tunnels_segment(internet: Factory) -> None:
         assert tun.segments_udp == (release >= (6, 2))
 
 
-def test_without_nftables_the_wire_translates(internet: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nftables_the_wire_translates(
+    internet: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Left to itself the laboratory takes the user-space translator where `nft` is missing, and works."""
-    found = kernel._program
-    monkeypatch.setattr(kernel, "_program", lambda name: None if name == "nft" else found(name))
+    (tmp_path / "ip").symlink_to(kernel.find_program("ip"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(kernel, "_SYSTEM_FOLDERS", str(tmp_path))
     net = internet("auto")
     server, site = net.server(), net.site("preserving")
     assert site.translator == "user"

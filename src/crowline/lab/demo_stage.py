@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -49,8 +48,6 @@ def missing_for_namespaces() -> str:
         return "this is not Linux"
     if os.geteuid() != 0:
         return "this is not root"
-    if not shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
-        return "iproute2 is not installed"
     if not Path("/dev/net/tun").exists():
         return "this kernel has no TUN"
     try:

@@ -11,16 +11,23 @@ from pathlib import Path
 from crowline.base.errors import LocalProblem
 from crowline.lab.namespace import inside
 
+_PACKAGES = {"ip": "iproute2", "nft": "nftables"}
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"  # a user's PATH often lacks the first ones
+
+
+def find_program(name: str) -> str:
+    """Where `ip` or `nft` is. Raises `LocalProblem` where it is not installed."""
+    path = shutil.which(name) or shutil.which(name, path=_SYSTEM_FOLDERS)
+    if path is None:
+        package = _PACKAGES[name]
+        raise LocalProblem(f"The laboratory needs {package}.", hint=f"Install it: apt-get install {package}")
+    return path
 
 
 def ip(namespace: str | None, *commands: str) -> None:
     """Run `ip` commands, in that namespace or in this one, up to the first that fails: `LocalProblem`."""
-    program = _program("ip")
-    if program is None:
-        raise LocalProblem("The laboratory needs iproute2.", hint="Install it: apt-get install iproute2")
     where = ["-n", namespace] if namespace else []
-    _run([program, *where, "-batch", "-"], "\n".join(commands) + "\n")
+    _run([find_program("ip"), *where, "-batch", "-"], "\n".join(commands) + "\n")
 
 
 def configure(
@@ -73,10 +80,7 @@ def load_rules(namespace: str, *, randomly: bool, firewalled: bool) -> None:
     What comes from outside unasked is dropped before connection tracking keeps it: an entry of a stray packet
     would take the port away from the host inside that is about to use it.
     """
-    program = _program("nft")
-    if program is None:
-        raise LocalProblem("This translator needs nftables.", hint="Install it: apt-get install nftables")
-    _run([program, "-f", "-"], _rules(randomly=randomly, firewalled=firewalled), namespace)
+    _run([find_program("nft"), "-f", "-"], _rules(randomly=randomly, firewalled=firewalled), namespace)
 
 
 def has_kernel_translator(namespace: str) -> bool:
@@ -104,10 +108,6 @@ def _rules(*, randomly: bool, firewalled: bool) -> str:
         # Neighbour discovery stays inside each link: the tunnel has none, and the guard looks at `wan` alone.
         lines += ["table ip6 crowline {", guard, "}"]
     return "\n".join(lines) + "\n"
-
-
-def _program(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path=_SYSTEM_FOLDERS)
 
 
 def _run(argv: Sequence[str], text: str, namespace: str | None = None) -> None:

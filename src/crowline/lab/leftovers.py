@@ -16,6 +16,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from crowline.lab.kernel import find_program
 from crowline.lab.namespace import NAMESPACES
 
 RECORDS = Path("/run/crowline-lab")
@@ -46,7 +47,7 @@ def remove(prefix: str) -> None:
     names = [name for name in _listed(NAMESPACES) if name.startswith(prefix)]
     _end_processes(names)
     for name in names:
-        subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run([find_program("ip"), "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
     (RECORDS / f"{prefix}.json").unlink(missing_ok=True)
 
 

@@ -28,6 +28,7 @@ from crowline.lab import leftovers
 from crowline.lab.address_plan import MOST_HOSTS, MOST_SITES, AddressPlan, server_addresses
 from crowline.lab.kernel import (
     configure,
+    find_program,
     has_kernel_translator,
     ip,
     load_rules,
@@ -159,7 +160,7 @@ class Internet:
 
     def spawn(self, host: Host, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program on that host, in a session of its own. `options` go to `subprocess.Popen`."""
-        command = ["ip", "netns", "exec", host.namespace, *argv]
+        command = [find_program("ip"), "netns", "exec", host.namespace, *argv]
         process = subprocess.Popen(command, start_new_session=True, **options)
         self._processes.append(process)
         return process
