@@ -54,7 +54,7 @@ class FakePorts:
         self.opened.remove(relayed)
         self.free.append(relayed)
 
-    def has_family(self, family: int) -> bool:
+    def has_family(self, family: int, local: Address | None) -> bool:
         return family in self.families
 
     def is_relay_host(self, host: str) -> bool:

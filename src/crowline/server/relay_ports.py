@@ -12,7 +12,7 @@ import ifaddr
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
-from crowline.net.interfaces import source_towards
+from crowline.net.interfaces import local_addresses, source_towards
 from crowline.net.udp import UdpSocket
 from crowline.stun.attributes import FAMILY_IPV4, FAMILY_IPV6
 
@@ -67,8 +67,8 @@ class SocketRelayPorts:
         if socket is not None:
             socket.close()
 
-    def has_family(self, family: int) -> bool:
-        return self._bind_host(family, None) is not None
+    def has_family(self, family: int, local: Address | None) -> bool:
+        return self._bind_host(family, local) is not None
 
     def is_relay_host(self, host: str) -> bool:
         if host == self._public or host in self._listen_hosts:
@@ -84,8 +84,11 @@ class SocketRelayPorts:
         return host in self._own_hosts or host == self._public
 
     def outgoing_host(self, is_ipv6: bool) -> str | None:
-        """The address of the interface that leads to the internet, or ``None`` without a route."""
-        return source_towards(_SOMEWHERE[FAMILY_IPV6 if is_ipv6 else FAMILY_IPV4])
+        """The address that leads to the internet; without a route, any but loopback."""
+        host = source_towards(_SOMEWHERE[FAMILY_IPV6 if is_ipv6 else FAMILY_IPV4])
+        if host is not None:
+            return host
+        return next((h for h in local_addresses() if (":" in h) == is_ipv6), None)
 
     def send(self, transmit: Transmit) -> bool:
         """Send from the relayed address `transmit.local`; False if it is none of ours."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.stun.attributes import (
+    COOKIE_BYTES,
     AnyAttribute,
     ChangeRequest,
     ErrorCode,
@@ -30,12 +31,15 @@ from crowline.stun.attributes import (
     UnknownAttributes,
     XorMappedAddress,
 )
-from crowline.stun.message import MalformedStun, Message, MessageClass, Method, Received, parse
+from crowline.stun.message import HEADER_SIZE, MalformedStun, Message, MessageClass, Method, Received, parse
 
 UNKNOWN_ATTRIBUTE = 420
 REFUSED_TYPES = (ResponsePort, Padding)
 # More would let a 420 outgrow three times the request it answers.
 MAX_LISTED_UNKNOWN = 8
+
+# The first eight bytes of a Binding request without attributes, which most clients send.
+BARE_REQUEST = b"\x00\x01\x00\x00" + COOKIE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,10 @@ class Responder:
         self._transmits: deque[Transmit] = deque()
 
     def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
+        if self.alternates is None and len(data) == HEADER_SIZE and data[:8] == BARE_REQUEST:
+            self.counters["answered"] += 1
+            self._transmits.append(Transmit(_bare_answer(bytes(data[8:]), source), source, local))
+            return
         try:
             received = parse(data)
         except MalformedStun:
@@ -119,6 +127,20 @@ class Responder:
 
     def _send(self, message: Message, destination: Address, local: Address | None) -> None:
         self._transmits.append(Transmit(message.encode(), destination, local))
+
+
+def _bare_answer(transaction_id: bytes, source: Address) -> bytes:
+    """The answer of rule 2, written without a message in between."""
+    value = XorMappedAddress(source).write(transaction_id)
+    return (
+        b"\x01\x01"
+        + (4 + len(value)).to_bytes(2, "big")
+        + COOKIE_BYTES
+        + transaction_id
+        + b"\x00\x20"
+        + len(value).to_bytes(2, "big")
+        + value
+    )
 
 
 def _refused(received: Received, *, change_allowed: bool) -> tuple[int, ...]:

@@ -25,10 +25,7 @@ from crowline.base.secrets import Secret
 from crowline.stun.attributes import Nonce, Realm, Username, packed_host
 from crowline.stun.integrity import long_term_key, verify_integrity
 from crowline.stun.message import Received
-
-UNAUTHORIZED = 401
-BAD_REQUEST = 400
-STALE_NONCE = 438
+from crowline.turn.codes import BAD_REQUEST, STALE_NONCE, UNAUTHORIZED
 
 DEFAULT_REALM = "crowline"  # short: with it a 401 has 60 bytes, three times the smallest request
 # Longer than a refresh interval would spare clients one round trip in ten minutes; shorter costs them more.

@@ -35,7 +35,15 @@ from crowline.stun.message import (
 )
 from crowline.stun.transaction import UDP, Schedule, Transaction
 from crowline.turn import channel_data
-from crowline.turn.credentials import MAX_STALE_IN_A_ROW, STALE_NONCE, UNAUTHORIZED, LongTermCredentials
+from crowline.turn.codes import (
+    ALLOCATION_MISMATCH,
+    BAD_REQUEST,
+    REQUEST_TIMEOUT,
+    STALE_NONCE,
+    TRY_ALTERNATE,
+    UNAUTHORIZED,
+)
+from crowline.turn.credentials import MAX_STALE_IN_A_ROW, LongTermCredentials
 from crowline.turn.events import (
     Allocated,
     AllocationFailed,
@@ -62,11 +70,6 @@ CHANNEL_INTERVAL = 540.0  # channels live 600 s (RFC 8656 §12)
 KEEPALIVE_INTERVAL = 20.0
 # Peers in one request: 32 IPv6 addresses and the credentials stay below 1,200 bytes.
 MAX_PEERS_PER_REQUEST = 32
-
-ALLOCATION_MISMATCH = 437
-BAD_REQUEST = 400
-TRY_ALTERNATE = 300
-NO_ANSWER = 408  # RFC 8656 §7.4 uses it for a request that timed out
 
 
 class _State(Enum):
@@ -244,7 +247,7 @@ class TurnClient:
         for request in list(self._requests.values()):
             if request.transaction.is_expired(now):
                 del self._requests[request.transaction.transaction_id]
-                self._on_failure(request, NO_ANSWER, "the server does not answer", now)
+                self._on_failure(request, REQUEST_TIMEOUT, "the server does not answer", now)
             elif (transmit := request.transaction.due(now)) is not None:
                 self._transmits.append(transmit)
         if self._state is _State.ALLOCATED:
@@ -425,7 +428,7 @@ class TurnClient:
             # Indications carry on; only the channel is not there (any more).
             request.channel.bound = False
             self.counters["channel_refused"] += 1
-        elif code == NO_ANSWER:
+        elif code == REQUEST_TIMEOUT:
             self._request_permissions(request.peers, now)
         elif len(request.peers) > 1:
             # All or nothing (RFC 8656 §10.2): asked one by one, one bad peer does not cost the others.

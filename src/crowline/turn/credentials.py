@@ -6,9 +6,8 @@ from crowline.base.secrets import Secret
 from crowline.stun.attributes import Nonce, Realm, Username
 from crowline.stun.integrity import long_term_key, verify_integrity
 from crowline.stun.message import Message, Received
+from crowline.turn.codes import STALE_NONCE, UNAUTHORIZED
 
-UNAUTHORIZED = 401
-STALE_NONCE = 438
 # A nonce lives for minutes; a request that meets so many stale ones in a row meets a server that is broken.
 MAX_STALE_IN_A_ROW = 3
 

@@ -20,46 +20,42 @@ from typing import Protocol
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.machine import Buffer, Transmit
 from crowline.stun.attributes import (
-    FAMILY_IPV4,
-    FAMILY_IPV6,
-    AdditionalAddressFamily,
-    AddressErrorCode,
     AnyAttribute,
     ChannelNumber,
-    DontFragment,
     ErrorCode,
     EvenPort,
     Lifetime,
     RequestedAddressFamily,
-    RequestedTransport,
-    ReservationToken,
-    UnknownAttributes,
     XorMappedAddress,
     XorPeerAddress,
     XorRelayedAddress,
 )
 from crowline.stun.budget import CHALLENGE, ReplyBudget
-from crowline.stun.integrity import verify_integrity
 from crowline.stun.message import MalformedStun, Message, MessageClass, Method, Received, parse
 from crowline.stun.sources import is_plausible_source
 from crowline.turn import channel_data
 from crowline.turn.allocation import Allocation, Allocations
-from crowline.turn.auth import BAD_REQUEST, Authenticated, Authenticator, Rejected
+from crowline.turn.auth import Authenticated, Authenticator, Rejected
+from crowline.turn.checks import (
+    check_families,
+    check_transport,
+    check_unknown,
+    family_of,
+    granted_lifetime,
+    held_by,
+    is_retransmission,
+)
+from crowline.turn.codes import (
+    ALLOCATION_MISMATCH,
+    BAD_REQUEST,
+    FORBIDDEN,
+    INSUFFICIENT_CAPACITY,
+    PEER_FAMILY_MISMATCH,
+    QUOTA_REACHED,
+    Refusal,
+)
 from crowline.turn.quota import Limits, Quota
 from crowline.turn.relay import DataRelay
-
-FORBIDDEN = 403
-UNKNOWN_ATTRIBUTE = 420
-ALLOCATION_MISMATCH = 437
-FAMILY_NOT_SUPPORTED = 440
-WRONG_CREDENTIALS = 441
-UNSUPPORTED_TRANSPORT = 442
-PEER_FAMILY_MISMATCH = 443
-QUOTA_REACHED = 486
-INSUFFICIENT_CAPACITY = 508
-
-UDP_PROTOCOL = 17
-DEFAULT_LIFETIME = 600  # seconds, RFC 8656 §3.2
 
 
 class RelayPorts(Protocol):
@@ -74,23 +70,14 @@ class RelayPorts(Protocol):
     def close(self, relayed: Address) -> None:
         """Give a relayed address back."""
 
-    def has_family(self, family: int) -> bool:
-        """Whether addresses of that family can be opened at all."""
+    def has_family(self, family: int, local: Address | None) -> bool:
+        """Whether addresses of that family can be opened at all for a client that asked `local`."""
 
     def is_relay_host(self, host: str) -> bool:
         """Whether relayed addresses of this server have that IP address."""
 
     def is_own_host(self, host: str) -> bool:
         """Whether that IP address is this machine's, as its clients or the machine itself sees it."""
-
-
-class Refusal(Exception):
-    """A request is answered with an error."""
-
-    def __init__(self, code: int, *attributes: AnyAttribute) -> None:
-        super().__init__(code)
-        self.code = code
-        self.attributes = attributes
 
 
 class TurnServer:
@@ -211,7 +198,7 @@ class TurnServer:
         self.handle_timeout(now)
         allocation = self.allocations.of_client(client, local)
         is_allocate = received.message.method is Method.ALLOCATE
-        if allocation is not None and is_allocate and _is_retransmission(received, allocation):
+        if allocation is not None and is_allocate and is_retransmission(received, allocation):
             # RFC 8656 §7.2, the note: a success that was lost is given again, not turned into a 437.
             self._transmits.append(Transmit(allocation.success, client, local))
             return
@@ -220,11 +207,11 @@ class TurnServer:
             self._reject(received.message, who.code, client, local, now)
             return
         try:
-            _check_unknown(received)
+            check_unknown(received)
             if is_allocate:
                 self._allocate(received, who, client, local, now)
                 return
-            held = _held_by(who, allocation)
+            held = held_by(who, allocation)
             attributes = self._handlers[received.message.method](received.message, held, now)
         except Refusal as refusal:
             self.counters[f"refused_{refusal.code}"] += 1
@@ -275,8 +262,8 @@ class TurnServer:
         # 2
         if self.allocations.of_client(client, local) is not None:
             raise Refusal(ALLOCATION_MISMATCH)
-        _check_transport(request)
-        family, additional = self._check_families(request)
+        check_transport(request)
+        family, additional = check_families(request, lambda family: self._ports.has_family(family, local))
         # 10, before 8 and 9 because a port is opened there
         if not self._quota.has_room(who.user):
             raise Refusal(QUOTA_REACHED)
@@ -286,7 +273,7 @@ class TurnServer:
         relayed = self._ports.open(family, local, even=request.get(EvenPort) is not None)
         if relayed is None:
             raise Refusal(INSUFFICIENT_CAPACITY)
-        lifetime = self._lifetime(request)
+        lifetime = granted_lifetime(request, self._quota.limits)
         allocation = Allocation(
             client, local, relayed, who.username, who.user, who.key, request.transaction_id, now + lifetime
         )
@@ -298,36 +285,12 @@ class TurnServer:
         )  # fmt: skip
         allocation.success = self._answer(received, MessageClass.SUCCESS, attributes, who, client, local)
 
-    def _check_families(self, request: Message) -> tuple[int, tuple[AnyAttribute, ...]]:
-        """Checks 5 to 9 of RFC 8656 §7.2: the family to give, and what the answer says of a second one."""
-        token, even = request.get(ReservationToken), request.get(EvenPort)
-        wanted, second = request.get(RequestedAddressFamily), request.get(AdditionalAddressFamily)
-        # 5
-        if token is not None:
-            raise Refusal(BAD_REQUEST if even or wanted or second else INSUFFICIENT_CAPACITY)
-        # 6
-        if wanted is not None and second is not None:
-            raise Refusal(BAD_REQUEST)
-        # 7
-        family = FAMILY_IPV4 if wanted is None else wanted.family
-        if family not in (FAMILY_IPV4, FAMILY_IPV6) or not self._ports.has_family(family):
-            raise Refusal(FAMILY_NOT_SUPPORTED)
-        # 8
-        if even is not None and even.reserve:
-            raise Refusal(BAD_REQUEST if second is not None else INSUFFICIENT_CAPACITY)
-        # 9: one relayed address is given, and the reason why the other is not
-        if second is None:
-            return family, ()
-        if second.family != FAMILY_IPV6:
-            raise Refusal(BAD_REQUEST)
-        return family, (AddressErrorCode(FAMILY_IPV6, FAMILY_NOT_SUPPORTED),)
-
     def _refresh(self, request: Message, allocation: Allocation, now: float) -> tuple[AnyAttribute, ...]:
         """RFC 8656 §8.2."""
         family = request.get(RequestedAddressFamily)
-        if family is not None and family.family != _family(allocation.relayed):
+        if family is not None and family.family != family_of(allocation.relayed):
             raise Refusal(PEER_FAMILY_MISMATCH)
-        lifetime = self._lifetime(request)
+        lifetime = granted_lifetime(request, self._quota.limits)
         asked = request.get(Lifetime)
         if asked is not None and asked.seconds == 0:
             self._end(allocation)
@@ -381,7 +344,7 @@ class TurnServer:
 
     def _check_peer(self, peer: Address, allocation: Allocation) -> None:
         """443 for the wrong family, 403 for a peer that policy or hub do not allow."""
-        if _family(peer) != _family(allocation.relayed):
+        if family_of(peer) != family_of(allocation.relayed):
             raise Refusal(PEER_FAMILY_MISMATCH)
         if self._ports.is_relay_host(peer.host):
             return
@@ -392,51 +355,8 @@ class TurnServer:
         if not self._policy.permits(judged) or not self._permits(allocation.user, judged):
             raise Refusal(FORBIDDEN)
 
-    def _lifetime(self, request: Message) -> int:
-        """RFC 8656 §7.2 and §8.2: a wish counts only between the default and the maximum."""
-        asked = request.get(Lifetime)
-        most = max(self._quota.limits.max_lifetime, DEFAULT_LIFETIME)
-        return DEFAULT_LIFETIME if asked is None else max(DEFAULT_LIFETIME, min(asked.seconds, most))
-
     def _end(self, allocation: Allocation) -> None:
         self.allocations.remove(allocation)
         self._quota.release_allocation(allocation.user)
         self._ports.close(allocation.relayed)
         self.counters["ended"] += 1
-
-
-def _is_retransmission(received: Received, allocation: Allocation) -> bool:
-    return received.message.transaction_id == allocation.transaction_id and verify_integrity(
-        received, allocation.key
-    )
-
-
-def _check_unknown(received: Received) -> None:
-    """RFC 8489 §6.3.1; DONT-FRAGMENT counts as unknown where it is not supported (RFC 8656 §7.2, check 4)."""
-    unknown = list(received.unknown_required)
-    if received.message.get(DontFragment) is not None:
-        unknown.append(DontFragment.type)
-    if unknown:
-        raise Refusal(UNKNOWN_ATTRIBUTE, UnknownAttributes(tuple(unknown)))
-
-
-def _check_transport(request: Message) -> None:
-    """Check 3 of RFC 8656 §7.2."""
-    transport = request.get(RequestedTransport)
-    if transport is None:
-        raise Refusal(BAD_REQUEST)
-    if transport.protocol != UDP_PROTOCOL:
-        raise Refusal(UNSUPPORTED_TRANSPORT)
-
-
-def _held_by(who: Authenticated, allocation: Allocation | None) -> Allocation:
-    """The allocation a request is about, if it is the sender's (RFC 8656 §5)."""
-    if allocation is None:
-        raise Refusal(ALLOCATION_MISMATCH)
-    if allocation.username != who.username:
-        raise Refusal(WRONG_CREDENTIALS)
-    return allocation
-
-
-def _family(address: Address) -> int:
-    return FAMILY_IPV6 if address.is_ipv6 else FAMILY_IPV4

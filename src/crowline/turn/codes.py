@@ -1,0 +1,29 @@
+"""Error codes of STUN and TURN (RFC 8489 §14.8, RFC 8656 §19), and how a handler refuses with one."""
+
+from __future__ import annotations
+
+from crowline.stun.attributes import AnyAttribute
+
+TRY_ALTERNATE = 300
+BAD_REQUEST = 400
+UNAUTHORIZED = 401
+FORBIDDEN = 403
+REQUEST_TIMEOUT = 408  # never on the wire: RFC 8656 §7.4 uses it for a request that nobody answered
+UNKNOWN_ATTRIBUTE = 420
+ALLOCATION_MISMATCH = 437
+STALE_NONCE = 438
+FAMILY_NOT_SUPPORTED = 440
+WRONG_CREDENTIALS = 441
+UNSUPPORTED_TRANSPORT = 442
+PEER_FAMILY_MISMATCH = 443
+QUOTA_REACHED = 486
+INSUFFICIENT_CAPACITY = 508
+
+
+class Refusal(Exception):
+    """A request is answered with an error; raised and caught inside the server machine."""
+
+    def __init__(self, code: int, *attributes: AnyAttribute) -> None:
+        super().__init__(code)
+        self.code = code
+        self.attributes = attributes
