@@ -41,12 +41,12 @@ class SocketClient:
     async def permit(self, *peers: Address) -> None:
         self.client.create_permission(peers, self.pump.now)
         self.pump.flush()
-        await self.until(lambda: not vars(self.client)["_requests"])
+        await self.until(lambda: not self.client.is_busy)
 
     async def bind(self, peer: Address) -> None:
         self.client.bind_channel(peer, self.pump.now)
         self.pump.flush()
-        await self.until(lambda: not vars(self.client)["_requests"])
+        await self.until(lambda: not self.client.is_busy)
 
     def send(self, data: bytes, peer: Address, segment_size: int | None = None) -> None:
         for transmit in self.client.wrap_run(data, segment_size, peer):

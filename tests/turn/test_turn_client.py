@@ -245,6 +245,22 @@ def test_close_with_a_lost_answer_is_closed_by_437() -> None:
     assert events(client) == []
 
 
+def test_closing_wakes_for_its_own_request_only() -> None:
+    """While the deletion is awaited, nothing of the old allocation has a deadline any more."""
+    world = World()
+    client = world.allocated()
+    client.bind_channel(PEER, 0.0)
+    world.settle()
+    world.lose = lambda transmit, to_server: to_server
+    client.close(1.0)
+    deadlines = []
+    while (at := client.next_timeout()) is not None:
+        deadlines.append(at)
+        client.handle_timeout(at)
+    assert deadlines == [1.5, 2.5, 4.5, 8.5, 16.5, 32.5, 40.5]
+    assert client.is_closed
+
+
 def test_close_while_allocating_deletes_what_comes() -> None:
     """An allocation that arrives after `close` is deleted."""
     world = World()
@@ -282,6 +298,42 @@ def test_permissions_wait_for_the_allocation_and_travel_together() -> None:
         "44.9.9.9",
         "44.9.9.10",
     ]
+
+
+def test_a_permission_is_told_once() -> None:
+    """Renewals of a permission are no news."""
+    world = World()
+    client = world.allocated()
+    client.create_permission([PEER], 0.0)
+    world.run_until(3000.0)
+    assert events(client) == [PermissionCreated(PEER)]
+
+
+def test_unanswered_channel_is_asked_again() -> None:
+    """A channel request that times out starts over, and data travels by indications meanwhile."""
+    world = World()
+    client = world.allocated()
+    lost = {Method.CHANNEL_BIND}
+    world.lose = lambda transmit, to_server: to_server and parse(transmit.data).message.method in lost
+    client.bind_channel(PEER, 0.0)
+    world.run_until(45.0)
+    assert client.wrap(b"x", PEER).data[0] < 0x40
+    lost.clear()
+    world.run_until(60.0)
+    assert [type(event) for event in events(client)] == [ChannelBound]
+
+
+def test_refused_channel_leaves_indications() -> None:
+    """When the server has no channel to give, data still travels, by indications."""
+    world = World(limits=Limits(channels=0))
+    client = world.allocated()
+    client.create_permission([PEER], 0.0)
+    client.bind_channel(PEER, 0.0)
+    world.settle()
+    world.give_server(client.wrap(b"x", PEER), CLIENT)
+    world.settle()
+    assert world.sent == [(client.relayed, b"x", PEER)]
+    assert client.counters["channel_refused"] == 1
 
 
 def test_one_forbidden_peer_does_not_cost_the_others() -> None:
@@ -545,6 +597,6 @@ def test_secrets_do_not_print() -> None:
     client = TurnClient(SERVER, "user", Secret(b"hunter2"), entropy=entropy(6))
     challenged_client = TurnClient(SERVER, "user", Secret(b"password"), entropy=entropy(6))
     challenged(challenged_client)
-    credentials = vars(challenged_client)["_credentials"]
+    credentials = vars(vars(challenged_client)["_requests"])["_credentials"]
     assert "hunter2" not in repr(client) + repr(vars(client))
     assert "password')" not in repr(vars(credentials))

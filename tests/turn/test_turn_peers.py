@@ -305,7 +305,7 @@ async def test_our_client_hears_of_a_forbidden_peer(tmp_path: Path) -> None:
         with plain_socket(PEER_HOST) as peer:
             await client.permit(Address("127.0.0.9", 1), peer.local)
             assert (await client.event(PermissionRefused)).code == 403
-            await client.until(lambda: not vars(client.client)["_requests"])
+            await client.until(lambda: not client.client.is_busy)
             client.send(b"x", peer.local)
             assert await peer.receive() == (b"x", allocated.relayed)
 

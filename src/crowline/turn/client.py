@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from crowline.base.addresses import Address
@@ -12,11 +11,9 @@ from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.stun.attributes import (
-    AlternateServer,
     AnyAttribute,
     ChannelNumber,
     Data,
-    ErrorCode,
     Lifetime,
     RequestedAddressFamily,
     RequestedTransport,
@@ -33,17 +30,14 @@ from crowline.stun.message import (
     Received,
     parse,
 )
-from crowline.stun.transaction import UDP, Schedule, Transaction
+from crowline.stun.transaction import UDP, Schedule
 from crowline.turn import channel_data
 from crowline.turn.codes import (
     ALLOCATION_MISMATCH,
     BAD_REQUEST,
     REQUEST_TIMEOUT,
-    STALE_NONCE,
-    TRY_ALTERNATE,
-    UNAUTHORIZED,
 )
-from crowline.turn.credentials import MAX_STALE_IN_A_ROW, LongTermCredentials
+from crowline.turn.credentials import LongTermCredentials
 from crowline.turn.events import (
     Allocated,
     AllocationFailed,
@@ -54,6 +48,7 @@ from crowline.turn.events import (
     PermissionRefused,
     TurnEvent,
 )
+from crowline.turn.requests import Channel, Outcome, Request, Requests
 
 __all__ = [
     "Allocated", "AllocationFailed", "AllocationLost", "ChannelBound", "DataReceived", "PermissionCreated",
@@ -80,27 +75,6 @@ class _State(Enum):
     CLOSED = auto()
 
 
-@dataclass(slots=True)
-class _Channel:
-    number: int
-    peer: Address
-    bound: bool = False
-    rebind_at: float | None = None
-
-
-@dataclass(slots=True)
-class _Request:
-    """A request under way: enough to sign it again with another nonce."""
-
-    method: Method
-    attributes: tuple[AnyAttribute, ...]
-    transaction: Transaction
-    nonce: str | None
-    stale: int = 0
-    peers: tuple[Address, ...] = ()
-    channel: _Channel | None = field(default=None)
-
-
 class TurnClient:
     """One allocation. Permissions and channels asked for before it exists are asked of the server then.
 
@@ -121,22 +95,27 @@ class TurnClient:
         """`family` is 1 or 2 for a relayed IPv4 or IPv6 address; by default the server gives IPv4."""
         self.server = server
         self.relayed: Address | None = None
-        self.counters: Counter[str] = Counter()
         self._entropy = entropy
         self._lifetime = lifetime
         self._family = family
-        self._schedule = schedule
-        self._credentials = LongTermCredentials(username, password)
         self._state = _State.IDLE
-        self._requests: dict[bytes, _Request] = {}
+        self._transmits: deque[Transmit] = deque()
+        self._events: deque[TurnEvent] = deque()
+        self._requests = Requests(
+            server,
+            LongTermCredentials(username, password),
+            entropy=entropy,
+            schedule=schedule,
+            transmit=self._transmits.append,
+        )
+        self.counters = self._requests.counters
         self._permissions: dict[str, Address] = {}
-        self._channels: dict[Address, _Channel] = {}
+        self._granted: set[str] = set()
+        self._channels: dict[Address, Channel] = {}
         self._by_number: dict[int, Address] = {}
         self._refresh_at: float | None = None
         self._permissions_at: float | None = None
         self._keepalive_at: float | None = None
-        self._transmits: deque[Transmit] = deque()
-        self._events: deque[TurnEvent] = deque()
 
     # --- what its user does -----------------------------------------------------------------------------
 
@@ -148,7 +127,7 @@ class TurnClient:
         attributes: list[AnyAttribute] = [RequestedTransport(UDP_PROTOCOL), Lifetime(self._lifetime)]
         if self._family is not None:
             attributes.append(RequestedAddressFamily(self._family))
-        self._request(Method.ALLOCATE, tuple(attributes), now)
+        self._requests.send(Request(Method.ALLOCATE, tuple(attributes)), now)
 
     def create_permission(self, peers: Iterable[Address], now: float) -> None:
         """Let these peers reach us, from any port; asked at once, together, and kept until closed."""
@@ -165,7 +144,7 @@ class TurnClient:
         if number > channel_data.LAST_CHANNEL:
             raise UsageError("An allocation has no more than 4,096 channels.")
         self._permissions.setdefault(peer.host, peer)
-        channel = self._channels[peer] = _Channel(number, peer)
+        channel = self._channels[peer] = Channel(number, peer)
         self._by_number[number] = peer
         if self._state is _State.ALLOCATED:
             self._request_channel(channel, now)
@@ -178,13 +157,18 @@ class TurnClient:
             self._state = _State.CLOSING
             self._requests.clear()
             self._refresh_at = self._permissions_at = self._keepalive_at = None
-            self._request(Method.REFRESH, (Lifetime(0),), now)
+            self._requests.send(Request(Method.REFRESH, (Lifetime(0),)), now)
         elif self._state is _State.IDLE:
             self._state = _State.CLOSED
 
     @property
     def is_closed(self) -> bool:
         return self._state is _State.CLOSED
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer of the server is awaited."""
+        return len(self._requests) > 0
 
     def wrap(self, data: Buffer, peer: Address) -> Transmit:
         """One datagram for `peer`: ChannelData on a bound channel, else a Send indication."""
@@ -244,20 +228,17 @@ class TurnClient:
             self._on_response(received, now)
 
     def handle_timeout(self, now: float) -> None:
-        for request in list(self._requests.values()):
-            if request.transaction.is_expired(now):
-                del self._requests[request.transaction.transaction_id]
-                self._on_failure(request, REQUEST_TIMEOUT, "the server does not answer", now)
-            elif (transmit := request.transaction.due(now)) is not None:
-                self._transmits.append(transmit)
+        for outcome in self._requests.handle_timeout(now):
+            self._on_failure(outcome, now)
         if self._state is _State.ALLOCATED:
             self._keep_alive(now)
 
     def next_timeout(self) -> float | None:
-        times = [request.transaction.next_timeout() for request in self._requests.values()]
-        times += [t for t in (self._refresh_at, self._permissions_at, self._keepalive_at) if t is not None]
-        times += [c.rebind_at for c in self._channels.values() if c.rebind_at is not None]
-        return min(times, default=None) if self._state is not _State.CLOSED else None
+        if self._state is not _State.ALLOCATED:
+            return self._requests.next_timeout()
+        times = [self._requests.next_timeout(), self._refresh_at, self._permissions_at, self._keepalive_at]
+        times += [channel.rebind_at for channel in self._channels.values()]
+        return min((time for time in times if time is not None), default=None)
 
     def next_transmit(self) -> Transmit | None:
         return self._transmits.popleft() if self._transmits else None
@@ -267,39 +248,21 @@ class TurnClient:
 
     # --- requests ---------------------------------------------------------------------------------------
 
-    def _request(
-        self,
-        method: Method,
-        attributes: tuple[AnyAttribute, ...],
-        now: float,
-        *,
-        peers: tuple[Address, ...] = (),
-        channel: _Channel | None = None,
-        stale: int = 0,
-    ) -> None:
-        transaction_id = self._entropy(TRANSACTION_ID_SIZE)
-        data = self._credentials.sign(Message(method, MessageClass.REQUEST, transaction_id, attributes))
-        transaction = Transaction(transaction_id, data, self.server, now, schedule=self._schedule)
-        request = _Request(method, attributes, transaction, self._credentials.nonce, stale, peers, channel)
-        self._requests[transaction_id] = request
-        if (transmit := transaction.due(now)) is not None:
-            self._transmits.append(transmit)
-
     def _request_permissions(self, peers: tuple[Address, ...], now: float) -> None:
         for start in range(0, len(peers), MAX_PEERS_PER_REQUEST):
             batch = peers[start : start + MAX_PEERS_PER_REQUEST]
             attributes = tuple(XorPeerAddress(peer) for peer in batch)
-            self._request(Method.CREATE_PERMISSION, attributes, now, peers=batch)
+            self._requests.send(Request(Method.CREATE_PERMISSION, attributes, batch), now)
 
-    def _request_channel(self, channel: _Channel, now: float) -> None:
+    def _request_channel(self, channel: Channel, now: float) -> None:
         channel.rebind_at = None
         attributes = (ChannelNumber(channel.number), XorPeerAddress(channel.peer))
-        self._request(Method.CHANNEL_BIND, attributes, now, channel=channel)
+        self._requests.send(Request(Method.CHANNEL_BIND, attributes, channel=channel), now)
 
     def _keep_alive(self, now: float) -> None:
         if self._refresh_at is not None and now >= self._refresh_at:
             self._refresh_at = None
-            self._request(Method.REFRESH, (Lifetime(self._lifetime),), now)
+            self._requests.send(Request(Method.REFRESH, (Lifetime(self._lifetime),)), now)
         if self._permissions_at is not None and now >= self._permissions_at:
             self._permissions_at = now + PERMISSION_INTERVAL
             self._request_permissions(tuple(self._permissions.values()), now)
@@ -324,48 +287,15 @@ class TurnClient:
             self._events.append(DataReceived(data.value, peer.address))
 
     def _on_response(self, received: Received, now: float) -> None:
-        request = self._requests.get(received.message.transaction_id)
-        if request is None or received.message.method is not request.method:
-            self.counters["not_ours"] += 1
+        outcome = self._requests.receive(received, now)
+        if outcome is None:
             return
-        error = received.message.get(ErrorCode)
-        is_error = received.message.message_class is MessageClass.ERROR
-        if is_error and error is not None and error.code in (UNAUTHORIZED, STALE_NONCE):
-            del self._requests[request.transaction.transaction_id]
-            self._on_challenge(request, received, error, now)
-            return
-        if not self._is_believed(request, received, error) or (is_error and error is None):
-            # RFC 8489 §9.2.5: what does not verify may be forged; the true answer may still come.
-            self.counters["unverified"] += 1
-            return
-        del self._requests[request.transaction.transaction_id]
-        if error is not None and is_error:
-            alternate = received.message.get(AlternateServer)
-            self._on_failure(request, error.code, error.reason, now, alternate.address if alternate else None)
-        elif received.unknown_required:
-            self._on_failure(request, BAD_REQUEST, "the answer cannot be understood", now)
+        if outcome.message is not None:
+            self._on_success(outcome.request, outcome.message, now)
         else:
-            self._on_success(request, received.message, now)
+            self._on_failure(outcome, now)
 
-    def _is_believed(self, request: _Request, received: Received, error: ErrorCode | None) -> bool:
-        """Signed requests get signed answers. To the first, unsigned one any error but 300 and 400 counts."""
-        if request.nonce is not None:
-            return self._credentials.verify(received)
-        return error is None or error.code not in (TRY_ALTERNATE, BAD_REQUEST)
-
-    def _on_challenge(self, request: _Request, received: Received, error: ErrorCode, now: float) -> None:
-        stale = request.stale + (error.code == STALE_NONCE)
-        if stale <= MAX_STALE_IN_A_ROW and self._credentials.take_challenge(
-            error.code, received, request.nonce
-        ):
-            self._request(
-                request.method, request.attributes, now,
-                peers=request.peers, channel=request.channel, stale=stale,
-            )  # fmt: skip
-            return
-        self._on_failure(request, error.code, error.reason or "the credentials are not accepted", now)
-
-    def _on_success(self, request: _Request, message: Message, now: float) -> None:
+    def _on_success(self, request: Request, message: Message, now: float) -> None:
         if request.method is Method.ALLOCATE:
             self._on_allocated(message, now)
         elif request.method is Method.REFRESH:
@@ -374,7 +304,9 @@ class TurnClient:
             else:
                 self._schedule_refresh(message, now)
         elif request.method is Method.CREATE_PERMISSION:
-            self._events.extend(PermissionCreated(peer) for peer in request.peers)
+            new = [peer for peer in request.peers if peer.host not in self._granted]
+            self._granted.update(peer.host for peer in new)
+            self._events.extend(PermissionCreated(peer) for peer in new)
         elif request.channel is not None:
             self._on_channel_bound(request.channel, now)
 
@@ -385,7 +317,7 @@ class TurnClient:
             self._events.append(AllocationFailed(BAD_REQUEST, "the answer names no relayed address"))
             return
         if self._state is _State.CLOSING:
-            self._request(Method.REFRESH, (Lifetime(0),), now)
+            self._requests.send(Request(Method.REFRESH, (Lifetime(0),)), now)
             return
         self._state = _State.ALLOCATED
         self.relayed = relayed.address
@@ -403,7 +335,7 @@ class TurnClient:
         self._refresh_at = now + max(seconds - REFRESH_MARGIN, seconds / 2)
         return seconds
 
-    def _on_channel_bound(self, channel: _Channel, now: float) -> None:
+    def _on_channel_bound(self, channel: Channel, now: float) -> None:
         channel.rebind_at = now + CHANNEL_INTERVAL
         if not channel.bound:
             channel.bound = True
@@ -411,19 +343,20 @@ class TurnClient:
 
     # --- failures ---------------------------------------------------------------------------------------
 
-    def _on_failure(
-        self, request: _Request, code: int, reason: str, now: float, alternate: Address | None = None
-    ) -> None:
+    def _on_failure(self, outcome: Outcome, now: float) -> None:
+        request, code = outcome.request, outcome.code
         if self._state is _State.CLOSING:
             # RFC 8656 §8.3: what cannot be deleted is gone, or will be when its lifetime ends.
             self._state = _State.CLOSED
         elif request.method is Method.ALLOCATE:
             self._state = _State.CLOSED
-            self._events.append(AllocationFailed(code, reason, alternate))
+            self._events.append(AllocationFailed(code, outcome.reason, outcome.alternate))
         elif request.method is Method.REFRESH or code == ALLOCATION_MISMATCH:
             self._state = _State.CLOSED
             self._requests.clear()
-            self._events.append(AllocationLost(reason or f"the server says {code}"))
+            self._events.append(AllocationLost(outcome.reason or f"the server says {code}"))
+        elif request.channel is not None and code == REQUEST_TIMEOUT:
+            self._request_channel(request.channel, now)
         elif request.channel is not None:
             # Indications carry on; only the channel is not there (any more).
             request.channel.bound = False
@@ -437,4 +370,5 @@ class TurnClient:
         else:
             for peer in request.peers:
                 self._permissions.pop(peer.host, None)
+                self._granted.discard(peer.host)
                 self._events.append(PermissionRefused(peer, code))
