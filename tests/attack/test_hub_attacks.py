@@ -408,7 +408,7 @@ def test_r12_hostile_text_of_a_hub_is_tamed() -> None:
     assert isinstance(other.next_event(), MeetingFailed)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=200), st.text().map(str.encode)), max_size=10))
 def test_any_bytes_are_survived_by_the_hub(messages: list[bytes]) -> None:
     """Garbage at any point ends that connection only."""
@@ -421,7 +421,7 @@ def test_any_bytes_are_survived_by_the_hub(messages: list[bytes]) -> None:
     assert host not in bench.closed
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.one_of(st.binary(max_size=200), st.sampled_from([b"[" * 60_000, b'{"t":' * 10_000])), max_size=10

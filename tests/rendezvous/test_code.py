@@ -6,7 +6,7 @@ import random
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crowline.base.errors import WrongCode
@@ -45,12 +45,14 @@ def test_any_two_words_are_three_typing_errors_apart() -> None:
                 assert distance(word, words()[right]) >= 3, (word, words()[right])
 
 
+@settings(deadline=None)
 @given(CODES)
 def test_a_code_reads_back(code: Code) -> None:
     """What is shown can be typed."""
     assert Code.parse(str(code)) == code
 
 
+@settings(deadline=None)
 @given(NUMBERS, SECRETS)
 def test_the_password_is_the_secret_and_not_the_number(number: int, secret: int) -> None:
     """The public number is no part of what feeds the PAKE."""
@@ -110,6 +112,7 @@ def test_what_is_no_code_is_refused_with_a_sentence(text: str) -> None:
     assert refused.value.message.endswith(".")
 
 
+@settings(deadline=None)
 @given(CODES, st.integers(0, 2))
 def test_of_2047_other_words_in_one_place_exactly_7_pass(code: Code, place: int) -> None:
     """A wrong word is caught with probability 2040/2047, which is more than 1 - 1/256, for every code."""
@@ -121,6 +124,7 @@ def test_of_2047_other_words_in_one_place_exactly_7_pass(code: Code, place: int)
     assert passing == 7
 
 
+@settings(deadline=None)
 @given(CODES, st.data())
 def test_a_wrong_digit_never_passes(code: Code, data: st.DataObject) -> None:
     """The checksum covers the number: one changed digit is always noticed."""
@@ -170,6 +174,7 @@ def test_near_misses_contain_what_was_meant(text: str) -> None:
     assert str(typo.value.suggestions[0]) in typo.value.hint
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_code_or_a_wrong_code(text: str) -> None:
     """Nothing else escapes the parser."""
@@ -179,6 +184,7 @@ def test_any_text_is_a_code_or_a_wrong_code(text: str) -> None:
         return
 
 
+@settings(deadline=None)
 @given(st.text(string.ascii_lowercase, min_size=1, max_size=12))
 def test_an_unknown_word_has_few_readings(word: str) -> None:
     """Three unknown words do not explode into combinations."""

@@ -82,7 +82,7 @@ def test_wrong_lengths_are_refused() -> None:
         host.finish(join.element + b"\x00")
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_any_bytes_are_an_element_or_refused(data: bytes) -> None:
     """No other exception escapes the library."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crowline.base.errors import IntegrityFailed
@@ -14,6 +14,7 @@ from crowline.rendezvous.seal import MAX_MESSAGES, OVERHEAD, Opener, SealBroken,
 KEY = Secret(bytes(range(32)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=20))))
 def test_messages_open_in_the_order_of_sealing(messages: list[tuple[bytes, bytes]]) -> None:
     """What was sealed comes out, and a seal adds 16 bytes."""

@@ -110,8 +110,17 @@ async def test_pages_answer() -> None:
     """The plain page says what this is, and the health page that it lives."""
     async with hub_server() as server:
         assert b"crowline receive" in await get(server.address, "/")
-        assert b'{"ok":true,"meetings":0}' in await get(server.address, "/healthz")
+        assert b'{"ok":true}' in await get(server.address, "/healthz")
         assert b"404" in (await get(server.address, "/v2")).splitlines()[0]
+
+
+@pytest.mark.parametrize("host", ["[::1", "a b", "<script>", "x" * 300, "é"])
+async def test_a_strange_host_header_is_not_repeated(host: str) -> None:
+    """The page names the host it was asked for only if it looks like one, and no header brings it down."""
+    async with hub_server() as server:
+        page = await get(server.address, "/", host)
+        assert b"THIS-SERVER" in page or page.startswith(b"HTTP/1.1 400")
+        assert host.encode() not in page
 
 
 async def test_nothing_is_left_when_clients_break_off_at_any_step() -> None:
@@ -192,9 +201,9 @@ def test_an_address_of_another_machine_is_a_sentence() -> None:
     assert "192.0.2.1" in problem.value.message
 
 
-async def get(address: Address, path: str) -> bytes:
+async def get(address: Address, path: str, host: str = "x") -> bytes:
     reader, writer = await asyncio.open_connection(address.host, address.port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     try:
         async with asyncio.timeout(10):
             return await reader.read()

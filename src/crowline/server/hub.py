@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from itertools import count
 
@@ -31,6 +32,8 @@ MAX_QUEUE = 2 * 1024 * 1024
 GOING_AWAY = 1001
 INTERNAL_ERROR = 1011
 """Close codes of RFC 6455 §7.4.1."""
+
+_PLAIN_HOST = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 _PAGE = """This is a Crowline rendezvous server.
 
@@ -65,10 +68,12 @@ class HubFront:
             reader.close(GOING_AWAY)
 
     async def _page(self, request: Request) -> PlainTextResponse:
-        return PlainTextResponse(_PAGE.format(url=f"ws://{request.url.netloc}"))
+        host = request.headers.get("host", "")
+        url = f"ws://{host if _PLAIN_HOST.fullmatch(host) else 'THIS-SERVER'}"
+        return PlainTextResponse(_PAGE.format(url=url), headers={"X-Content-Type-Options": "nosniff"})
 
     async def _health(self, request: Request) -> JSONResponse:
-        return JSONResponse({"ok": True, "meetings": len(self.hub)})
+        return JSONResponse({"ok": True})
 
     async def _serve(self, websocket: WebSocket) -> None:
         origin = websocket.headers.get("origin")
