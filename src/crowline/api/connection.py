@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Coroutine
+from dataclasses import replace
 
 from crowline.api.hub_channel import HubChannel
 from crowline.api.links import LinkSecrets, LinkTable, PairLink
@@ -79,7 +80,7 @@ class Connection:
         self.observers = Observers()
         self.timing = Timing()
         self.words: tuple[str, ...] = ()
-        self.path: Path | None = None
+        self._path: Path | None = None
         self.session = Session(initiator=role is Role.HOST)
         self.paths = PathBook(self.session, options.server)
         self._options = options
@@ -360,12 +361,20 @@ class Connection:
         if self._farewell.is_set():
             # Links end one after the other now; none of that is a path to tell of.
             return
-        was = self.path
-        self.path = None if event.link is None else self.paths.describe(event.link, event.reason)
-        if self.path is not None and self.path.is_direct and self.timing.direct is None:
+        was = self._path
+        self._path = None if event.link is None else self.paths.describe(event.link, event.reason)
+        if self._path is not None and self._path.is_direct and self.timing.direct is None:
             self.timing.direct = self._loop.time()
         for tell in self.observers.on_path:
-            tell(self.path, was)
+            tell(self._path, was)
+
+    @property
+    def path(self) -> Path | None:
+        """The path that carries the streams, with its latest round trip."""
+        chosen = self.session.chosen
+        if self._path is None or chosen is None:
+            return None
+        return replace(self._path, rtt=self.session.rtt(chosen) or self._path.rtt)
 
     # Pumping ----------------------------------------------------------------------------------------
 

@@ -23,11 +23,13 @@ _NAMES_SHOWN = 5
 @click.argument("code", required=False)
 @click.option("--out", "folder", default=".", type=click.Path(path_type=FilePath), help="Where to save. [.]")
 @click.option("-y", "--yes", is_flag=True, help="Take what is offered without asking.")
+@click.option("--take-dotfiles", is_flag=True, help="Take names that programs obey, like .bashrc, too.")
 @meeting_options
 def receive(
     code: str | None,
     folder: FilePath,
     yes: bool,
+    take_dotfiles: bool,
     server: str | None,
     as_json: bool,
     quiet: bool,
@@ -44,7 +46,8 @@ def receive(
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.", hint="Create it first, or choose another with --out.")
     output = Output(as_json=as_json, quiet=quiet)
-    run(_receive(output, code, folder, yes, server, relay_only, direct_only, timeout))
+    options = (server, relay_only, direct_only, timeout)
+    run(_receive(output, code, folder.absolute(), yes, take_dotfiles, *options))
 
 
 async def _receive(
@@ -52,6 +55,7 @@ async def _receive(
     code: str | None,
     folder: FilePath,
     yes: bool,
+    take_dotfiles: bool,
     server: str | None,
     relay_only: bool,
     direct_only: bool,
@@ -66,13 +70,15 @@ async def _receive(
         view = TransferView(output, total=0)
         room.on_path(view.on_path)
         room.on_warning(output.warn)
-        peer = await room.peer()
+        peer = view.peer = await room.peer()
         output.emit("peer", words=list(peer.words))
         output.say(f"Connected. Both screens show: {' '.join(peer.words)}")
 
         async def decide(offer: OfferMade) -> Decision:
             view.total = offer.manifest.total
-            decision = await _decide(output, offer, folder, yes)
+            view.quiet = True
+            decision = await _decide(output, offer, folder, yes, take_dotfiles)
+            view.quiet = False
             if decision.accept:
                 view.__enter__()
             return decision
@@ -108,7 +114,9 @@ async def _settle_code(output: Output, code: str | None) -> str:
             code = None
 
 
-async def _decide(output: Output, offer: OfferMade, folder: FilePath, yes: bool) -> Decision:
+async def _decide(
+    output: Output, offer: OfferMade, folder: FilePath, yes: bool, take_dotfiles: bool
+) -> Decision:
     from crowline.api.transfer import Decision
     from crowline.cli.ask import agree
 
@@ -127,8 +135,8 @@ async def _decide(output: Output, offer: OfferMade, folder: FilePath, yes: bool)
     more = f" and {len(items) - _NAMES_SHOWN} more" if len(items) > _NAMES_SHOWN else ""
     output.say(f"Offered: {printable(', '.join(shown))}{more}")
     if yes:
-        return Decision(True)
+        return Decision(True, take_unasked=take_dotfiles)
     free = size(shutil.disk_usage(folder).free)
     if await agree(f"Save in {folder}? Free: {free}."):
-        return Decision(True)
+        return Decision(True, take_unasked=take_dotfiles)
     return Decision(False, reason="the other person said no")

@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 import click
 
 from crowline.cli.options import meeting_options
-from crowline.cli.output import Output, size
+from crowline.cli.output import Output, count, size
 
 
 @click.command()
@@ -48,13 +48,13 @@ async def _send(
     manifest = prepared.manifest
     async with host(server, relay_only=relay_only, direct_only=direct_only, timeout=timeout) as room:
         output.emit("code", code=room.code)
-        output.say(f"{len(manifest.files)} files, {size(manifest.total)}")
+        output.say(f"{count(len(manifest.files), 'file')}, {size(manifest.total)}")
         output.insist(f"On the other computer:   crowline receive {room.code}")
         output.say("Waiting … the code is good for one use. Ctrl-C to stop.")
         view = TransferView(output, manifest.total)
         room.on_path(view.on_path)
         room.on_warning(output.warn)
-        peer = await room.peer()
+        peer = view.peer = await room.peer()
         output.emit("peer", words=list(peer.words))
         output.say(f"Connected. Both screens show: {' '.join(peer.words)}")
         with view:

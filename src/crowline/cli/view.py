@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from crowline.api.path import Path
 from crowline.api.peer import Peer
 from crowline.api.transfer import FileFinished, Progress, Summary, TransferEvent, Warning
-from crowline.cli.output import Output, describe_path, printable, size
+from crowline.cli.output import Output, count, describe_path, printable, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,12 +22,17 @@ _RATE_WINDOW = 2.0
 
 
 class TransferView:
-    """Shows one transfer. Enter it when bytes may begin to move; feed it events and path changes."""
+    """Shows one transfer of `peer`, which is known some time after the first path is.
+
+    Enter it when bytes may begin to move; feed it events and path changes. `quiet` holds lines back while a
+    question is on the screen.
+    """
 
     def __init__(self, output: Output, total: int) -> None:
         self._output = output
         self.total = total
-        self._path: Path | None = None
+        self.peer: Peer | None = None
+        self.quiet = False
         self._samples: deque[tuple[float, int]] = deque()
         self._live: Live | None = None
         self._bar: Bar | None = None
@@ -45,9 +50,8 @@ class TransferView:
             self._live = None
 
     def on_path(self, now: Path | None, before: Path | None) -> None:
-        self._path = now
         self._output.path(now, before)
-        if now is not None and self._live is None:
+        if now is not None and self._live is None and not self.quiet:
             self._output.say(f"Path: {describe_path(now)}  ({now.reason})")
 
     def on_event(self, event: TransferEvent) -> None:
@@ -101,7 +105,7 @@ class TransferView:
         from rich.console import Group
         from rich.text import Text
 
-        path = self._path
+        path = self.peer.path if self.peer is not None else None
         line = "looking for a path" if path is None else f"{describe_path(path)}  ({path.reason})"
         assert self._bar is not None
         return Group(Text(f"  Path: {line}"), self._bar)
@@ -124,11 +128,9 @@ def show_done(output: Output, summary: Summary, peer: Peer) -> None:
     )
     shares = [f"{carried[kind] / moved:.0%} {kind}" for kind in ("direct", "relay", "hub") if carried[kind]]
     rate = summary.bytes / summary.seconds if summary.seconds else 0.0
-    files = f"{summary.files} file" + ("s" if summary.files != 1 else "")
-    output.say(
-        f"Done: {files}, {size(summary.bytes)} in {summary.seconds:.1f} s ({size(rate)}/s), checked. "
-        f"{', '.join(shares)}."
-    )
+    files = count(summary.files, "file")
+    took = f"{size(summary.bytes)} in {summary.seconds:.1f} s ({size(rate)}/s)"
+    output.say(f"Done: {files}, {took}, checked. {', '.join(shares)}.")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,7 +6,7 @@ best link that is not, and comes back into question as soon as anything arrives 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,8 @@ PING_INTERVAL = 5.0
 # Seconds without receipt, while sending, that no link is blamed for.
 MIN_STALL = 0.5
 _STALL_ROUND_TRIPS = 3
+# Round trips remembered for each link: 40 s of them.
+RTT_SAMPLES = 8
 
 
 class Carrier(Protocol):
@@ -39,9 +41,14 @@ class _Member:
     carrier: Carrier
     rank: int
     ping_at: float
-    rtt: float | None = None
+    samples: deque[float] = field(default_factory=lambda: deque(maxlen=RTT_SAMPLES))
     stalled: bool = False
     pings: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def rtt(self) -> float | None:
+        """The least of the last samples: pings wait behind stream bytes, the path itself does not."""
+        return min(self.samples, default=None)
 
     def stall_time(self) -> float | None:
         """When the link will count as stalled if nothing arrives."""
@@ -121,7 +128,7 @@ class LinkSet:
         member = self._members.get(link)
         sent = member.pings.pop(token, None) if member else None
         if member is not None and sent is not None:
-            member.rtt = now - sent
+            member.samples.append(now - sent)
 
     def next_timeout(self) -> float | None:
         times = [member.ping_at for member in self._members.values()]
