@@ -618,6 +618,15 @@ def test_q4_permissions_and_channels_are_capped() -> None:
     assert try_peer(caller, "permission", PEER) == 0
 
 
+def test_q4_channels_count_as_permissions() -> None:
+    """When the permissions are used up, a channel to a new address is 508, to a permitted one it is not."""
+    caller = allocated()
+    for n in range(64):
+        assert try_peer(caller, "permission", Address(f"44.9.7.{n}", 1)) == 0
+    assert try_peer(caller, "channel", PEER) == 508
+    assert try_peer(caller, "channel", Address("44.9.7.1", 1)) == 0
+
+
 def test_q5_refresh_storms_are_cheap() -> None:
     """Ten thousand refreshes, longer and shorter in turn, leave one alarm and not thousands."""
     caller = allocated()

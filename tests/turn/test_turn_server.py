@@ -10,7 +10,18 @@ from crowline.stun import attributes as a
 from crowline.stun.integrity import verify_integrity
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.quota import Limits
-from turn_pair import CLIENT, OTHER_CLIENT, OWN_ASIDE, PEER, SERVER, Caller, FakePorts, World, error_code
+from turn_pair import (
+    CLIENT,
+    OTHER_CLIENT,
+    OWN_ASIDE,
+    PEER,
+    SERVER,
+    Caller,
+    FakePorts,
+    World,
+    error_code,
+    segments,
+)
 
 TRANSPORT = a.RequestedTransport(17)
 ALL_METHODS = [Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND]
@@ -411,6 +422,20 @@ def test_mixed_runs_are_taken_apart() -> None:
     while (transmit := server.next_transmit()) is not None:
         sent.append((bytes(transmit.data), transmit.destination))
     assert sent == [(b"aaaa", PEER), (b"bbbb", other), (b"cc", PEER)]
+
+
+def test_padded_datagrams_of_uneven_payload_stay_apart() -> None:
+    """Where a short payload is followed by a longer one, the run is cut so that no boundary is lost."""
+    caller = allocated()
+    bind(caller, 0x4000)
+    server = caller.world.server
+    payloads = [b"aaaa", b"bb", b"cccc", b"ddddd"]
+    pieces = [b"\x40\0" + len(p).to_bytes(2, "big") + p.ljust(8, b"\0") for p in payloads]
+    server.receive(b"".join(pieces), CLIENT, 0.0, SERVER, 12)
+    sent = []
+    while (transmit := server.next_transmit()) is not None:
+        sent += segments(transmit)
+    assert sent == payloads
 
 
 def test_send_indication_is_relayed() -> None:
