@@ -14,6 +14,7 @@ from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
 from crowline.net.pump import Pump
 from crowline.net.udp import UdpSocket
+from crowline.stun.attributes import FAMILY_IPV6
 from crowline.turn.client import TurnClient, TurnEvent
 from crowline.turn.events import Allocated
 
@@ -25,9 +26,15 @@ E = TypeVar("E")
 class SocketClient:
     """A `TurnClient` on a UDP socket; `events` holds what it said, `payloads` what came by channels."""
 
-    def __init__(self, server: Address, username: str, password: str, host: str = "127.0.0.1") -> None:
-        self.client = TurnClient(server, username, Secret(password.encode()), entropy=os.urandom)
-        self.socket = UdpSocket.bind(Address(host, 0), self._received)
+    def __init__(self, server: Address, username: str, password: str) -> None:
+        self.client = TurnClient(
+            server,
+            username,
+            Secret(password.encode()),
+            entropy=os.urandom,
+            family=FAMILY_IPV6 if server.is_ipv6 else None,
+        )
+        self.socket = UdpSocket.bind(Address("::1" if server.is_ipv6 else "127.0.0.1", 0), self._received)
         self.pump = Pump[Transmit, TurnEvent](self.client, self.socket.send, self._on_event)
         self.events: list[TurnEvent] = []
         self.payloads: list[tuple[bytes, Address]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -15,13 +16,16 @@ import pytest
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.secrets import Secret
+from crowline.net.udp import UdpSocket
 from crowline.server import stun_tcp
 from crowline.server.relay import StunTurnFront
 from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance
 from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.turn import checks
 from crowline.turn.auth import issue_credentials
 from crowline.turn.client import AllocationFailed, DataReceived, PermissionRefused
+from crowline.turn.quota import Limits
 from turn_socket import PATIENCE, free_port, plain_socket, turn_client
 
 SECRET = Secret(b"secret of a test")
@@ -324,6 +328,63 @@ async def test_relay_to_relay_never_leaves_the_process() -> None:
             bystander.send(b"forged", there)
             await asyncio.sleep(0.05)
             assert second.events == []
+
+
+@pytest.mark.parametrize("listen", ["::1", "::"])
+async def test_relays_over_ipv6(listen: str) -> None:
+    """An IPv6 client that asks for it gets an IPv6 relay, and reaches another one by it."""
+    async with front(Address(listen, 0)) as running:
+        server = Address("::1", running.address.port)
+        async with (
+            turn_client(server, *credentials("a")) as first,
+            turn_client(server, *credentials("b")) as second,
+        ):
+            here, there = (await first.allocate()).relayed, (await second.allocate()).relayed
+            assert (here.host, there.host) == ("::1", "::1")
+            await first.bind(there)
+            await second.bind(here)
+            first.send(b"hello", there)
+            await second.until(lambda: second.payloads == [(b"hello", here)])
+
+
+async def test_q9_ports_of_another_program_are_508_until_free() -> None:
+    """A range that somebody else holds gives 508; when the port is free again, it is given."""
+    with plain_socket() as other:
+        port = other.local.port
+        async with front(relay_ports=(port, port)) as running, client_of(running) as client:
+            client.client.allocate(client.pump.now)
+            client.pump.flush()
+            assert (await client.event(AllocationFailed)).code == 508
+            other.socket.close()
+            async with client_of(running) as again:
+                assert (await again.allocate()).relayed.port == port
+
+
+async def test_q10_without_descriptors_there_is_508(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the process has no descriptor left, Allocate is 508 and everything else goes on."""
+    async with front() as running, client_of(running) as client:
+
+        def exhausted(*args: object) -> None:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        monkeypatch.setattr(UdpSocket, "bind", exhausted)
+        client.client.allocate(client.pump.now)
+        client.pump.flush()
+        assert (await client.event(AllocationFailed)).code == 508
+        assert "handler_error" not in running.counters
+
+
+async def test_expired_allocations_give_their_ports_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front's own timer ends what nobody refreshes, without any packet."""
+    monkeypatch.setattr(checks, "DEFAULT_LIFETIME", 1)
+    async with front(limits=Limits(max_lifetime=0)) as running, client_of(running) as client:
+        await client.allocate()
+        assert running.counters["allocations"] == 1
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if not running.counters["allocations"]:
+                break
+        assert running.counters["turn_ended"] == 1
 
 
 async def test_permits_decides() -> None:
