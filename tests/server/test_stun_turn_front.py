@@ -380,6 +380,7 @@ async def test_expired_allocations_give_their_ports_back(monkeypatch: pytest.Mon
     async with front(limits=Limits(max_lifetime=0)) as running, client_of(running) as client:
         await client.allocate()
         assert running.counters["allocations"] == 1
+        client.abandon()
         for _ in range(100):
             await asyncio.sleep(0.05)
             if not running.counters["allocations"]:
