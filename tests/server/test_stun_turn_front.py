@@ -17,7 +17,7 @@ from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.secrets import Secret
 from crowline.net.udp import UdpSocket
-from crowline.server import stun_tcp
+from crowline.server import relay, stun_tcp
 from crowline.server.relay import StunTurnFront
 from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance
@@ -94,7 +94,49 @@ async def test_a_wildcard_answers_from_the_address_that_was_asked(wildcard: str)
                 assert parse(data).message.get(a.XorMappedAddress) == a.XorMappedAddress(probe.local)
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0"])
+async def test_the_ipv6_wildcard_is_ipv4_too() -> None:
+    """`::` listens on every address of both families, at one port, over UDP and TCP."""
+    async with front(Address("::", 0)) as running:
+        assert {address.host for address in running.udp_addresses} == {"0.0.0.0", "::"}
+        assert len({address.port for address in running.udp_addresses + running.tcp_addresses}) == 1
+        for host in ("127.0.0.1", "127.0.0.7", "::1"):
+            with plain_socket("::1" if ":" in host else "127.0.0.1") as probe:
+                probe.send(binding(), Address(host, running.address.port))
+                assert (await probe.receive())[1] == Address(host, running.address.port)
+
+
+@pytest.mark.parametrize("has_ipv6", [False, True])
+async def test_both_wildcards_may_be_listed(has_ipv6: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming the wildcards of both families is the same as naming the one of IPv6."""
+    monkeypatch.setattr(relay, "_has_ipv6", lambda: has_ipv6)
+    port = free_port()
+    async with front(Address("0.0.0.0", port), Address("::", port)) as running:
+        hosts = ["0.0.0.0", "::"] if has_ipv6 else ["0.0.0.0"]
+        assert running.udp_addresses == [Address(host, port) for host in hosts]
+
+
+async def test_without_ipv6_the_wildcard_is_ipv4_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without IPv6 `::` still starts."""
+    monkeypatch.setattr(relay, "_has_ipv6", lambda: False)
+    async with front(Address("::", 0)) as running:
+        assert [address.host for address in running.udp_addresses] == ["0.0.0.0"]
+
+
+async def test_a_taken_second_port_is_done_without() -> None:
+    """Only RFC 5780 needs the second port: alone it may be missing, with an alternate address it may not."""
+    async with front() as first:
+        below = Address("127.0.0.1", vars(first)["_sockets"].copy().popitem()[0].port - 1)
+        async with front(below, tcp=False) as second:
+            assert second.counters["no_second_port"] == 1
+            with plain_socket() as probe:
+                probe.send(binding(), below)
+                await probe.receive()
+        with pytest.raises(LocalProblem):
+            async with front(below, alternate_address="127.0.0.3", tcp=False):
+                pass
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0", "::"])
 @pytest.mark.parametrize("change_ip", [False, True])
 @pytest.mark.parametrize("change_port", [False, True])
 async def test_change_request_changes_the_source(listen: str, change_ip: bool, change_port: bool) -> None:
@@ -116,7 +158,7 @@ async def test_change_request_changes_the_source(listen: str, change_ip: bool, c
                 other.address.port if change_port else main.port,
             )
             assert parse(data).message.get(a.ResponseOrigin) == a.ResponseOrigin(expected)
-            if not (listen == "0.0.0.0" and change_ip and not other.address.host.startswith("127.")):
+            if not (listen != "127.0.0.1" and change_ip and not other.address.host.startswith("127.")):
                 assert source == expected
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,7 @@ class StunTurnFront:
         challenge: Allowance = CHALLENGE,
         tcp: bool = True,
     ) -> None:
-        """`listen` addresses may be wildcards, their port 0.
+        """`listen` addresses may be wildcards (`::` is IPv4 too), their port 0.
 
         `public_address` is what clients see of a server behind a 1:1 NAT. `relay_ports` is an inclusive
         range. With `alternate_address`, a second address of this machine, RFC 5780 works.
@@ -85,7 +86,7 @@ class StunTurnFront:
         self._responder = Responder()
         self._binding_budget = ReplyBudget(binding)
         self._ports = SocketRelayPorts(
-            [address.host for address in self._listen],
+            [host for address in self._listen for host in self._hosts_of(address)],
             self._from_peer,
             clock=time.monotonic,
             public_address=public_address,
@@ -112,10 +113,12 @@ class StunTurnFront:
         """Bind everything. Raises `LocalProblem` and leaves nothing open when an address cannot be used."""
         try:
             for address in self._listen:
-                self._start_udp(address)
+                if self._hosts_of(address):
+                    self._start_udp(address)
             if self._wants_tcp:
-                for asked, address in zip(self._listen, self.udp_addresses, strict=True):
-                    await self._start_tcp(address, is_fixed=asked.port != 0)
+                fixed = {address.port for address in self._listen}
+                for address in list(self.udp_addresses):
+                    await self._start_tcp(address, is_fixed=address.port in fixed)
         except BaseException:
             await self.close()
             raise
@@ -127,8 +130,8 @@ class StunTurnFront:
             self._timer = None
         self._turn.close()
         self._ports.close_all()
-        for socket in self._sockets.values():
-            socket.close()
+        for bound in self._sockets.values():
+            bound.close()
         self._sockets.clear()
         for server in self._tcp_servers:
             server.close()
@@ -150,40 +153,44 @@ class StunTurnFront:
 
     def _start_udp(self, address: Address) -> None:
         """One listen address: its port and the next one, and both on the alternate address."""
-        other = self._alternate_for(address)
-        ports = [address.port, address.port + ALTERNATE_OFFSET if address.port else 0]
-        if other is None:
-            self.udp_addresses.append(self._bind_with_optional_port(address.host, ports))
-            return
-        hosts = [address.host] if is_wildcard(address.host) else [address.host, other]
-        first, second = self._bind_grid(hosts, ports)
-        self.udp_addresses.append(first)
-        primary_host = self._primary_host(address, other)
-        if primary_host is not None:
-            primary = Address(primary_host, first.port)
-            self._responder.alternates = Alternates(primary, Address(other, second.port))
-
-    def _bind_with_optional_port(self, host: str, ports: list[int]) -> Address:
-        """The second port shows clients how their NAT maps ports; without it everything else works."""
-        address = self._bind(Address(host, ports[0]))
-        try:
-            self._bind(Address(host, ports[1]))
-        except LocalProblem:
-            self._own["no_second_port"] += 1
-        return address
-
-    def _alternate_for(self, address: Address) -> str | None:
+        hosts = self._hosts_of(address)
         other = self._alternate_address
-        return other if other is not None and (":" in other) == address.is_ipv6 else None
+        wants_other = other is not None and any((":" in host) == (":" in other) for host in hosts)
+        bound = [*hosts, other] if other and wants_other and not is_wildcard(address.host) else hosts
+        ports = [address.port, address.port + ALTERNATE_OFFSET if address.port else 0]
+        first, *rest = self._bind_ports(bound, ports, needs_second=wants_other)
+        self.udp_addresses += [Address(host, first.port) for host in hosts]
+        primary_host = self._primary_host(address, other) if other and wants_other else None
+        if other and primary_host is not None and rest:
+            primary = Address(primary_host, first.port)
+            self._responder.alternates = Alternates(primary, Address(other, rest[0].port))
+
+    def _hosts_of(self, address: Address) -> list[str]:
+        """What to bind: `::` is IPv4 too, unless that is listed itself, and IPv4 alone without IPv6."""
+        if address.host != "::":
+            return [address.host]
+        ipv4 = [] if Address("0.0.0.0", address.port) in self._listen else ["0.0.0.0"]
+        return [*ipv4, "::"] if _has_ipv6() else ipv4
+
+    def _bind_ports(self, hosts: list[str], ports: list[int], *, needs_second: bool) -> list[Address]:
+        """The second port shows clients how their NAT maps ports; without it everything else works."""
+        try:
+            return self._bind_grid(hosts, ports)
+        except LocalProblem:
+            if needs_second:
+                raise
+        self._own["no_second_port"] += 1
+        return self._bind_grid(hosts, ports[:1])
 
     def _primary_host(self, address: Address, other: str) -> str | None:
         """The address that RFC 5780 calls the primary one: behind a wildcard, any of ours but `other`."""
         if not is_wildcard(address.host):
             return address.host
-        outgoing = self._ports.outgoing_host(address.is_ipv6)
+        is_ipv6 = ":" in other
+        outgoing = self._ports.outgoing_host(is_ipv6)
         if outgoing not in (None, other):
             return outgoing
-        return next((h for h in local_addresses() if (":" in h) == address.is_ipv6 and h != other), None)
+        return next((h for h in local_addresses() if (":" in h) == is_ipv6 and h != other), None)
 
     def _bind_grid(self, hosts: list[str], ports: list[int]) -> list[Address]:
         """Bind every port on every host, the same ports on each; the addresses on the first host."""
@@ -213,16 +220,16 @@ class StunTurnFront:
         def received(data: memoryview, source: Address, size: int) -> None:
             self._from_client(data, source, size, names[0])
 
-        socket = UdpSocket.bind(address, received)
-        names.append(socket.local)
-        self._sockets[socket.local] = socket
-        return socket.local
+        bound = UdpSocket.bind(address, received)
+        names.append(bound.local)
+        self._sockets[bound.local] = bound
+        return bound.local
 
     def _bind_wildcard(self, address: Address) -> Address:
         if CAN_ASK:
-            socket = AskedSocket.bind(address, self._from_client)
-            self._sockets[socket.local] = socket
-            return socket.local
+            bound = AskedSocket.bind(address, self._from_client)
+            self._sockets[bound.local] = bound
+            return bound.local
         # Where the kernel does not tell which address was asked, each address gets its own socket.
         port = address.port
         for host in local_addresses(loopback=True):
@@ -293,18 +300,18 @@ class StunTurnFront:
     def _send(self, transmit: Transmit) -> None:
         if self._ports.send(transmit):
             return
-        socket = self._socket_for(transmit.local)
-        if socket is not None:
-            socket.send(transmit)
+        bound = self._socket_for(transmit.local)
+        if bound is not None:
+            bound.send(transmit)
 
     def _socket_for(self, local: Address | None) -> UdpSocket | AskedSocket | None:
         if local is None:
             return None
-        socket = self._sockets.get(local)
-        if socket is None:
+        bound = self._sockets.get(local)
+        if bound is None:
             wildcard = "::" if local.is_ipv6 else "0.0.0.0"
-            socket = self._sockets.get(Address(wildcard, local.port))
-        return socket
+            bound = self._sockets.get(Address(wildcard, local.port))
+        return bound
 
     def _set_timer(self) -> None:
         at = self._turn.next_timeout()
@@ -328,3 +335,12 @@ class StunTurnFront:
         """A packet met a fault of ours: it is lost, the front lives, and the counter shows it."""
         self._own["handler_error"] += 1
         _log.debug("a packet could not be handled", exc_info=True)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
