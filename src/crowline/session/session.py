@@ -28,8 +28,9 @@ from crowline.session.events import (
 from crowline.session.frames import CREDIT, MAX_DATA, MAX_SENTENCE, FrameParser, Kind, header
 from crowline.session.links import Carrier, LinkSet
 
-# Bytes of one stream that may be on the way or unread: 200 MB/s over 40 ms, and the bound on its memory.
-WINDOW = 8 << 20
+# Bytes of one stream that may be on the way or unread, and so the bound on its memory: 16 MiB fill 100 MB/s
+# over a round trip of 120 ms. Both sides count with it before the first WINDOW frame.
+WINDOW = 16 << 20
 # Streams that the other side may have open at once.
 MAX_STREAMS = 128
 # Received bytes after which an acknowledgement does not wait.
