@@ -13,6 +13,7 @@ import crowline
 from crowline.api.connection import Connection
 from crowline.api.options import Options
 from crowline.api.room import CodeTypo, check_code
+from crowline.base.machine import Transmit
 from crowline.rendezvous.limits import HubLimits
 from crowline.rendezvous.role import Role
 from crowline.server.server import Server
@@ -197,6 +198,51 @@ async def test_the_direct_path_outlives_the_server() -> None:
         await stream.write(b"after\n")
         async with asyncio.timeout(5):
             assert await other.readline() == b"after\n"
+
+
+async def test_a_direct_path_that_dies_in_mid_stream_is_left_for_the_relay(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets vanish without a word; within seconds the relay carries on, and no byte is lost or repeated."""
+    from crowline.api.traversal import Traversal
+
+    cut = False
+    send = Traversal.send
+
+    def send_or_lose(self: Traversal, transmit: Transmit) -> None:
+        relayed = transmit.local in self._gatherer._relayed
+        if relayed or not cut:
+            send(self, transmit)
+
+    monkeypatch.setattr(Traversal, "send", send_or_lose)
+    data = os.urandom(20_000_000)
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+
+        def ready() -> bool:
+            return all({"lan", "relay"} <= {path.kind for path in p.paths()} for p in (here, there))
+
+        await until(ready)
+        stream = await here.open_stream()
+
+        async def write() -> None:
+            for start in range(0, len(data), 100_000):
+                await stream.write(data[start : start + 100_000])
+            await stream.close()
+
+        writing = asyncio.create_task(write())
+        other = await there.accept_stream()
+        received = await other.readexactly(2_000_000)
+        cut = True
+        began = asyncio.get_running_loop().time()
+        await until(lambda: here.path is not None and here.path.kind == "relay")
+        assert asyncio.get_running_loop().time() - began < 2
+        assert here.path is not None and "silent" in here.path.reason
+        async with asyncio.timeout(30):
+            while part := await other.read():
+                received += part
+        await writing
+    assert received == data
 
 
 async def test_leaving_with_an_error_tells_the_other_side_why(server: Server) -> None:

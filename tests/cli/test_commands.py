@@ -11,12 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from needs import needs_root
+
 CROWLINE = [sys.executable, "-m", "crowline"]
+STARTED: list[subprocess.Popen[str]] = []
 PATIENCE = 30  # seconds for anything that a command does here
 
 
@@ -36,8 +40,18 @@ def environment(**extra: str) -> dict[str, str]:
     return kept | extra
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.communicate()
+
+
 def start(*arguments: str, cwd: Path | None = None, **extra: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*CROWLINE, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -46,6 +60,8 @@ def start(*arguments: str, cwd: Path | None = None, **extra: str) -> subprocess.
         cwd=cwd,
         env=environment(**extra),
     )
+    STARTED.append(process)
+    return process
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -241,6 +257,52 @@ def test_a_killed_sender_is_noticed_and_nothing_looks_whole(server: str, tmp_pat
     code, found, _ = finish(receiver)
     assert code == 10
     assert last(found, "error")["exit"] == 10
+    assert list((tmp_path / "target").iterdir()) == []
+
+
+@pytest.mark.kernel
+def test_a_full_disk_is_exit_8_there_and_exit_5_here(server: str, tmp_path: Path) -> None:
+    """The receiver's disk fills up in the middle; the sender hears that, and nothing stays half-written."""
+    needs_root()
+    source, target = tmp_path / "large", tmp_path / "target"
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(target)], check=True)
+    try:
+        with source.open("wb") as file:
+            file.truncate(200 << 20)
+        sender = start("send", str(source), "--json", "--server", server)
+        code = code_of(sender)
+        receiver = start("receive", code, "-y", "--json", "--out", str(target), "--server", server)
+        assert receiver.stdout is not None
+        for line in receiver.stdout:
+            if json.loads(line)["t"] == "offer":
+                break
+        with suppress(OSError), (target / "hog").open("wb", buffering=0) as hog:
+            while hog.write(bytes(1 << 20)):
+                pass
+        exit_code, found, _ = finish(receiver)
+        assert exit_code == 8
+        assert "disk is full" in last(found, "error")["message"]
+        exit_code, found, _ = finish(sender)
+        assert exit_code == 5
+        assert "disk is too full" in last(found, "error")["message"]
+        assert [path.name for path in target.iterdir()] == ["hog"]
+    finally:
+        subprocess.run(["umount", "-l", str(target)], check=True)
+
+
+def test_an_offer_that_does_not_fit_is_refused_before_it_begins(server: str, tmp_path: Path) -> None:
+    """The free space is looked at first."""
+    source = tmp_path / "huge"
+    with source.open("wb") as file:
+        file.truncate(1 << 42)
+    (tmp_path / "target").mkdir()
+    sender = start("send", str(source), "--json", "--server", server)
+    receiver = start(
+        "receive", code_of(sender), "-y", "--json", "--out", str(tmp_path / "target"), "--server", server
+    )
+    assert finish(receiver)[0] == 8
+    assert finish(sender)[0] == 5
     assert list((tmp_path / "target").iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crowline.api.links import PairLink
 from crowline.api.path import Path, PathKind
+from crowline.session.links import BETTER_PATH, FIRST_PATH
 from crowline.session.session import Session
 
 HUB_LINK = 0
@@ -34,6 +35,9 @@ class PathBook:
         return self.up.pop(number, None) is not None
 
     def describe(self, number: int, reason: str) -> Path:
+        """Link `number` as a path. Where `reason` lies in the link itself, the path says what that is."""
+        if reason in (FIRST_PATH, BETTER_PATH):
+            reason = self._merit(number)
         rtt = self._session.rtt(number)
         if number == HUB_LINK:
             return Path("hub", "ws", "", self._hub_url, rtt, reason)
@@ -55,3 +59,11 @@ class PathBook:
         for number, kind in self._kinds.items():
             totals[kind] += sum(self._session.carried(number))
         return totals
+
+    def _merit(self, number: int) -> str:
+        if number == HUB_LINK:
+            return "through the server at once, while a better path is sought"
+        kind = self.up[number].pair.kind
+        if kind == "relay":
+            return "no direct path has worked so far"
+        return "both are in one network" if kind == "lan" else "packets of both sides come through"

@@ -18,6 +18,9 @@ PING_INTERVAL = 5.0
 # Seconds without receipt, while sending, that no link is blamed for.
 MIN_STALL = 0.5
 _STALL_ROUND_TRIPS = 3
+# Reasons for a choice that lie in the chosen link itself.
+FIRST_PATH = "the first path"
+BETTER_PATH = "a better path"
 # Round trips remembered for each link: 40 s of them.
 RTT_SAMPLES = 8
 
@@ -98,12 +101,12 @@ class LinkSet:
             return None
         was, self.chosen = self.chosen, best
         if was is None:
-            return was, "the first path"
+            return was, FIRST_PATH
         if self.is_stalled(was):
             return was, "the path before fell silent"
         if was not in self._members:
             return was, "the path before ended"
-        return was, "a better path"
+        return was, BETTER_PATH
 
     def ping(self, at: float) -> None:
         """Have every link pinged at `at` at the latest."""
