@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ from crowline.turn import checks
 from crowline.turn.auth import issue_credentials
 from crowline.turn.client import AllocationFailed, DataReceived, PermissionRefused
 from crowline.turn.quota import Limits
-from turn_socket import PATIENCE, free_port, plain_socket, turn_client
+from turn_socket import PATIENCE, SocketClient, free_port, plain_socket, turn_client
 
 SECRET = Secret(b"secret of a test")
 HOME = Address("127.0.0.1", 0)
@@ -246,6 +247,31 @@ async def test_binding_over_tcp_in_any_pieces() -> None:
         assert answers == [second[8:20], third[8:20]]
         writer.close()
         await writer.wait_closed()
+
+
+async def test_change_request_is_for_udp_only() -> None:
+    """A TCP connection cannot be answered from elsewhere: CHANGE-REQUEST is unknown there."""
+    async with front(alternate_address="127.0.0.3") as running:
+        reader, writer = await tcp(running)
+        writer.write(binding(a.ChangeRequest(True, True)))
+        answer = parse(await reader.readexactly(36)).message
+        assert answer.get(a.ErrorCode) == a.ErrorCode(420)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_q10_allocations_leave_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default no more allocations than half the descriptors of the process."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (4, 4))
+    async with front() as running:
+        clients = [SocketClient(running.address, *credentials()) for _ in range(3)]
+        for client in clients[:2]:
+            await client.allocate()
+        clients[2].client.allocate(clients[2].pump.now)
+        clients[2].pump.flush()
+        assert (await clients[2].event(AllocationFailed)).code == 508
+        for client in clients:
+            client.abandon()
 
 
 @pytest.mark.parametrize(
@@ -507,6 +533,23 @@ async def test_a_taken_port_is_a_local_problem() -> None:
         with pytest.raises(LocalProblem):
             await second.start()
         assert vars(second)["_sockets"] == {}
+
+
+async def test_a_port_of_the_kernels_choice_is_free_for_tcp_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where TCP is taken at the port that UDP got, both move to another one."""
+    loop = asyncio.get_running_loop()
+    create, calls = loop.create_server, []
+
+    async def taken_at_first(factory: Any, host: str, port: int) -> Any:
+        calls.append(port)
+        if len(calls) == 1:
+            raise OSError(errno.EADDRINUSE, "address already in use")
+        return await create(factory, host, port)
+
+    monkeypatch.setattr(loop, "create_server", taken_at_first)
+    async with front() as running:
+        assert calls == [calls[0], running.address.port]
+        assert running.tcp_addresses == running.udp_addresses == [running.address]
 
 
 async def test_close_gives_everything_back() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,9 @@ from crowline.turn.server import TurnServer
 ALTERNATE_OFFSET = 1
 # Two addresses must have the same two ports; with ports of the kernel's choice that takes a few tries.
 BIND_ATTEMPTS = 8
+
+if sys.platform != "win32":
+    import resource
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +88,8 @@ class StunTurnFront:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._responder = Responder()
+        # A TCP connection cannot be answered from another address, so RFC 5780 stays out of it.
+        self._tcp_responder = Responder()
         self._binding_budget = ReplyBudget(binding)
         self._ports = SocketRelayPorts(
             [host for address in self._listen for host in self._hosts_of(address)],
@@ -100,7 +106,7 @@ class StunTurnFront:
             permits=permits,
             policy=policy or AddressPolicy(),
             entropy=os.urandom,
-            limits=limits,
+            limits=limits or _default_limits(),
             budget=ReplyBudget(challenge),
         )
 
@@ -111,17 +117,16 @@ class StunTurnFront:
 
     async def start(self) -> None:
         """Bind everything. Raises `LocalProblem` and leaves nothing open when an address cannot be used."""
-        try:
-            for address in self._listen:
-                if self._hosts_of(address):
-                    self._start_udp(address)
-            if self._wants_tcp:
-                fixed = {address.port for address in self._listen}
-                for address in list(self.udp_addresses):
-                    await self._start_tcp(address, is_fixed=address.port in fixed)
-        except BaseException:
-            await self.close()
-            raise
+        # A port that the kernel chose for UDP may be taken for TCP: then another one is tried.
+        attempts = BIND_ATTEMPTS if any(address.port == 0 for address in self._listen) else 1
+        for attempt in range(attempts):
+            try:
+                await self._start_once()
+                return
+            except BaseException as error:
+                await self.close()
+                if not isinstance(error, LocalProblem) or attempt + 1 == attempts:
+                    raise
 
     async def close(self) -> None:
         """End all allocations and close every socket."""
@@ -138,6 +143,8 @@ class StunTurnFront:
             if hasattr(server, "abort_clients"):
                 server.abort_clients()
         self._tcp_servers.clear()
+        self.udp_addresses.clear()
+        self.tcp_addresses.clear()
 
     @property
     def counters(self) -> dict[str, int]:
@@ -145,11 +152,20 @@ class StunTurnFront:
         merged: Counter[str] = Counter()
         merged.update(self._own)
         merged.update({f"stun_{name}": count for name, count in self._responder.counters.items()})
+        merged.update({f"tcp_{name}": count for name, count in self._tcp_responder.counters.items()})
         merged.update({f"turn_{name}": count for name, count in self._turn.counters.items()})
         merged["allocations"] = len(self._turn.allocations)
         return dict(merged)
 
     # --- binding addresses ------------------------------------------------------------------------------
+
+    async def _start_once(self) -> None:
+        for address in self._listen:
+            if self._hosts_of(address):
+                self._start_udp(address)
+        if self._wants_tcp:
+            for address in self.udp_addresses:
+                await self._start_tcp(address)
 
     def _start_udp(self, address: Address) -> None:
         """One listen address: its port and the next one, and both on the alternate address."""
@@ -237,22 +253,18 @@ class StunTurnFront:
                 port = self._bind(Address(host, port)).port
         return Address(address.host, port)
 
-    async def _start_tcp(self, address: Address, *, is_fixed: bool) -> None:
-        """TCP on the port that UDP has; where the kernel chose that one, another will do if it is taken."""
+    async def _start_tcp(self, address: Address) -> None:
         loop = asyncio.get_running_loop()
-        server = BindingServer(self._responder, self._own)
+        server = BindingServer(self._tcp_responder, self._own)
         try:
             listener = await loop.create_server(server.connection, address.host, address.port)
         except OSError as error:
-            if not is_fixed and address.port:
-                await self._start_tcp(Address(address.host, 0), is_fixed=False)
-                return
             raise LocalProblem(
                 f"TCP {address} cannot be used: {error.strerror}.",
                 hint="Another program may have the port; choose another one.",
             ) from error
         self._tcp_servers.append(listener)
-        self.tcp_addresses.append(Address(address.host, listener.sockets[0].getsockname()[1]))
+        self.tcp_addresses.append(address)
 
     # --- packets ----------------------------------------------------------------------------------------
 
@@ -335,6 +347,16 @@ class StunTurnFront:
         """A packet met a fault of ours: it is lost, the front lives, and the counter shows it."""
         self._own["handler_error"] += 1
         _log.debug("a packet could not be handled", exc_info=True)
+
+
+def _default_limits() -> Limits:
+    """Each allocation is a descriptor; half of them stay for clients of the hub and everything else."""
+    if sys.platform == "win32":
+        return Limits()
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return Limits()
+    return Limits(allocations=min(Limits().allocations, descriptors // 2))
 
 
 def _has_ipv6() -> bool:

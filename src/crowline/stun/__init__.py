@@ -1,1 +1,1 @@
-"""STUN (RFC 8489): message codec, integrity, transactions, responder, behaviour discovery."""
+"""STUN (RFC 8489): message codec, integrity, transactions, responder, client, reply budgets."""
