@@ -28,6 +28,7 @@ from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
 from crowline.link.identity import Identity
 from crowline.link.quic import warm_up
+from crowline.net.patience import within
 from crowline.net.pump import Pump
 from crowline.net.websocket import HubSocket
 from crowline.rendezvous.code import Code
@@ -134,11 +135,7 @@ class Connection:
         if not self.ended.done():
             self._say_goodbye(code, sentence)
             if self.session.chosen is not None:
-                try:
-                    async with asyncio.timeout(FAREWELL_LIMIT):
-                        await self._farewell.wait()
-                except TimeoutError:
-                    pass
+                await within(FAREWELL_LIMIT, self._farewell.wait())
             self._end(None)
         await self._release()
 

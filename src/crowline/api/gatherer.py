@@ -33,6 +33,8 @@ from crowline.turn.events import (
 
 # Datagrams for peers whose permission is on its way: a few checks.
 MAX_HELD = 32
+# REQUESTED-ADDRESS-FAMILY, RFC 8656 §18.8.
+IPV6_FAMILY = 2
 
 
 class Datagrams(Protocol):
@@ -134,7 +136,10 @@ class Gatherer:
             socket = next((s for a, s in self._sockets.items() if a.host == host), None)
             if socket is None:
                 continue
-            client = TurnClient(server, username, Secret(password.encode()), entropy=os.urandom)
+            # A server that is reached over IPv6 may have nothing else to relay by (RFC 8656 §7.1).
+            family = IPV6_FAMILY if server.is_ipv6 else None
+            secret = Secret(password.encode())
+            client = TurnClient(server, username, secret, entropy=os.urandom, family=family)
             relay = Relay(self, client, socket, server)
             self._servers.add(server)
             self._relays.setdefault(server, []).append(relay)

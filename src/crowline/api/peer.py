@@ -9,6 +9,7 @@ from crowline.api.connection import Connection
 from crowline.api.path import Path
 from crowline.base.errors import CrowlineError, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
+from crowline.net.patience import within
 from crowline.session.events import SessionEvent
 from crowline.session.events import StreamReset as ResetEvent
 
@@ -202,13 +203,15 @@ class Peer:
 
     async def _deliver(self) -> None:
         """Wait for what finished streams still owe the other side."""
-        owing = [stream for stream in self._open if self._is_finished(stream)]
         try:
-            async with asyncio.timeout(DELIVERY_LIMIT):
-                for stream in owing:
-                    await stream.delivered()
-        except (TimeoutError, CrowlineError):
+            await within(DELIVERY_LIMIT, self._all_delivered())
+        except CrowlineError:
             return
+
+    async def _all_delivered(self) -> None:
+        for stream in self._open:
+            if self._is_finished(stream):
+                await stream.delivered()
 
     @staticmethod
     def _is_finished(stream: Stream) -> bool:

@@ -17,6 +17,7 @@ from crowline.base.errors import (
 )
 from crowline.base.machine import Buffer
 from crowline.net.files import DiskFull
+from crowline.net.patience import within
 from crowline.transfer.endings import Ending, PeerBroke, PeerStopped
 from crowline.transfer.messages import Reason
 from crowline.transfer.names import display_name
@@ -85,11 +86,14 @@ class Conversation:
         own trouble: the problem is what the caller will hear."""
         self._machine.abort(*_told(problem))
         try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                await self.flush()
-                await self.stream.close()
-        except (CrowlineError, OSError, TimeoutError):
+            if not await within(FAREWELL_SECONDS, self._end()):
+                self.stream.abort()
+        except (CrowlineError, OSError):
             self.stream.abort()
+
+    async def _end(self) -> None:
+        await self.flush()
+        await self.stream.close()
 
     def _collect(self) -> None:
         small = bytearray()

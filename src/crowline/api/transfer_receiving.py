@@ -14,6 +14,7 @@ from crowline.base.errors import CrowlineError, IntegrityFailed
 from crowline.base.machine import Buffer
 from crowline.net.file_writer import Failed, Mismatched, Settled, Stored
 from crowline.net.files import FileWriter, SafeFolder
+from crowline.net.patience import within
 from crowline.transfer.manifest import Manifest
 from crowline.transfer.messages import MAX_DATA_FRAME, Reason
 from crowline.transfer.names import display_name
@@ -204,11 +205,13 @@ class Receiving:
     async def _end(self) -> None:
         """Say the last word, and give the sender time to hear it."""
         self._done = True
-        with contextlib.suppress(CrowlineError, OSError, TimeoutError):
-            async with asyncio.timeout(GOODBYE_SECONDS):
-                await self._conversation.flush()
-                await self._stream.close()
-                await self._peer_ended.wait()
+        with contextlib.suppress(CrowlineError, OSError):
+            await within(GOODBYE_SECONDS, self._say_goodbye())
+
+    async def _say_goodbye(self) -> None:
+        await self._conversation.flush()
+        await self._stream.close()
+        await self._peer_ended.wait()
 
     async def _clean_up(self) -> None:
         if self._writer is not None:

@@ -12,7 +12,9 @@ from crowline.cli.output import Output, count, size
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=FilePath), metavar="PATH…")
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=FilePath, readable=False), metavar="PATH…"
+)
 @meeting_options
 def send(
     paths: tuple[FilePath, ...],

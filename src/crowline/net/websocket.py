@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crowline.base.errors import ServerUnreachable, UsageError
+from crowline.net.patience import within
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 80 * 1024
 # Seconds for TCP, TLS and the upgrade together.
 OPEN_LIMIT = 10.0
+# Seconds for the last messages, and again for the closing handshake.
+CLOSE_LIMIT = 1.0
 # Bytes that may wait in the socket before bulk data pauses.
 WRITE_LIMIT = 256 * 1024
 
@@ -44,7 +47,7 @@ class HubSocket:
                 compression=None,
                 max_size=MAX_MESSAGE,
                 open_timeout=OPEN_LIMIT,
-                close_timeout=1,
+                close_timeout=CLOSE_LIMIT,
                 ping_interval=20,
                 ping_timeout=20,
                 write_limit=WRITE_LIMIT,
@@ -102,15 +105,11 @@ class HubSocket:
         """Send what is queued, as far as a second allows, and close."""
         from websockets.exceptions import ConnectionClosed
 
-        try:
-            async with asyncio.timeout(1):
-                await self._outgoing.join()
-        except TimeoutError:
-            pass
+        await within(CLOSE_LIMIT, self._outgoing.join())
         self._sender.cancel()
         await asyncio.gather(self._sender, return_exceptions=True)
         try:
-            await self._connection.close()
+            await within(2 * CLOSE_LIMIT, self._connection.close())
         except (ConnectionClosed, OSError):
             return
 
