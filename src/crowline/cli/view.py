@@ -126,11 +126,17 @@ def show_done(output: Output, summary: Summary, peer: Peer) -> None:
         setup_ms=_rounded(peer.setup_ms),
         direct_ms=_rounded(peer.direct_ms),
     )
-    shares = [f"{carried[kind] / moved:.0%} {kind}" for kind in ("direct", "relay", "hub") if carried[kind]]
+    shares = [
+        f"{_share(carried[kind] / moved)} {kind}" for kind in ("direct", "relay", "hub") if carried[kind]
+    ]
     rate = summary.bytes / summary.seconds if summary.seconds else 0.0
     files = count(summary.files, "file")
     took = f"{size(summary.bytes)} in {summary.seconds:.1f} s ({size(rate)}/s)"
     output.say(f"Done: {files}, {took}, checked. {', '.join(shares)}.")
+
+
+def _share(part: float) -> str:
+    return f"{part:.0%}".replace("%", " %") if part >= 0.005 else "<1 %"
 
 
 def _rounded(value: float | None) -> float | None:
