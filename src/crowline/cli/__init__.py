@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
 from crowline.base.errors import CrowlineError
+from crowline.cli.verbs import Verbs
 
 INTERRUPTED = 130
 
@@ -18,27 +18,11 @@ VERBS = {
     "receive": ("crowline.cli.receive", "Receive what somebody sends."),
     "serve": ("crowline.cli.serve", "Run a server: meeting point, STUN and TURN in one process."),
     "demo": ("crowline.cli.demo", "Send a file through two NATs on this machine."),
+    "lab": ("crowline.cli.lab", "Try any program behind every kind of NAT, on this machine."),
 }
 
 
-class Verbs(click.Group):
-    """A group that knows its commands by name and imports one only to run it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command = getattr(import_module(VERBS[cmd_name][0]), cmd_name)
-        return command if isinstance(command, click.Command) else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
-
-
-@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Verbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="crowline", message="crowline %(version)s")
 def group() -> None:
     """Connect two machines directly, through the NATs and firewalls between them."""
