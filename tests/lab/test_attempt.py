@@ -14,13 +14,13 @@ from crowline.ice.candidate import CandidateType
 from crowline.ice.events import RoleChanged
 from crowline.ice.pair import ValidPair
 from crowline.lab.attempt import Attempt, Side, stun_server
-from crowline.lab.nat import (
+from crowline.lab.behaviour import Lifetimes, NatBehaviour
+from crowline.lab.presets import (
     ADDRESS_RESTRICTED,
     FULL_CONE,
     HOME,
     SYMMETRIC,
     SYMMETRIC_SEQUENTIAL,
-    NatBehaviour,
 )
 from crowline.lab.virtual import Host, Internet
 
@@ -274,7 +274,7 @@ def test_consent_ends_both_sides_when_the_way_dies() -> None:
 
 def test_consent_outlives_a_short_translator_lifetime() -> None:
     """A box that forgets after 20 s is kept awake by the consent checks."""
-    BOXES["forgetful"] = replace(HOME, udp_lifetime=20.0)
+    BOXES["forgetful"] = replace(HOME, lifetimes=Lifetimes(udp_idle=20.0))
     try:
         world = build(("forgetful", "home"))
     finally:

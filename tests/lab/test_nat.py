@@ -9,19 +9,9 @@ import pytest
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.lab.nat import (
-    ADDRESS_RESTRICTED,
-    FULL_CONE,
-    HOME,
-    ICMP,
-    SYMMETRIC,
-    SYMMETRIC_SEQUENTIAL,
-    TCP,
-    UDP,
-    Mapping,
-    Nat,
-    NatBehaviour,
-)
+from crowline.lab.behaviour import ICMP, TCP, UDP, Hairpin, Lifetimes, Mapping, NatBehaviour
+from crowline.lab.nat import Nat
+from crowline.lab.presets import ADDRESS_RESTRICTED, FULL_CONE, HOME, SYMMETRIC, SYMMETRIC_SEQUENTIAL
 
 INSIDE = Address("10.0.0.2", 5000)
 NEIGHBOUR = Address("10.0.0.3", 5000)
@@ -147,7 +137,7 @@ def test_the_table_is_bounded_and_expired_mappings_make_room() -> None:
 
 def test_outbound_traffic_keeps_a_mapping_alive_and_silence_ends_it() -> None:
     """A mapping lives for the lifetime after the last packet out; packets in do not count."""
-    box = nat(replace(HOME, udp_lifetime=30.0))
+    box = nat(replace(HOME, lifetimes=Lifetimes(udp_idle=30.0)))
     external = mapped(box, INSIDE, SERVER, now=0.0)
     mapped(box, INSIDE, SERVER, now=20.0)
     assert box.inbound(UDP, external, SERVER, 49.9) == INSIDE
@@ -157,7 +147,7 @@ def test_outbound_traffic_keeps_a_mapping_alive_and_silence_ends_it() -> None:
 def test_inbound_traffic_refreshes_only_where_the_box_says_so() -> None:
     """The optional inbound refresh keeps the mapping for a filter that is open to all."""
     for refreshes, there in ((True, INSIDE), (False, None)):
-        box = nat(replace(FULL_CONE, udp_lifetime=30.0, inbound_refreshes=refreshes))
+        box = nat(replace(FULL_CONE, lifetimes=Lifetimes(udp_idle=30.0), inbound_refreshes=refreshes))
         external = mapped(box, INSIDE, SERVER, now=0.0)
         assert box.inbound(UDP, external, STRANGER, 20.0) == INSIDE
         assert box.inbound(UDP, external, STRANGER, 49.0) == there
@@ -165,7 +155,7 @@ def test_inbound_traffic_refreshes_only_where_the_box_says_so() -> None:
 
 def test_a_permission_expires_although_the_mapping_lives_on() -> None:
     """Traffic to one remote keeps the mapping, not the hole towards another remote."""
-    box = nat(replace(HOME, udp_lifetime=30.0))
+    box = nat(replace(HOME, lifetimes=Lifetimes(udp_idle=30.0)))
     external = mapped(box, INSIDE, SERVER, now=0.0)
     mapped(box, INSIDE, STRANGER, now=20.0)
     assert box.inbound(UDP, external, STRANGER, 40.0) == INSIDE
@@ -189,7 +179,7 @@ def test_hairpin_is_refused_by_default() -> None:
 
 def test_hairpin_turns_the_packet_round_with_its_outside_source() -> None:
     """With hairpinning the neighbour sees the sender's outside address, and filtering applies to it."""
-    box = nat(replace(HOME, hairpin=True))
+    box = nat(replace(HOME, hairpin=Hairpin.EXTERNAL_SOURCE))
     theirs = mapped(box, NEIGHBOUR, SERVER)
     ours = mapped(box, INSIDE, theirs)
     assert box.inbound(UDP, theirs, ours, 0.0) is None

@@ -11,7 +11,8 @@ from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.lab.attempt import stun_server
-from crowline.lab.nat import FULL_CONE, HOME, SYMMETRIC
+from crowline.lab.behaviour import Hairpin
+from crowline.lab.presets import FULL_CONE, HOME, SYMMETRIC
 from crowline.lab.virtual import LAN_DELAY, Internet, Node
 from crowline.stun.client import BindingClient, Mapped
 
@@ -115,8 +116,8 @@ def test_neighbours_talk_inside_their_site() -> None:
     assert far.got == []
 
 
-@pytest.mark.parametrize("hairpin", [False, True])
-def test_hairpin_is_what_the_translator_says(hairpin: bool) -> None:
+@pytest.mark.parametrize("hairpin", [Hairpin.NONE, Hairpin.EXTERNAL_SOURCE])
+def test_hairpin_is_what_the_translator_says(hairpin: Hairpin) -> None:
     """Neighbours reach each other by their outside addresses only with hairpinning."""
     internet = Internet()
     site = internet.site(replace(FULL_CONE, hairpin=hairpin), "203.0.113.9")
@@ -126,7 +127,9 @@ def test_hairpin_is_what_the_translator_says(hairpin: bool) -> None:
     send(internet, one_node, b"open", SERVER)
     send(internet, two_node, b"hi", Address("203.0.113.9", 5001))
     internet.run()
-    assert [source for _, _, source in one.got] == ([Address("203.0.113.9", 5002)] if hairpin else [])
+    assert [source for _, _, source in one.got] == (
+        [] if hairpin is Hairpin.NONE else [Address("203.0.113.9", 5002)]
+    )
 
 
 def test_sites_nest() -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from crowline.base.addresses import Address
+from crowline.lab.behaviour import NatBehaviour
 from crowline.lab.gateway import Gateway
-from crowline.lab.nat import FULL_CONE, HOME, SYMMETRIC, NatBehaviour
 from crowline.lab.packet import (
     UDP,
     Kind,
@@ -21,6 +21,7 @@ from crowline.lab.packet import (
     parse,
     parse_quoted,
 )
+from crowline.lab.presets import FULL_CONE, HOME, SYMMETRIC
 from crowline.lab.tun import HEADER_SIZE
 from crowline.lab.wire import QUEUE_LIMIT, ROUTER_V4, Port, Wire
 

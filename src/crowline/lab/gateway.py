@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crowline.base.addresses import Address
-from crowline.lab.nat import HOME, Nat, NatBehaviour
+from crowline.lab.behaviour import NatBehaviour
+from crowline.lab.nat import Nat
 from crowline.lab.packet import (
     Header,
     Kind,
@@ -20,6 +21,7 @@ from crowline.lab.packet import (
     rewrite_quoted,
     rewrite_source,
 )
+from crowline.lab.presets import HOME
 from crowline.lab.tun import NEEDS_CHECKSUM
 
 if TYPE_CHECKING:

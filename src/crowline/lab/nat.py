@@ -8,88 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import chain
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-
-ICMP = 1  # of an echo, `Address.port` is the identifier
-TCP = 6
-UDP = 17
+from crowline.lab.behaviour import ICMP, AllocationKind, Filtering, Hairpin, Mapping, NatBehaviour
 
 RANDOM_TRIES = 16  # random ports tried before the next free one above is searched for
 
-
-class Mapping(Enum):
-    """Which packets of one inside address share an outside address (RFC 4787 §4.1)."""
-
-    ENDPOINT_INDEPENDENT = "endpoint-independent"
-    ADDRESS_DEPENDENT = "address-dependent"
-    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
-
-
-class Filtering(Enum):
-    """Which remote addresses may send to a mapping (RFC 4787 §5)."""
-
-    ENDPOINT_INDEPENDENT = "endpoint-independent"
-    ADDRESS_DEPENDENT = "address-dependent"
-    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
-
-
-class Allocation(Enum):
-    """How a new mapping gets its outside port (RFC 4787 §4.2)."""
-
-    PRESERVING = "preserving"  # the inside port; when that is taken, a random one
-    SEQUENTIAL = "sequential"  # the last one given, plus one
-    RANDOM = "random"
-
-
-@dataclass(frozen=True, slots=True)
-class NatBehaviour:
-    """What a translator does. Lifetimes are seconds without outbound traffic (RFC 4787 §4.3, REQ-6).
-
-    `hairpin`: inside hosts reach each other by their outside addresses (RFC 4787 §6).
-    `ports`: lowest and highest port given out; a preserved port may lie outside.
-    `table_size`: most mappings alive at a time; a packet that needs one more is dropped.
-    """
-
-    mapping: Mapping
-    filtering: Filtering
-    allocation: Allocation
-    hairpin: bool = False
-    udp_lifetime: float = 120.0  # the least that RFC 4787 REQ-5 allows
-    tcp_lifetime: float = 7440.0  # RFC 5382 REQ-5: 2 h 4 min
-    icmp_lifetime: float = 60.0  # RFC 5508 REQ-2
-    inbound_refreshes: bool = False  # RFC 4787 REQ-6b leaves it open; most boxes do not
-    ports: tuple[int, int] = (1024, 65535)
-    table_size: int = 16384
-
-    def lifetime(self, protocol: int) -> float:
-        if protocol == TCP:
-            return self.tcp_lifetime
-        return self.icmp_lifetime if protocol == ICMP else self.udp_lifetime
-
-
-HOME = NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, Allocation.PRESERVING)
-ADDRESS_RESTRICTED = NatBehaviour(
-    Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT, Allocation.PRESERVING
-)
-FULL_CONE = NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Allocation.PRESERVING)
-SYMMETRIC = NatBehaviour(
-    Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, Allocation.RANDOM
-)
-SYMMETRIC_SEQUENTIAL = NatBehaviour(
-    Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, Allocation.SEQUENTIAL
-)
-
-PRESETS = {
-    "full-cone": FULL_CONE,
-    "address-restricted": ADDRESS_RESTRICTED,
-    "home": HOME,
-    "symmetric": SYMMETRIC,
-    "symmetric-sequential": SYMMETRIC_SEQUENTIAL,
-}
 
 _Key = tuple[int, Address, str, int]  # protocol, inside address, remote host or "", remote port or 0
 
@@ -134,7 +60,7 @@ class Nat:
         """
         if destination.is_ipv6 != self._ipv6 or source.is_ipv6 != self._ipv6:
             return None
-        if destination.host == self.external_host and not self.behaviour.hairpin:
+        if destination.host == self.external_host and self.behaviour.hairpin is Hairpin.NONE:
             return None
         key = self._key(protocol, source, destination)
         entry = self._by_key.get(key)
@@ -145,7 +71,7 @@ class Nat:
             entry = self._create(key, now)
             if entry is None:
                 return None
-        expires = now + self.behaviour.lifetime(protocol)
+        expires = now + self.behaviour.lifetimes.idle(protocol)
         entry.expires = expires
         self._permit(entry, destination, expires, now)
         return Address(self.external_host, entry.port)
@@ -158,7 +84,7 @@ class Nat:
         if entry is None or entry.expires <= now or not self._passes(entry, remote, now):
             return None
         if self.behaviour.inbound_refreshes:
-            entry.expires = now + self.behaviour.lifetime(protocol)
+            entry.expires = now + self.behaviour.lifetimes.idle(protocol)
         return entry.inside
 
     def reboot(self) -> None:
@@ -189,14 +115,14 @@ class Nat:
         return entry
 
     def _allocate(self, protocol: int, inside_port: int, now: float) -> int | None:
-        allocation = self.behaviour.allocation
-        if allocation is Allocation.SEQUENTIAL:
+        allocation = self.behaviour.allocation_of(protocol).kind
+        if allocation is AllocationKind.SEQUENTIAL:
             port = self._free_from(protocol, self._next_port, now)
             if port is not None:
                 low, high = self.behaviour.ports
                 self._next_port = port + 1 if port < high else low
             return port
-        if allocation is Allocation.PRESERVING and self._is_free(protocol, inside_port, now):
+        if allocation is AllocationKind.PRESERVING and self._is_free(protocol, inside_port, now):
             return inside_port
         for _ in range(RANDOM_TRIES):
             port = self._random_port()

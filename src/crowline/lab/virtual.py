@@ -16,7 +16,8 @@ from typing import Any
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer, Machine
-from crowline.lab.nat import UDP, Nat, NatBehaviour
+from crowline.lab.behaviour import UDP, NatBehaviour
+from crowline.lab.nat import Nat
 
 DEFAULT_DELAY = 0.02  # seconds one way between two places
 LAN_DELAY = 0.0002  # seconds one way inside one site

@@ -27,7 +27,7 @@ from typing import Any
 
 from crowline.lab import leftovers
 from crowline.lab.gateway import Gateway
-from crowline.lab.nat import PRESETS
+from crowline.lab.presets import preset
 from crowline.lab.tun import LARGEST_READ, Tun, open_tun
 from crowline.lab.wire import Place, Port, Wire
 
@@ -98,9 +98,8 @@ class WireProcess:
         sys.stdout.flush()
 
     def _add_gateway(self, command: dict[str, Any]) -> dict[str, Any]:
-        gateway = Gateway.build(
-            command["name"], command["delay"], command["external"], PRESETS[command["behaviour"]], os.urandom
-        )
+        behaviour = preset(command["behaviour"]).nats[0]
+        gateway = Gateway.build(command["name"], command["delay"], command["external"], behaviour, os.urandom)
         self._places[gateway.name] = gateway
         self.wire.route([gateway.external], gateway)
         return {}
