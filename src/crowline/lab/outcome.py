@@ -86,4 +86,5 @@ def _text(fields: Mapping[Any, Any], name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise MalformedOutcome(f"{name} is a text")
-    return value[:MAX_TEXT]
+    # On one line, and nothing that could move a terminal's cursor or fail to be written to a file.
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value[:MAX_TEXT])
