@@ -32,6 +32,12 @@ _OPTIONAL = ("starlette", "uvicorn")
 @click.option(
     "--allow-peer", metavar="CIDR", multiple=True, help="A private range to which TURN may relay; repeatable."
 )
+@click.option(
+    "--trust-proxy",
+    metavar="CIDR",
+    multiple=True,
+    help="A reverse proxy to believe about its clients; repeatable.",
+)
 @click.option("--budget", metavar="SIZE", help="Bytes a meeting may send through the hub.  [default: 4M]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(

@@ -41,6 +41,8 @@ class ServerConfig:
     """Private ranges to which TURN may relay."""
     allow_loopback: bool = False
     """Whether TURN may relay to this machine's loopback: for tests."""
+    trusted_proxies: tuple[IPNetwork, ...] = ()
+    """Reverse proxies that are believed when they say for whom they connect (X-Forwarded-For)."""
     limits: HubLimits = _LIMITS
     motd: str = ""
     origins: tuple[str, ...] = ()

@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from crowline.base.addresses import Address
+from crowline.base.addresses import Address, IPNetwork
 from crowline.base.machine import Buffer
 from crowline.rendezvous.hub import NORMAL, Delivery, Hub
+from crowline.server.forwarded import true_source
 from crowline.server.guard import ABORT, canonical_host
 
 PATH = "/v1"
@@ -45,9 +46,11 @@ On the other one:    crowline receive --server {url}
 class HubFront:
     """Drives one `Hub`. `app` is what an ASGI server runs."""
 
-    def __init__(self, hub: Hub, origins: tuple[str, ...] = ()) -> None:
-        """`origins` are the web pages that may connect from a browser; programs send no Origin."""
+    def __init__(self, hub: Hub, origins: tuple[str, ...] = (), proxies: tuple[IPNetwork, ...] = ()) -> None:
+        """`origins` are the web pages that may connect from a browser; programs send no Origin. `proxies` are
+        believed when they say for whom they connect."""
         self.hub = hub
+        self._proxies = proxies
         self._origins = frozenset(origins)
         self._numbers = count(1)
         self._readers: dict[int, _Reader] = {}
@@ -83,7 +86,9 @@ class HubFront:
             return
         await websocket.accept()
         number = next(self._numbers)
-        source = Address(canonical_host(websocket.client.host), websocket.client.port)
+        peer = canonical_host(websocket.client.host)
+        host = true_source(peer, websocket.headers.get("x-forwarded-for"), self._proxies)
+        source = Address(canonical_host(host), websocket.client.port)
         reader = self._readers[number] = _Reader(websocket)
         code = INTERNAL_ERROR
         try:

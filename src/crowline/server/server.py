@@ -74,7 +74,7 @@ class Server:
             self._hub_address = bound_address(sock)
             self._front = self._make_front()
             await self._front.start()
-            self._hub_front = HubFront(self._make_hub(), self.config.origins)
+            self._hub_front = HubFront(self._make_hub(), self.config.origins, self.config.trusted_proxies)
             self._http = HttpServer(self._hub_front.app, sock)
             await self._http.start()
         except BaseException:

@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     public_address: str | None = None
     relay_ports: str | None = None
     allow_peer: tuple[str, ...] = ()
+    trust_proxy: tuple[str, ...] = ()
     budget: str | int | None = None
     motd: str = ""
     origins: tuple[str, ...] = ()
@@ -83,6 +84,7 @@ def build(settings: Settings) -> ServerConfig:
         relay_ports=parse_ports(settings.relay_ports) if settings.relay_ports else standard.relay_ports,
         allow_peers=tuple(network for network in networks if network not in loopback),
         allow_loopback=bool(loopback),
+        trusted_proxies=tuple(parse_network(text) for text in settings.trust_proxy),
         limits=_limits(settings),
         motd=settings.motd[:MAX_MOTD],
         origins=settings.origins,

@@ -1,0 +1,30 @@
+"""Who is behind a reverse proxy: X-Forwarded-For, believed from the proxies that the owner names."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from crowline.base.addresses import IPNetwork
+
+# Hops looked at, from the nearest: more proxies in a row than anybody runs.
+MAX_HOPS = 8
+
+
+def true_source(peer: str, header: str | None, proxies: Sequence[IPNetwork]) -> str:
+    """The address of the client: `peer`, or where that is one of `proxies`, the nearest address in `header`
+    that is none of them. What is left of it in the header is the client's own claim and not looked at."""
+    source = peer
+    for claimed in reversed((header or "").split(",")[-MAX_HOPS:]):
+        if not _is_one_of(source, proxies):
+            return source
+        try:
+            source = str(ipaddress.ip_address(claimed.strip()))
+        except ValueError:
+            return source
+    return source
+
+
+def _is_one_of(host: str, networks: Sequence[IPNetwork]) -> bool:
+    address = ipaddress.ip_address(host)
+    return any(address.version == network.version and address in network for network in networks)
