@@ -68,13 +68,14 @@ class HubSocket:
 
     @property
     def server_host(self) -> str:
-        """The address of the server as this connection reached it, or the URL's host behind a proxy."""
-        remote = self._connection.remote_address
-        host = urlsplit(self.url).hostname or ""
-        return str(remote[0]).partition("%")[0] if remote else host
+        """The name or address of the server. Where the socket goes does not say: that may be a proxy."""
+        return urlsplit(self.url).hostname or ""
 
     @property
     def is_loopback(self) -> bool:
+        """Whether the server is on this machine, and so the other side may be too."""
+        if self.server_host == "localhost":
+            return True
         try:
             return ipaddress.ip_address(self.server_host).is_loopback
         except ValueError:
