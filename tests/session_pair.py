@@ -51,6 +51,7 @@ class Pair:
         ]
         self._pipes: dict[tuple[int, int], Pipe] = {}
         self._queue: list[tuple[float, int, Pipe, bytes]] = []
+        self.bytes_sent = 0
         self._order = itertools.count()
 
     def link(self, number: int, rank: int, delay: float = 0.01, room: int = 1 << 15) -> None:
@@ -67,6 +68,11 @@ class Pair:
         self._queue = [entry for entry in self._queue if entry[2].link != number]
         heapq.heapify(self._queue)
 
+    def mend(self, number: int) -> None:
+        """What is sent from now on arrives again."""
+        for side in (0, 1):
+            self._pipes[side, number].cut = False
+
     def detach(self, number: int) -> None:
         self.cut(number)
         for session in self.sessions:
@@ -74,6 +80,7 @@ class Pair:
         self.pump()
 
     def deliver(self, pipe: Pipe, data: bytes, when: float) -> None:
+        self.bytes_sent += len(data)
         heapq.heappush(self._queue, (when, next(self._order), pipe, data))
 
     def pump(self) -> None:
@@ -93,12 +100,10 @@ class Pair:
 
     def step(self) -> bool:
         """Jump to the next delivery or deadline; False when there is none."""
-        times = [t for s in self.sessions if (t := s.next_timeout()) is not None]
-        if self._queue:
-            times.append(self._queue[0][0])
-        if not times:
+        due = self._due()
+        if due is None:
             return False
-        self.now = max(self.now, min(times))
+        self.now = max(self.now, due)
         while self._queue and self._queue[0][0] <= self.now:
             _, _, pipe, data = heapq.heappop(self._queue)
             pipe.in_flight -= len(data)
@@ -113,9 +118,17 @@ class Pair:
         return True
 
     def run(self, seconds: float) -> None:
+        """Let `seconds` pass, with everything that is due in them."""
         end = self.now + seconds
-        while self.now < end and self.step():
-            pass
+        while (due := self._due()) is not None and due <= end:
+            self.step()
+        self.now = end
+
+    def _due(self) -> float | None:
+        times = [t for s in self.sessions if (t := s.next_timeout()) is not None]
+        if self._queue:
+            times.append(self._queue[0][0])
+        return min(times, default=None)
 
     def _read(self, side: int, stream: int) -> None:
         while len(data := self.sessions[side].read(stream, 1 << 20)):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from crowline.base.errors import UsageError
 from crowline.session.events import LinkChosen, SessionBroken, SessionClosed, StreamOpened, StreamReset
 from crowline.session.frames import CREDIT, MAX_DATA, FrameParser, Kind, MalformedFrame, header
-from crowline.session.session import MAX_STREAMS, Session
+from crowline.session.session import Session
+from crowline.session.streams import MAX_STREAMS
 from session_pair import Pair
 
 

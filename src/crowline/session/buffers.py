@@ -14,14 +14,17 @@ from crowline.base.machine import Buffer
 # Separate runs that may wait behind a gap. Each link brings its bytes in order, so that even a stream
 # that moves often makes a handful of them.
 MAX_RUNS_AHEAD = 64
+# Bytes of one stream kept for sending again, whatever credit the other side grants: four times the window
+# that it counts with, and a bound on what it can make this side remember by never acknowledging.
+MAX_UNACKNOWLEDGED = 64 << 20
 
 
 class SendBuffer:
-    """Bytes of one direction, kept from `write` until they are acknowledged."""
+    """Bytes of one direction, kept from `write` until they are acknowledged; `credit` is the first grant."""
 
-    def __init__(self) -> None:
+    def __init__(self, credit: int = 0) -> None:
         self.acknowledged = 0
-        self.credit = 0
+        self.credit = credit
         self.finished = False
         self._next = 0
         self._end = 0
@@ -29,13 +32,18 @@ class SendBuffer:
         self._unsent: deque[memoryview] = deque()
         self._sent: deque[memoryview] = deque()
         self._sent_start = 0
-        # What each link was given and nobody acknowledged: link, first offset, end offset.
+        # What each link was given and nobody acknowledged, in order: link, first offset, end offset.
         self._carried: deque[tuple[int, int, int]] = deque()
 
     @property
     def unsent(self) -> int:
         """Bytes that no link has been given yet."""
         return max(0, self._end - self._next)
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether something is on its way, or lost."""
+        return self.acknowledged < self._next
 
     @property
     def done(self) -> bool:
@@ -51,12 +59,12 @@ class SendBuffer:
 
     def ready(self) -> bool:
         """Whether there are bytes, or the end, that may be sent now."""
-        return self._next < min(self._end, self.credit) or (self.finished and self._next == self._end)
+        return self._next < min(self._end, self._limit()) or (self.finished and self._next == self._end)
 
     def take(self, limit: int, link: int) -> tuple[int, Buffer, bool]:
         """At most `limit` bytes for `link`: their offset, the bytes, whether the end comes with them."""
         offset = self._next
-        left = min(limit, self.credit - offset)
+        left = min(limit, self._limit() - offset)
         parts: list[memoryview] = []
         while left > 0 and self._unsent:
             view = self._unsent.popleft()
@@ -93,6 +101,7 @@ class SendBuffer:
         if not lost:
             return
         target = max(self.acknowledged, min(lost))
+        self._uncarry(target)
         position = min(self._next, self._end)
         while position > target and self._sent:
             view = self._sent.pop()
@@ -103,13 +112,16 @@ class SendBuffer:
             position -= len(view) - keep
         self._next = min(self._next, max(position, target))
 
-    def drop(self) -> None:
-        """Forget everything: the stream was reset."""
-        self._unsent.clear()
-        self._sent.clear()
-        self._carried.clear()
-        self._next = self._end
-        self.finished = False
+    def _limit(self) -> int:
+        """The offset that may be sent up to."""
+        return min(self.credit, self.acknowledged + MAX_UNACKNOWLEDGED)
+
+    def _uncarry(self, target: int) -> None:
+        """From `target` on, whichever link takes the bytes again carries them."""
+        while self._carried and self._carried[-1][2] > target:
+            link, start, _ = self._carried.pop()
+            if start < target:
+                self._carried.append((link, start, target))
 
     def _skip(self, offset: int) -> None:
         """A rewound part turns out to have arrived: it need not go again."""
@@ -205,16 +217,28 @@ class ReceiveBuffer:
             self.contiguous += len(piece)
 
     def _keep(self, offset: int, data: memoryview) -> bool:
-        if not len(data):
-            return True
-        index = bisect_right(self._ahead, offset, key=lambda run: run.start)
-        previous = self._ahead[index - 1] if index else None
-        if previous is not None and offset + len(data) <= previous.end:
-            return True
-        if previous is not None and offset <= previous.end:
-            data = data[previous.end - offset :]
-            previous.pieces.append(data)
-            previous.end += len(data)
-            return True
-        self._ahead.insert(index, _Run(offset, offset + len(data), [data]))
+        """Take what is not there yet of a piece behind a gap; False when there are too many gaps."""
+        while len(data):
+            index = bisect_right(self._ahead, offset, key=lambda run: run.start)
+            known = self._ahead[index - 1].end - offset if index else 0
+            if known > 0:
+                offset, data = offset + known, data[known:]
+                continue
+            free = self._ahead[index].start - offset if index < len(self._ahead) else len(data)
+            self._fill(index, offset, data[:free])
+            offset, data = offset + free, data[free:]
         return len(self._ahead) <= MAX_RUNS_AHEAD
+
+    def _fill(self, index: int, offset: int, piece: memoryview) -> None:
+        """Put `piece` in front of run `index`, joined to the runs that it touches."""
+        run = _Run(offset, offset + len(piece), [piece])
+        if index and self._ahead[index - 1].end == offset:
+            index -= 1
+            run = self._ahead.pop(index)
+            run.pieces.append(piece)
+            run.end += len(piece)
+        if index < len(self._ahead) and self._ahead[index].start == run.end:
+            following = self._ahead.pop(index)
+            run.pieces += following.pieces
+            run.end = following.end
+        self._ahead.insert(index, run)

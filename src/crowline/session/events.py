@@ -29,10 +29,17 @@ class StreamWritable:
 
 @dataclass(frozen=True, slots=True)
 class StreamReset:
-    """The other side gave the stream up."""
+    """The other side gave the stream up. Nothing more is said of it."""
 
     stream: int
     code: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDone:
+    """Both directions have ended and arrived. Nothing more is said of the stream."""
+
+    stream: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +67,12 @@ class SessionBroken:
 
 
 SessionEvent: TypeAlias = (
-    StreamOpened | StreamReadable | StreamWritable | StreamReset | LinkChosen | SessionClosed | SessionBroken
+    StreamOpened
+    | StreamReadable
+    | StreamWritable
+    | StreamReset
+    | StreamDone
+    | LinkChosen
+    | SessionClosed
+    | SessionBroken
 )

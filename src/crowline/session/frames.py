@@ -8,6 +8,7 @@
 | FIN | of the first payload byte | the last stream bytes; the end itself counts as one more |
 | WINDOW | every byte below it has arrived | u64: bytes at or above it may not be sent yet |
 | RESET | error code | – |
+| RESET_ACK | 0 | – |
 | PING, PONG | token, returned as it came | – |
 | CLOSE | error code | UTF-8 sentence for the person on the other side |
 """
@@ -37,6 +38,7 @@ class Kind(IntEnum):
     PING = 4
     PONG = 5
     CLOSE = 6
+    RESET_ACK = 7
 
 
 _MAX_LENGTH = {
@@ -47,6 +49,7 @@ _MAX_LENGTH = {
     Kind.PING: 0,
     Kind.PONG: 0,
     Kind.CLOSE: MAX_SENTENCE,
+    Kind.RESET_ACK: 0,
 }
 
 
@@ -56,6 +59,10 @@ class MalformedFrame(MalformedMessage):
 
 def header(kind: Kind, stream: int, offset: int, length: int = 0) -> bytes:
     return HEADER.pack(kind, stream, offset, length)
+
+
+def close_frame(code: int, sentence: bytes) -> bytes:
+    return header(Kind.CLOSE, 0, code, len(sentence)) + sentence
 
 
 # kind, stream, offset, payload

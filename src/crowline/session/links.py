@@ -46,6 +46,8 @@ class _Member:
     ping_at: float
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=RTT_SAMPLES))
     stalled: bool = False
+    # Left while it was stalled: what it carried has gone to another link.
+    abandoned: bool = False
     pings: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -76,10 +78,6 @@ class LinkSet:
     def remove(self, link: int) -> bool:
         return self._members.pop(link, None) is not None
 
-    def rerank(self, link: int, rank: int) -> None:
-        if link in self._members:
-            self._members[link].rank = rank
-
     def rtt(self, link: int) -> float | None:
         member = self._members.get(link)
         return member.rtt if member else None
@@ -96,6 +94,7 @@ class LinkSet:
         for member in self._members.values():
             stall = member.stall_time()
             member.stalled = stall is not None and now >= stall
+            member.abandoned &= member.stalled
         best = max(self._members, key=self._preference, default=None)
         if best == self.chosen:
             return None
@@ -107,6 +106,19 @@ class LinkSet:
         if was not in self._members:
             return was, "the path before ended"
         return was, BETTER_PATH
+
+    def abandon(self) -> list[int]:
+        """Stalled links that are not chosen, each told once for each time it stalls."""
+        found = []
+        for link, member in self._members.items():
+            if member.stalled and link != self.chosen and not member.abandoned:
+                member.abandoned = True
+                found.append(link)
+        return found
+
+    def is_quiet(self, link: int) -> bool:
+        """Whether nothing that the link sent waits for an answer, so that it cannot be seen to stall."""
+        return self._members[link].carrier.unanswered_since is None
 
     def ping(self, at: float) -> None:
         """Have every link pinged at `at` at the latest."""

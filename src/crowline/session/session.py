@@ -14,29 +14,33 @@ from dataclasses import dataclass
 
 from crowline.base.errors import MalformedMessage, UsageError
 from crowline.base.machine import Buffer
-from crowline.session.buffers import ReceiveBuffer, SendBuffer
+from crowline.session.buffers import SendBuffer
 from crowline.session.events import (
     LinkChosen,
     SessionBroken,
     SessionClosed,
     SessionEvent,
+    StreamDone,
     StreamOpened,
     StreamReadable,
     StreamReset,
     StreamWritable,
 )
-from crowline.session.frames import CREDIT, MAX_DATA, MAX_SENTENCE, FrameParser, Kind, header
+from crowline.session.frames import CREDIT, MAX_DATA, MAX_SENTENCE, FrameParser, Kind, close_frame, header
 from crowline.session.links import Carrier, LinkSet
+from crowline.session.streams import StreamState, StreamTable
 
 # Bytes of one stream that may be on the way or unread, and so the bound on its memory: 16 MiB fill 100 MB/s
 # over a round trip of 120 ms. Both sides count with it before the first WINDOW frame.
 WINDOW = 16 << 20
-# Streams that the other side may have open at once.
-MAX_STREAMS = 128
 # Received bytes after which an acknowledgement does not wait.
 _ACKNOWLEDGE_EVERY = 512 * 1024
 # Seconds that an acknowledgement may wait for more bytes to acknowledge (the delay QUIC allows itself).
 _ACKNOWLEDGE_DELAY = 0.025
+# Seconds after which a link that carries unacknowledged bytes and owes no answer is asked for one.
+_PROBE_INTERVAL = 0.1
+# The token of those pings; the round trip of one that waits behind bulk would say nothing.
+_PROBE_TOKEN = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +49,6 @@ class LinkTransmit:
 
     link: int
     data: tuple[Buffer, ...]
-
-
-class _Stream:
-    def __init__(self, window: int) -> None:
-        self.sending = SendBuffer()
-        self.sending.credit = window
-        self.receiving = ReceiveBuffer(window)
-        self.told_contiguous = 0
-        self.told_credit = window
-        self.reset = False
-
-    @property
-    def over(self) -> bool:
-        return self.sending.done and self.receiving.ended
 
 
 class Session:
@@ -71,16 +61,13 @@ class Session:
         self._window = window
         self._links = LinkSet()
         self._parsers: dict[int, FrameParser] = {}
-        self._streams: dict[int, _Stream] = {}
-        self._turns: deque[int] = deque()
-        self._next_local = 0 if initiator else 1
-        self._next_remote = 1 if initiator else 0
+        self._table = StreamTable(initiator=initiator, window=window)
         self._transmits: deque[LinkTransmit] = deque()
         self._events: deque[SessionEvent] = deque()
         self._unacknowledged: set[int] = set()
         self._acknowledge_at: float | None = None
+        self._probe_at: float | None = None
         self._readable: set[int] = set()
-        self._resets: dict[int, int] = {}
         self._closing: tuple[int, bytes] | None = None
         self._closed = False
         self._now = 0.0
@@ -120,20 +107,12 @@ class Session:
         """Stream bytes sent and received by `link`, also after it ended."""
         return self._links.sent[link], self._links.received[link]
 
-    def rerank(self, link: int, rank: int, now: float) -> None:
-        """Change how much `link` is preferred."""
-        self._links.rerank(link, rank)
-        self._choose(now)
-
     # Streams ----------------------------------------------------------------------------------------
 
     def open_stream(self) -> int:
-        """A new stream; the other side hears of it at once."""
+        """A new stream; the other side hears of it at once. Raises `UsageError` for one too many."""
         self._check_open()
-        stream = self._next_local
-        self._next_local += 2
-        self._streams[stream] = _Stream(self._window)
-        self._turns.append(stream)
+        stream = self._table.open()
         self._control(header(Kind.DATA, stream, 0))
         return stream
 
@@ -147,33 +126,34 @@ class Session:
 
     def unsent(self, stream: int) -> int:
         """Bytes written and not yet given to a link: the measure of back-pressure."""
-        known = self._streams.get(stream)
+        known = self._table.get(stream)
         return known.sending.unsent if known else 0
 
     def finish(self, stream: int) -> None:
         """End our direction after what was written."""
-        if stream in self._streams:
-            self._streams[stream].sending.finished = True
+        if known := self._table.get(stream):
+            known.sending.finished = True
 
     def is_finished(self, stream: int) -> bool:
         """Whether our direction was ended."""
-        known = self._streams.get(stream)
+        known = self._table.get(stream)
         return known is None or known.sending.finished
 
     def is_delivered(self, stream: int) -> bool:
         """Whether the other side has acknowledged everything, the end included."""
-        known = self._streams.get(stream)
+        known = self._table.get(stream)
         return known is None or known.sending.done
 
     def reset(self, stream: int, code: int = 0) -> None:
         """Give the stream up in both directions."""
-        if self._streams.pop(stream, None) is not None:
-            self._resets[stream] = code
+        if self._table.get(stream) is not None:
+            self._drop(stream)
+            self._table.resets[stream] = code
             self._control(header(Kind.RESET, stream, code))
 
     def read(self, stream: int, limit: int) -> Buffer:
         """At most `limit` bytes in order; empty when none are there now, or the end was reached."""
-        known = self._streams.get(stream)
+        known = self._table.get(stream)
         if known is None:
             return b""
         data = known.receiving.read(limit)
@@ -185,14 +165,14 @@ class Session:
 
     def is_ended(self, stream: int) -> bool:
         """Whether the other side's direction has been read to its end."""
-        known = self._streams.get(stream)
+        known = self._table.get(stream)
         return known is None or known.receiving.ended
 
     def close(self, code: int, sentence: str) -> None:
         """Tell the other side why the session ends; it is sent with the next transmits."""
         if self._closing is None and not self._closed:
             self._closing = (code, sentence.encode()[:MAX_SENTENCE])
-            self._control(self._close_frame(*self._closing))
+            self._control(close_frame(*self._closing))
 
     # The five verbs ---------------------------------------------------------------------------------
 
@@ -206,6 +186,8 @@ class Session:
             parser.feed(data)
         except MalformedMessage as error:
             self._break(error.message)
+        if self._links.is_stalled(source):
+            self._choose(now)
 
     def handle_timeout(self, now: float) -> None:
         self._now = now
@@ -213,10 +195,14 @@ class Session:
             self._acknowledge()
         for link, token in self._links.due_pings(now):
             self._transmits.append(LinkTransmit(link, (header(Kind.PING, 0, token),)))
+        if self._probe_at is not None and now >= self._probe_at:
+            self._probe(now)
         self._choose(now)
 
     def next_timeout(self) -> float | None:
-        times = [t for t in (self._acknowledge_at, self._links.next_timeout()) if t is not None]
+        times = [
+            t for t in (self._acknowledge_at, self._probe_at, self._links.next_timeout()) if t is not None
+        ]
         return min(times, default=None)
 
     def next_transmit(self) -> LinkTransmit | None:
@@ -229,15 +215,11 @@ class Session:
         room = self._links.room(link)
         if room <= 0:
             return None
-        for _ in range(len(self._turns)):
-            stream = self._turns[0]
-            self._turns.rotate(-1)
-            known = self._streams.get(stream)
-            if known is None:
-                self._turns.remove(stream)
-            elif known.sending.ready():
-                return self._stream_frame(stream, known.sending, min(room, MAX_DATA), link)
-        return None
+        ready = self._table.next_ready()
+        if ready is None:
+            return None
+        stream, known = ready
+        return self._stream_frame(stream, known.sending, min(room, MAX_DATA), link)
 
     def next_event(self) -> SessionEvent | None:
         if self._events:
@@ -253,6 +235,8 @@ class Session:
         self._links.sent[link] += len(data)
         head = header(Kind.FIN if fin else Kind.DATA, stream, offset, len(data))
         self._events.append(StreamWritable(stream))
+        if self._probe_at is None:
+            self._probe_at = self._now + _PROBE_INTERVAL
         return LinkTransmit(link, (head, data) if len(data) else (head,))
 
     def _control(self, frame: bytes) -> None:
@@ -260,7 +244,16 @@ class Session:
         if self._links.chosen is not None:
             self._transmits.append(LinkTransmit(self._links.chosen, (frame,)))
 
-    def _tell_window(self, stream: int, known: _Stream) -> None:
+    def _probe(self, now: float) -> None:
+        """Have a link that falls silent with our last bytes on it noticed, although no more follow them."""
+        self._probe_at = None
+        link = self._links.chosen
+        if link is not None and any(known.sending.outstanding for _, known in self._table):
+            self._probe_at = now + _PROBE_INTERVAL
+            if self._links.is_quiet(link):
+                self._transmits.append(LinkTransmit(link, (header(Kind.PING, 0, _PROBE_TOKEN),)))
+
+    def _tell_window(self, stream: int, known: StreamState) -> None:
         known.told_contiguous = known.receiving.contiguous
         known.told_credit = known.receiving.credit
         self._unacknowledged.discard(stream)
@@ -270,34 +263,34 @@ class Session:
     def _acknowledge(self) -> None:
         self._acknowledge_at = None
         for stream in list(self._unacknowledged):
-            known = self._streams.get(stream)
+            known = self._table.get(stream)
             if known is not None:
                 self._tell_window(stream, known)
         self._unacknowledged.clear()
 
     def _choose(self, now: float, reason: str = "") -> None:
         change = self._links.choose(now)
+        for link in self._links.abandon():
+            self._rewind(link)
         if change is None:
             return
         was, why = change
-        if was is not None and self._links.is_stalled(was):
-            self._rewind(was)
         self._events.append(LinkChosen(self._links.chosen, was, reason or why))
         self._resend_control()
 
     def _resend_control(self) -> None:
         """State that the previous link may have swallowed; each of these frames may be told twice."""
-        for stream, code in self._resets.items():
+        for stream, code in self._table.resets.items():
             self._control(header(Kind.RESET, stream, code))
-        for stream, known in self._streams.items():
-            if stream % 2 == self._next_local % 2 and not known.sending.acknowledged:
+        for stream, known in self._table:
+            if self._table.is_local(stream) and not known.sending.acknowledged:
                 self._control(header(Kind.DATA, stream, 0))
             self._tell_window(stream, known)
         if self._closing is not None:
-            self._control(self._close_frame(*self._closing))
+            self._control(close_frame(*self._closing))
 
     def _rewind(self, link: int) -> None:
-        for known in self._streams.values():
+        for _, known in self._table:
             known.sending.rewind(link)
 
     # Receiving --------------------------------------------------------------------------------------
@@ -310,7 +303,9 @@ class Session:
         elif kind is Kind.WINDOW:
             self._on_window(stream, offset, payload)
         elif kind is Kind.RESET:
-            self._on_reset(stream, offset)
+            self._on_reset(link, stream, offset)
+        elif kind is Kind.RESET_ACK:
+            self._table.resets.pop(stream, None)
         elif kind is Kind.PING:
             self._transmits.append(LinkTransmit(link, (header(Kind.PONG, 0, offset),)))
         elif kind is Kind.PONG:
@@ -320,14 +315,14 @@ class Session:
             self._closed = True
             if self._closing is None:
                 # Say it back, so that the side that closed knows it was heard.
-                self._transmits.append(LinkTransmit(link, (self._close_frame(offset, b""),)))
+                self._transmits.append(LinkTransmit(link, (close_frame(offset, b""),)))
             sentence = bytes(payload).decode(errors="replace")
             self._events.append(SessionClosed(offset if offset < 256 else 1, sentence))
 
     def _on_data(self, link: int, stream: int, offset: int, payload: memoryview, fin: bool) -> None:
         known = self._known(stream)
         if known is None:
-            if not self._closed and stream not in self._resets:
+            if not self._closed and stream not in self._table.resets:
                 # The stream is over here, so the other side missed the last acknowledgement.
                 end = offset + len(payload) + fin
                 self._control(header(Kind.WINDOW, stream, end, CREDIT.size) + CREDIT.pack(end))
@@ -340,13 +335,14 @@ class Session:
             self._readable.add(stream)
         if fin or known.receiving.contiguous - known.told_contiguous >= _ACKNOWLEDGE_EVERY:
             self._tell_window(stream, known)
+            self._forget_if_over(stream)
             return
         self._unacknowledged.add(stream)
         if self._acknowledge_at is None:
             self._acknowledge_at = self._now + _ACKNOWLEDGE_DELAY
 
     def _on_window(self, stream: int, offset: int, payload: memoryview) -> None:
-        known = self._streams.get(stream)
+        known = self._table.get(stream)
         if known is None or len(payload) != CREDIT.size:
             return
         if not known.sending.acknowledge(offset):
@@ -356,42 +352,42 @@ class Session:
         self._events.append(StreamWritable(stream))
         self._forget_if_over(stream)
 
-    def _on_reset(self, stream: int, code: int) -> None:
-        if self._resets.pop(stream, None) is not None:
-            return
-        if self._streams.pop(stream, None) is not None:
+    def _on_reset(self, link: int, stream: int, code: int) -> None:
+        if self._known(stream) is not None:
+            self._drop(stream)
             self._events.append(StreamReset(stream, code))
-        self._control(header(Kind.RESET, stream, code))
+        self._table.resets.pop(stream, None)
+        if not self._closed:
+            self._transmits.append(LinkTransmit(link, (header(Kind.RESET_ACK, stream, 0),)))
 
-    def _known(self, stream: int) -> _Stream | None:
+    def _known(self, stream: int) -> StreamState | None:
         """The stream; opened on its first frame, together with every earlier one still unheard of."""
-        if stream % 2 == self._next_remote % 2:
-            while stream >= self._next_remote:
-                opened = sum(1 for s in self._streams if s % 2 == stream % 2)
-                if opened >= MAX_STREAMS:
-                    self._break("more streams than may be open")
-                    return None
-                self._streams[self._next_remote] = _Stream(self._window)
-                self._turns.append(self._next_remote)
-                self._events.append(StreamOpened(self._next_remote))
-                self._next_remote += 2
-        elif stream >= self._next_local:
-            self._break("bytes of a stream that was never opened")
-        return self._streams.get(stream)
+        if not self._table.is_local(stream):
+            self._events.extend(StreamOpened(opened) for opened in self._table.accept(stream))
+        if self._table.is_to_come(stream):
+            is_ours = self._table.is_local(stream)
+            self._break("a stream that was never opened" if is_ours else "more streams than may be open")
+        return self._table.get(stream)
 
     def _forget_if_over(self, stream: int) -> None:
-        known = self._streams.get(stream)
+        known = self._table.get(stream)
         if known is not None and known.over:
             self._tell_window(stream, known)
-            del self._streams[stream]
+            self._drop(stream)
+            self._events.append(StreamDone(stream))
+
+    def _drop(self, stream: int) -> None:
+        self._table.drop(stream)
+        self._readable.discard(stream)
+        self._unacknowledged.discard(stream)
 
     def _break(self, reason: str) -> None:
         if not self._closed:
             self._closed = True
             self._events.append(SessionBroken(reason))
 
-    def _stream(self, stream: int) -> _Stream:
-        known = self._streams.get(stream)
+    def _stream(self, stream: int) -> StreamState:
+        known = self._table.get(stream)
         if known is None:
             raise UsageError("That stream is closed.")
         return known
@@ -399,7 +395,3 @@ class Session:
     def _check_open(self) -> None:
         if self._closed or self._closing is not None:
             raise UsageError("The session is closed.")
-
-    @staticmethod
-    def _close_frame(code: int, sentence: bytes) -> bytes:
-        return header(Kind.CLOSE, 0, code, len(sentence)) + sentence
