@@ -225,3 +225,27 @@ def test_a_real_first_datagram_begins_a_link() -> None:
     first = connect().next_transmit()
     assert first is not None
     assert is_initial(first.data[: first.segment_size or len(first.data)])
+
+
+def test_what_the_other_end_says_of_its_reason_reaches_no_screen() -> None:
+    """Reasons are shown to people: a peer's words, which may hold escape sequences, are no part of them."""
+    wire = Wire(connect())
+    wire.run(0.2)
+    wire.client._connection.close(error_code=0, reason_phrase="\x1b[2J\x1b]0;owned\x07 all is well")
+    wire.client._dirty = True
+    wire.run(0.2)
+    (reason,) = wire.downs("server")
+    assert reason.isprintable() and "owned" not in reason
+
+
+def test_a_link_whose_other_end_takes_nothing_is_ended_and_not_fed_for_ever() -> None:
+    """Answers that a peer asks for and never takes pile up to a bound."""
+    wire = Wire(connect())
+    wire.run(0.2)
+    for _ in range(100):
+        wire.client.send(bytes(BACKLOG_LIMIT // 10), wire.now)
+        if not wire.client.is_up:
+            break
+    assert wire.client._connection.get_send_buffer_size(0) <= 3 * BACKLOG_LIMIT
+    wire.run(0.01)
+    assert len(wire.downs("client")) == 1

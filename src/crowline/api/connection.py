@@ -262,7 +262,7 @@ class Connection:
             secrets=LinkSecrets(self._identity, fingerprint, derive(self._key, "client-auth")),
             entropy=os.urandom,
             send=self._traversal.send,
-            find_pair=self._traversal.find_pair,
+            valid_pairs=self._traversal.valid_pairs,
             on_up=self._on_link_up,
             on_data=lambda link, data: self._receive(link.number, data),
             on_down=self._on_link_down,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from crowline.base.addresses import Address
@@ -76,7 +76,7 @@ class LinkTable:
         secrets: LinkSecrets,
         entropy: Callable[[int], bytes],
         send: Callable[[Transmit], None],
-        find_pair: Callable[[Address, Address], ValidPair | None],
+        valid_pairs: Callable[[], Iterable[ValidPair]],
         on_up: Callable[[PairLink], None],
         on_data: Callable[[PairLink, Buffer], None],
         on_down: Callable[[PairLink, str], None],
@@ -86,7 +86,7 @@ class LinkTable:
         self._client = client
         self._secrets = secrets
         self._entropy = entropy
-        self._find_pair = find_pair
+        self._valid_pairs = valid_pairs
         self._on_up, self._on_data, self._on_down = on_up, on_data, on_down
         self._links: dict[tuple[Address, Address], PairLink] = {}
         self._early: dict[tuple[Address, Address], list[tuple[bytes, int]]] = {}
@@ -167,12 +167,10 @@ class LinkTable:
         first = data[:segment_size]
         if self._client or len(self._links) >= MAX_LINKS or not is_initial(first):
             return None
-        pair = self._find_pair(local, source)
+        key = (local, source)
+        pair = next((pair for pair in self._valid_pairs() if pair.key == key), None)
         if pair is None:
-            # The client may be a packet ahead of the reply that proves the pair to this side.
-            runs = self._early.setdefault((local, source), [])
-            if len(self._early) <= MAX_LINKS and len(runs) < MAX_EARLY:
-                runs.append((bytes(data), segment_size))
+            self._keep_early(key, data, segment_size)
             return None
         quic = QuicLink.accept(
             first,
@@ -183,6 +181,14 @@ class LinkTable:
             now=self._loop.time(),
         )
         return self._add(pair, quic)
+
+    def _keep_early(self, key: tuple[Address, Address], data: memoryview, segment_size: int) -> None:
+        """The client may be a packet ahead of the reply that proves the pair to this side."""
+        if key not in self._early and len(self._early) >= MAX_LINKS:
+            return
+        runs = self._early.setdefault(key, [])
+        if len(runs) < MAX_EARLY:
+            runs.append((bytes(data), segment_size))
 
     def _add(self, pair: ValidPair, quic: QuicLink) -> PairLink:
         self._numbers += 1
@@ -200,15 +206,16 @@ class LinkTable:
         self._loop.call_soon(self._bury, link)
         if self._client:
             tries = self._tries.get(link.key, 0)
-            self._later(RETRY_AFTER * 2**tries, self._retry, link.key)
+            self._later(RETRY_AFTER * 2**tries, self._retry)
 
     @staticmethod
     def _bury(link: PairLink) -> None:
         link.pump.flush()
         link.pump.close()
 
-    def _retry(self, key: tuple[Address, Address]) -> None:
-        if (pair := self._find_pair(*key)) is not None:
+    def _retry(self) -> None:
+        """Open what is missed now: the pair that failed, and those that were not needed beside it."""
+        for pair in sorted(self._valid_pairs(), key=lambda pair: self._tries.get(pair.key, 0)):
             self.pair_valid(pair)
 
     def _retire_worse(self, better: PairLink) -> None:

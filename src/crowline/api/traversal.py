@@ -120,10 +120,9 @@ class Traversal:
 
     # Pairs ------------------------------------------------------------------------------------------
 
-    def find_pair(self, local: Address, remote: Address) -> ValidPair | None:
-        """The valid and allowed pair that uses the base `local`."""
-        found = (pair for pair in self._agent.valid_pairs() if pair.key == (local, remote))
-        return next((pair for pair in found if self._allows(pair)), None)
+    def valid_pairs(self) -> list[ValidPair]:
+        """The pairs that work and are allowed, best first."""
+        return [pair for pair in self._agent.valid_pairs() if self._allows(pair)]
 
     def use(self, pair: ValidPair) -> None:
         """Keep consent for a pair that carries data, and make its packets cheap."""

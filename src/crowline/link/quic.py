@@ -47,6 +47,8 @@ _IDLE_TIMEOUT = 30.0
 _WINDOW = 16 << 20
 # Bytes given to QUIC and not yet sent, above which the session keeps the rest to itself.
 BACKLOG_LIMIT = 1 << 20
+# The same with control frames, which are always taken: a peer may cause more of them than it takes.
+_HARD_LIMIT = 2 * BACKLOG_LIMIT
 # The first round-trip estimate without a measured one (RFC 9002 §6.2.2).
 _DEFAULT_RTT = 0.333
 # The connection sees one fixed address; which pair carries it is ICE's business.
@@ -184,6 +186,8 @@ class QuicLink:
         self._dirty = True
         if self.unanswered_since is None:
             self.unanswered_since = now
+        if self._connection.get_send_buffer_size(_STREAM) > _HARD_LIMIT:
+            self._fail("the other side does not take what it asks for")
 
     def close(self, now: float) -> None:
         """Tell the other end and end the link; no event follows."""
@@ -245,7 +249,8 @@ class QuicLink:
         elif isinstance(event, StreamDataReceived):
             self._take(event)
         elif isinstance(event, ConnectionTerminated):
-            self._sink(event.reason_phrase or "the connection ended")
+            # The phrase in it may be the other side's, and reasons are shown on screens.
+            self._sink("the connection ended")
         elif isinstance(event, StreamReset):
             self._fail("the other side reset the link's stream")
 
@@ -295,7 +300,7 @@ class QuicLink:
         try:
             return call(*args, **kwargs)
         except Exception as error:
-            self._sink(f"QUIC: {error}")
+            self._sink(f"QUIC failed: {type(error).__name__}")
             return None
 
     def _sink(self, reason: str) -> None:
