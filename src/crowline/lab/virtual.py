@@ -1,4 +1,4 @@
-"""An internet in virtual time: hosts, translators and delays, no sockets and no waiting.
+"""An internet in virtual time: hosts, translators, firewalls and lines, no sockets and no waiting.
 
 `Internet.step` jumps to the next delivery or deadline, so a minute of protocol costs as much as its packets.
 Everything random comes from one seed: the same seed gives the same run.
@@ -6,45 +6,28 @@ Everything random comes from one seed: the same seed gives the same run.
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.base.machine import Buffer, Machine
-from crowline.lab.behaviour import UDP, NatBehaviour
+from crowline.base.machine import Machine
+from crowline.lab.behaviour import TCP, UDP, NatBehaviour
+from crowline.lab.boundary import Boundary, Translation
+from crowline.lab.clock import VirtualClock
+from crowline.lab.impairment import Impairment, Line
 from crowline.lab.nat import Nat
+from crowline.lab.network import ROUTER_HOPS, Host, Network, Packet, Place
+from crowline.lab.segment import refusal_of, time_exceeded
+
+__all__ = ["CORE_HOPS", "DEFAULT_DELAY", "LAN_DELAY", "Host", "Internet", "Network", "Node"]
 
 DEFAULT_DELAY = 0.02  # seconds one way between two places
 LAN_DELAY = 0.0002  # seconds one way inside one site
-MAX_STEPS_AT_ONE_TIME = 10_000  # more means that a machine asks for the present again and again
-
-
-@dataclass(eq=False)
-class Network:
-    """The internet itself (no translator), or a site behind one. Sites nest: a carrier's NAT is a parent."""
-
-    name: str
-    parent: Network | None = None
-    nat: Nat | None = None
-    hosts: dict[str, Host] = field(default_factory=dict)
-    sites: dict[str, Network] = field(default_factory=dict)  # by outside address of their translators
-
-
-@dataclass(eq=False)
-class Host:
-    """A computer. Each of its addresses is in one network, each of its sockets belongs to one machine."""
-
-    name: str
-    networks: dict[str, Network] = field(default_factory=dict)
-    sockets: dict[Address, Node] = field(default_factory=dict)
-
-
-Place = Network | Host
+CORE_HOPS = 8  # routers between two places: a packet that may pass four dies between them
 
 
 @dataclass(eq=False)
@@ -59,35 +42,49 @@ class Node:
     deadline: float | None = None
 
 
-class Internet:
+class Internet(VirtualClock):
     """The root network and the clock.
 
     `loss` is the share of packets that vanish between places (never inside a site); `delay` the seconds one
-    way between places for which `set_delay` said nothing else.
+    way between places for which `set_delay` said nothing else. `observe` is told every packet as it leaves
+    its host.
     """
 
-    def __init__(self, seed: int = 0, *, delay: float = DEFAULT_DELAY, loss: float = 0.0) -> None:
-        self.now = 0.0
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        delay: float = DEFAULT_DELAY,
+        loss: float = 0.0,
+        observe: Callable[[float, Packet], None] | None = None,
+    ) -> None:
+        super().__init__()
         self.delay = delay
         self.loss = loss
         self.random = random.Random(seed)
         self.root = Network("internet")
         self.counters: Counter[str] = Counter()
         self.sent_to: Counter[Address] = Counter()  # datagrams by destination as the sender named it
+        self._observe = observe
         self._delays: dict[tuple[Place, Place], float] = {}
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._sequence = 0
-        self._steps_now = 0
+        self._places: dict[Place, Place] = {}
+        self._up: dict[Place, Line] = {}
+        self._down: dict[Place, Line] = {}
 
     # --- the map --------------------------------------------------------------------------------------
 
     def site(self, behaviour: NatBehaviour, external_host: str, parent: Network | None = None) -> Network:
         """A network behind a translator with that outside address in `parent`, by default in the internet."""
-        above = parent or self.root
         nat = Nat(behaviour, external_host, self.random.randbytes)
-        network = Network(external_host, above, nat)
-        _claim(above, external_host)
-        above.sites[external_host] = network
+        return self.network(Translation(nat), [external_host], parent)
+
+    def network(self, boundary: Boundary, addresses: Sequence[str], parent: Network | None = None) -> Network:
+        """A network behind `boundary`; packets to any of `addresses` in `parent` are handed to it."""
+        above = parent or self.root
+        network = Network(addresses[0], above, boundary)
+        for address in addresses:
+            above.claim(address)
+            above.sites[address] = network
         return network
 
     def host(self, address: str, network: Network | None = None) -> Host:
@@ -99,13 +96,23 @@ class Internet:
     def add_address(self, host: Host, address: str, network: Network | None = None) -> None:
         """Another interface: `address` in `network`, by default in the internet."""
         where = network or self.root
-        _claim(where, address)
+        where.claim(address)
         where.hosts[address] = host
         host.networks[address] = where
 
     def set_delay(self, one: Place, other: Place, seconds: float) -> None:
         """One-way delay in both directions between two places: public hosts, or sites of the internet."""
+        one, other = self._places.get(one, one), self._places.get(other, other)
         self._delays[one, other] = self._delays[other, one] = seconds
+
+    def set_line(self, place: Place, *, up: Impairment, down: Impairment) -> None:
+        """The line by which a place reaches the internet: what leaves it goes up, what enters comes down."""
+        self._up[place] = Line(up, self.random, self.counters)
+        self._down[place] = Line(down, self.random, self.counters)
+
+    def join_places(self, part: Place, whole: Place) -> None:
+        """`part` is where `whole` is: one line and one delay for both IP families of a site."""
+        self._places[part] = whole
 
     def attach(self, machine: Machine[Any], *, on_event: Callable[[Any], None] | None = None) -> Node:
         """Let a machine take part. Give it sockets with `bind`, and call `poke` after calling its methods."""
@@ -113,45 +120,30 @@ class Internet:
 
     def bind(self, node: Node, host: Host, address: Address, *, tunnel: float = 0.0) -> None:
         """A socket for `node`. With `tunnel` it stands on another host, that many seconds away: a relay."""
-        if address.host not in host.networks or address in host.sockets:
-            raise UsageError(f"{host.name} cannot bind that address")
-        host.sockets[address] = node
+
+        def received(packet: Packet) -> None:
+            if tunnel:
+                self.call_at(self.now + tunnel, lambda: self._deliver(node, packet, address))
+            else:
+                self._deliver(node, packet, address)
+
+        self.listen(host, address, received)
         node.hosts[address] = host
         node.tunnels[address] = tunnel
 
+    def listen(self, host: Host, address: Address, received: Callable[[Packet], None]) -> None:
+        """A UDP socket without a machine: `received` gets every packet for it."""
+        if address.host not in host.networks or address in host.sockets:
+            raise UsageError(f"{host.name} cannot bind that address")
+        host.sockets[address] = received
+
     def reflexive(self, host: Host, base: Address, server: Address) -> Address | None:
         """As what a server would see the socket `base`, without a packet; opens the mapping as one would."""
-        route = self._depart(host.networks[base.host], base, server)
-        return None if route is None else route[1]
+        packet = Packet.udp(base, server, b"")
+        route = self._depart(host.networks[base.host], packet)
+        return None if route is None else packet.source
 
-    # --- the clock ------------------------------------------------------------------------------------
-
-    def call_at(self, time: float, call: Callable[[], None]) -> None:
-        """Do something at a time; what lies in the past is done next."""
-        self._sequence += 1
-        heapq.heappush(self._queue, (max(time, self.now), self._sequence, call))
-
-    def step(self) -> bool:
-        """Jump to the next delivery, deadline or call. False when nothing will ever happen again."""
-        if not self._queue:
-            return False
-        time, _, call = heapq.heappop(self._queue)
-        self._steps_now = self._steps_now + 1 if time == self.now else 0
-        if self._steps_now > MAX_STEPS_AT_ONE_TIME:
-            raise UsageError("the clock stands still: a machine asks for the present again and again")
-        self.now = time
-        call()
-        return True
-
-    def run(self, until: Callable[[], bool] | None = None, *, limit: float = 60.0) -> bool:
-        """Step until `until` holds, nothing is left to do or `limit` seconds are over; whether it holds."""
-        end = self.now + limit
-        while until is None or not until():
-            if not self._queue or self._queue[0][0] > end:
-                self.now = max(self.now, end) if self._queue else self.now
-                return False
-            self.step()
-        return True
+    # --- machines -------------------------------------------------------------------------------------
 
     def poke(self, node: Node) -> None:
         """Carry what a machine wants to send and say, and note when it wants to be woken."""
@@ -162,7 +154,13 @@ class Internet:
             else:
                 node.events.append((self.now, event))
         while (transmit := machine.next_transmit()) is not None:
-            self._send(node, transmit.local, transmit.destination, transmit.data)
+            source = transmit.local if transmit.local is not None else next(iter(node.hosts))
+            host = node.hosts.get(source)
+            if host is None:
+                self.counters["no such socket"] += 1
+                continue
+            packet = Packet.udp(source, transmit.destination, bytes(transmit.data))
+            self.launch(host, packet, node.tunnels[source])
         deadline = machine.next_timeout()
         if deadline is not None and deadline != node.deadline:
             self.call_at(deadline, lambda: self._wake(node, deadline))
@@ -175,79 +173,132 @@ class Internet:
         node.machine.handle_timeout(self.now)
         self.poke(node)
 
+    def _deliver(self, node: Node, packet: Packet, local: Address) -> None:
+        node.machine.receive(packet.data, packet.source, self.now, local)
+        self.poke(node)
+
     # --- packets --------------------------------------------------------------------------------------
 
-    def _send(self, node: Node, local: Address | None, destination: Address, data: Buffer) -> None:
-        source = local if local is not None else next(iter(node.hosts))
-        host = node.hosts.get(source)
-        if host is None:
-            self.counters["no such socket"] += 1
-            return
-        self.sent_to[destination] += 1
-        network = host.networks[source.host]
-        route = self._depart(network, source, destination)
-        if route is None:
-            return
-        meeting, seen = route
-        there = meeting.hosts.get(destination.host) or meeting.sites[destination.host]
-        delay = node.tunnels[source]
-        if meeting is not self.root:
-            delay += LAN_DELAY
-        elif (here := self._place(network, host)) is not there:
-            if self.loss and self.random.random() < self.loss:
-                self.counters["lost"] += 1
-                return
-            delay += self._delays.get((here, there), self.delay)
-        packet = bytes(data)
-        self.call_at(self.now + delay, lambda: self._arrive(meeting, seen, destination, packet))
+    def launch(self, host: Host, packet: Packet, delay: float = 0.0) -> None:
+        """Send a packet from a host, `delay` seconds from now, translated as it would be now."""
+        packet.sent_at = self.now
+        if self._observe is not None:
+            self._observe(self.now, packet)
+        if packet.protocol == UDP:
+            self.sent_to[packet.destination] += 1
+        network = host.networks[packet.source.host]
+        meeting = self._depart(network, packet)
+        if meeting is None:
+            packet.lost()
+        elif meeting is not self.root:
+            self.call_at(self.now + delay + LAN_DELAY, lambda: self._arrive(meeting, packet))
+        else:
+            self._cross(self._place(network, host), packet, delay)
 
-    def _depart(
-        self, network: Network, source: Address, destination: Address
-    ) -> tuple[Network, Address] | None:
-        """Climb to the network that knows the destination; the source is translated on the way."""
-        while destination.host not in network.hosts and destination.host not in network.sites:
-            if network.nat is None or network.parent is None:
+    def answer(self, network: Network, packet: Packet) -> None:
+        """Send a packet from a router of `network`, back the way that took `sent_at` until now."""
+        self.call_at(2 * self.now - packet.sent_at, lambda: self._arrive(network, packet))
+
+    def _depart(self, network: Network, packet: Packet) -> Network | None:
+        """Climb to the network that knows the destination; the packet is translated on the way."""
+        while not network.knows(packet.destination.host):
+            if network.boundary is None or network.parent is None:
                 self.counters["unroutable"] += 1
                 return None
-            seen = network.nat.outbound(UDP, source, destination, self.now)
-            if seen is None:
-                self.counters["not translated"] += 1
+            if not packet.hop():
+                self._expired(network, packet)
                 return None
-            network, source = network.parent, seen
-        return network, source
+            ends = network.boundary.outbound(packet.protocol, packet.source, packet.destination, self.now)
+            if ends is None:
+                self.counters["not let out"] += 1
+                return None
+            packet.source, packet.destination = ends
+            if not network.knows(packet.destination.host):
+                network = network.parent
+        return network
 
-    def _arrive(self, network: Network, source: Address, destination: Address, data: bytes) -> None:
-        """Descend through the translators of the other end, which judge by the time of arrival."""
-        while (site := network.sites.get(destination.host)) is not None and site.nat is not None:
-            inside = site.nat.inbound(UDP, destination, source, self.now)
-            if inside is None:
-                self.counters["filtered"] += 1
-                return
-            network, destination = site, inside
-        host = network.hosts.get(destination.host)
-        node = host.sockets.get(destination) if host is not None else None
-        if node is None:
-            self.counters["nobody listens"] += 1
+    def _cross(self, here: Place, packet: Packet, delay: float) -> None:
+        """From one place to another: up one line, over the internet, down the other line."""
+        host = packet.destination.host
+        found = self.root.hosts.get(host) or self.root.sites[host]
+        there = self._places.get(found, found)
+        if here is there:
+            self.call_at(self.now + delay, lambda: self._arrive(self.root, packet))
             return
-        tunnel = node.tunnels[destination]
-        if tunnel:
-            self.call_at(self.now + tunnel, lambda: self._deliver(node, data, source, destination))
-        else:
-            self._deliver(node, data, source, destination)
+        up = self._up.get(here)
+        times = (self.now,) if up is None else up.carry(packet.size, self.now)
+        if not times or (self.loss and self.random.random() < self.loss):
+            self.counters["lost between places"] += 1
+            packet.lost()
+            return
+        if not packet.hop(CORE_HOPS):
+            self._expired(self.root, packet)
+            packet.lost()
+            return
+        delay += self._delays.get((here, there), self.delay)
+        down = self._down.get(there)
+        for time in times:
+            if down is None:
+                self.call_at(time + delay, lambda: self._arrive(self.root, packet))
+            else:
+                self.call_at(time + delay, lambda: self._descend(down, packet))
 
-    def _deliver(self, node: Node, data: bytes, source: Address, local: Address) -> None:
+    def _descend(self, down: Line, packet: Packet) -> None:
+        times = down.carry(packet.size, self.now)
+        if not times:
+            packet.lost()
+        for time in times:
+            self.call_at(time, lambda: self._arrive(self.root, packet))
+
+    def _arrive(self, network: Network, packet: Packet) -> None:
+        """Enter through the boundaries of the other end, which judge by the time of arrival."""
+        source, destination, hops = packet.source, packet.destination, packet.hops
+        while (site := network.sites.get(destination.host)) is not None and site.boundary is not None:
+            if hops is not None:
+                hops -= ROUTER_HOPS
+                if hops <= 0:
+                    self._expired(network, packet)
+                    packet.lost()
+                    return
+            ends = site.boundary.inbound(packet.protocol, source, destination, self.now)
+            if ends is None:
+                self.counters["filtered"] += 1
+                self._refuse(network, site.boundary, packet, source, destination)
+                packet.lost()
+                return
+            source, destination = ends
+            network = site
+        host = network.hosts.get(destination.host)
+        receiver = None
+        if host is not None:
+            receiver = host.tcp if packet.protocol == TCP else host.sockets.get(destination)
+        if receiver is None:
+            self.counters["nobody listens"] += 1
+            packet.lost()
+            return
         self.counters["delivered"] += 1
-        node.machine.receive(data, source, self.now, local)
-        self.poke(node)
+        # A duplicate is the same object on its second way, so whoever receives it gets one of its own.
+        receiver(Packet(packet.protocol, source, destination, packet.data, packet.size))
+
+    def _refuse(
+        self, network: Network, boundary: Boundary, packet: Packet, source: Address, destination: Address
+    ) -> None:
+        """What a boundary answers to a SYN that it does not let in."""
+        reply = refusal_of(packet, boundary.refusal)
+        if reply is not None:
+            reply.source, reply.destination = destination, source
+            self.answer(network, reply)
+
+    def _expired(self, network: Network, packet: Packet) -> None:
+        """A router drops a packet whose time to live is over, and says so where TCP would hear it."""
+        self.counters["expired"] += 1
+        reply = time_exceeded(packet)
+        if reply is not None:
+            self.answer(network, reply)
 
     def _place(self, network: Network, host: Host) -> Place:
         """Where a packet of this host enters the internet."""
         place: Place = host
         while network is not self.root and network.parent is not None:
             place, network = network, network.parent
-        return place
-
-
-def _claim(network: Network, address: str) -> None:
-    if address in network.hosts or address in network.sites:
-        raise UsageError(f"{address} is taken in {network.name}")
+        return self._places.get(place, place)
