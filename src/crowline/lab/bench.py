@@ -48,6 +48,10 @@ class Bench(Protocol):
     def external_host(self) -> str:
         """The site's outermost outside IPv4 address; without translation, that of host 0."""
 
+    @property
+    def now(self) -> float:
+        """Seconds of the translators' time: not always those of the caller's."""
+
     def inside(self, host: int, port: int, *, ipv6: bool = False) -> Endpoint | None:
         """A socket bound to that port of an inside host, ``None`` where the host lacks the family.
 
@@ -64,7 +68,7 @@ class Bench(Protocol):
         """Wait until everything on its way has arrived or never will."""
 
     def pass_time(self, seconds: float) -> None:
-        """Let that much of the translators' time pass: not always that much of the caller's."""
+        """Let that much of the translators' time pass."""
 
     def connect_out(self, host: int, port: int, server: int, server_port: int) -> Address | None:
         """Open a TCP connection from that inside port (several may share it) to a server that listens there

@@ -1,0 +1,144 @@
+"""What the self-test should find at a place that is as its profile says: the layers taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from crowline.lab.behaviour import (
+    TCP,
+    UDP,
+    Allocation,
+    AllocationKind,
+    Filtering,
+    Hairpin,
+    Mapping,
+    NatBehaviour,
+    UnsolicitedSyn,
+)
+from crowline.lab.bench import Answer
+from crowline.lab.measured import Bracket, Measured, TcpReach
+from crowline.lab.profile import Firewall, Ipv6, Profile
+
+# Seconds of silence after which a mapping is tried: around the lifetimes that boxes have (30, 40, 60, 120 s).
+SILENCES = (5.0, 15.0, 25.0, 35.0, 50.0, 75.0, 105.0, 150.0)
+# Seconds after its first packet at which a busy mapping is used again: away from full multiples of ten.
+BUSY_TIMES = tuple(float(time) for time in range(6, 151, 12))
+LARGEST_BLOCK = 8192  # ports; more cannot be told from the whole range by a few samples
+
+_TCP_REACH = {Firewall.HTTPS_ONLY: TcpReach.HTTPS, Firewall.PROXY_ONLY: TcpReach.NONE}
+_ANSWERS = {
+    UnsolicitedSyn.DROP: Answer.SILENCE,
+    UnsolicitedSyn.RST: Answer.RST,
+    UnsolicitedSyn.ICMP: Answer.ICMP,
+}
+_MAPPINGS = tuple(Mapping)  # from the kindest to the strictest
+_FILTERINGS = tuple(Filtering)
+
+
+def expected(profile: Profile) -> Measured:
+    """What `selftest.measure` returns for that profile, in every world."""
+    nats, udp = profile.nats, profile.firewall is Firewall.NONE
+    tcp = _TCP_REACH.get(profile.firewall, TcpReach.ANY)
+    return Measured(
+        udp=udp,
+        tcp=tcp,
+        ipv6=profile.ipv6 if udp else Ipv6.NONE,
+        unsolicited_syn=_answer(profile),
+        translated=bool(nats) if udp else None,
+        mapping=_mapping(nats, UDP) if udp else None,
+        filtering=_filtering(nats) if udp else None,
+        allocation=_allocation(nats) if udp else None,
+        hairpin=_hairpin(nats) if udp and nats else None,
+        tcp_mapping=_mapping(nats, TCP) if tcp is TcpReach.ANY else None,
+        udp_idle=bracket(SILENCES, _longest_silence(nats)) if udp else None,
+        absolute=_absolute(nats) if udp else None,
+    )
+
+
+def bracket(looks: Sequence[float], lifetime: float) -> Bracket:
+    """The looks before and after the end of something that lives that long."""
+    alive = max((look for look in looks if look < lifetime), default=0.0)
+    return Bracket(alive, min((look for look in looks if look >= lifetime), default=None))
+
+
+def block_size(span: int) -> int:
+    """The least power of two that holds so many ports."""
+    return 1 << (span - 1).bit_length()
+
+
+def _answer(profile: Profile) -> Answer:
+    if profile.firewall in (Firewall.HTTPS_ONLY, Firewall.PROXY_ONLY):
+        return Answer.SILENCE
+    if not profile.nats:
+        return Answer.RST  # the host's own: nobody listens there
+    return _ANSWERS[profile.nats[-1].unsolicited_syn]
+
+
+def _mapping(nats: Sequence[NatBehaviour], protocol: int) -> Mapping:
+    """A flow that any layer tells apart is another flow outside."""
+    return max((nat.mapping_of(protocol) for nat in nats), key=_MAPPINGS.index, default=_MAPPINGS[0])
+
+
+def _filtering(nats: Sequence[NatBehaviour]) -> Filtering:
+    """What comes in must pass every layer."""
+    return max((nat.filtering for nat in nats), key=_FILTERINGS.index, default=_FILTERINGS[0])
+
+
+def _allocation(nats: Sequence[NatBehaviour]) -> Allocation:
+    """The outermost layer that does not just pass the port on decides, and its parity is that of the port
+    that it was given."""
+    result = Allocation.PRESERVING
+    for nat in nats:
+        kind = nat.allocation.kind
+        if kind is AllocationKind.PRESERVING:
+            continue
+        keeps_parity = result.kind in (AllocationKind.PRESERVING, AllocationKind.PARITY)
+        if kind is AllocationKind.PARITY and not keeps_parity:
+            result = Allocation.RANDOM
+        else:
+            result = _as_it_looks(nat)
+    return result
+
+
+def _as_it_looks(nat: NatBehaviour) -> Allocation:
+    """A few random ports out of a small range look like a block of it."""
+    allocation, (low, high) = nat.allocation, nat.ports
+    if allocation.kind is AllocationKind.BLOCK:
+        return Allocation.block(block_size(allocation.size))
+    if allocation.kind is AllocationKind.RANDOM and high - low < LARGEST_BLOCK:
+        return Allocation.block(block_size(high - low + 1))
+    return allocation
+
+
+def _hairpin(nats: Sequence[NatBehaviour]) -> Hairpin:
+    """The outermost layer turns packets round; the filters on the way back in must know their source."""
+    kind, open_to_all = nats[-1].hairpin, Filtering.ENDPOINT_INDEPENDENT
+    if kind is Hairpin.NONE:
+        return kind
+    # Only the mapping towards a server is known: what leaves for a neighbour comes by another one.
+    if _mapping(nats, UDP) is not Mapping.ENDPOINT_INDEPENDENT and _filtering(nats) is not open_to_all:
+        return Hairpin.NONE
+    # A source from between two layers is one that nobody inside has written to.
+    if kind is Hairpin.INTERNAL_SOURCE and any(nat.filtering is not open_to_all for nat in nats[:-1]):
+        return Hairpin.NONE
+    return kind
+
+
+def _longest_silence(nats: Sequence[NatBehaviour]) -> float:
+    ends = [nat.lifetimes.udp_idle for nat in nats]
+    ends += [nat.lifetimes.absolute for nat in nats if nat.lifetimes.absolute is not None]
+    return min(ends, default=float("inf"))
+
+
+def _absolute(nats: Sequence[NatBehaviour]) -> Bracket | None:
+    """A port that is given anew the same way as before does not show that a mapping has ended."""
+    longest_gap = max(after - before for before, after in pairwise((0.0, *BUSY_TIMES)))
+    ends = [
+        nat.lifetimes.absolute
+        for nat in nats
+        if nat.lifetimes.absolute is not None and nat.allocation.kind is not AllocationKind.PRESERVING
+    ]
+    if not ends or min(ends) > BUSY_TIMES[-1] or min(nat.lifetimes.udp_idle for nat in nats) <= longest_gap:
+        return None
+    return bracket((0.0, *BUSY_TIMES), min(ends))
