@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from crowline.api.candidates import from_signal, may_be_checked, to_signal
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
 from crowline.base.addresses import Address
@@ -19,6 +18,7 @@ from crowline.ice.pair import ValidPair
 from crowline.net.interfaces import local_addresses
 from crowline.net.pump import Pump
 from crowline.net.resolver import resolve
+from crowline.rendezvous.candidates import from_signal, may_be_checked, to_signal
 from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 

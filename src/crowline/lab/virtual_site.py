@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crowline.base.addresses import Address
 from crowline.lab.address_plan import AddressPlan
 from crowline.lab.boundary import Boundary, Gate, Nat64, Passage, StatefulFirewall, Translation
 from crowline.lab.nat import Nat
@@ -17,7 +16,7 @@ PROXY_PORT = 3128
 
 @dataclass(frozen=True, slots=True)
 class VirtualSite:
-    """A host with its addresses, the place where it enters the internet, and the site's HTTP proxy, if any."""
+    """A host with its addresses, where it enters the internet, and the host of the site's HTTP proxy."""
 
     profile: Profile
     host: Host

@@ -1,4 +1,4 @@
-"""Candidates as they travel between the two sides, and which of the other side's may be checked."""
+"""Candidates as signals carry them between the two sides, and which of the other side's may be checked."""
 
 from __future__ import annotations
 
