@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
 
 from crowline.api.hub_channel import HubChannel
 from crowline.api.links import LinkSecrets, LinkTable, PairLink
 from crowline.api.observers import Observers
 from crowline.api.options import Options
-from crowline.api.path import Path
 from crowline.api.paths import HUB_LINK, PathBook
 from crowline.api.timing import Timing
 from crowline.api.traversal import Traversal
@@ -54,8 +52,8 @@ from crowline.session.events import (
     SessionEvent,
     StreamOpened,
 )
-from crowline.session.links import Carrier
-from crowline.session.session import LinkTransmit, Session
+from crowline.session.links import Carrier, LinkTransmit
+from crowline.session.session import Session
 
 # The QUIC library warns of every connection that a peer closes; links say what matters of that as events.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -81,7 +79,6 @@ class Connection:
         self.observers = Observers()
         self.timing = Timing()
         self.words: tuple[str, ...] = ()
-        self._path: Path | None = None
         self.session = Session(initiator=role is Role.HOST)
         self.paths = PathBook(self.session, options.server)
         self._options = options
@@ -101,6 +98,7 @@ class Connection:
         self._watch: Watch | None = None
         self._farewell = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
 
     # Opening and closing ----------------------------------------------------------------------------
 
@@ -128,7 +126,7 @@ class Connection:
         self._hub.start()
         self._traversal.begin(self._identity.fingerprint)
         if self._options.timeout is not None:
-            self._loop.call_later(self._options.timeout, self._give_up_waiting)
+            self._later(self._options.timeout, self._give_up_waiting)
 
     async def close(self, code: int = 0, sentence: str = "") -> None:
         """Tell the other side, wait a moment for it to hear, and release everything."""
@@ -152,6 +150,8 @@ class Connection:
     async def _release(self) -> None:
         if self._watch is not None:
             self._watch.close()
+        for timer in self._timers:
+            timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -221,8 +221,7 @@ class Connection:
         assert self._traversal is not None
         self._budget = event.welcome.budget
         if event.welcome.motd:
-            for tell in self.observers.on_warning:
-                tell(event.welcome.motd)
+            self.observers.tell_warning(event.welcome.motd)
         self._spawn(self._traversal.query_stun(event.welcome.stun))
 
     def _on_present(self, event: PeerPresent) -> None:
@@ -287,7 +286,7 @@ class Connection:
 
     def _on_goodbye(self, code: int, sentence: str) -> None:
         self._farewell.set()
-        self._loop.call_later(_LINGER, self._end, error_for(code, sentence) if code else None)
+        self._later(_LINGER, self._end, error_for(code, sentence) if code else None)
 
     # What the traversal says ------------------------------------------------------------------------
 
@@ -336,9 +335,11 @@ class Connection:
         self.flush()
 
     def _is_stuck(self) -> bool:
-        """Whether nothing but an exhausted or forbidden link zero is left."""
+        """Whether no link is up but an exhausted link zero. Before there is a key, none can be."""
+        if self._key is None or self.paths.up:
+            return False
         link = self._hub.link if self._hub is not None else None
-        return not self.paths.up and (link is None or link.is_exhausted)
+        return not self.paths.usable or link is None or link.is_exhausted
 
     # What the session says --------------------------------------------------------------------------
 
@@ -350,7 +351,7 @@ class Connection:
         elif isinstance(event, SessionClosed):
             self._on_goodbye(event.code, event.sentence)
         elif isinstance(event, SessionBroken):
-            self._end(CrowlineError(f"The other side broke the protocol: {event.reason}."))
+            self._fail(ProtocolViolation(f"The other side broke the protocol: {event.reason}."))
         elif handler := self.observers.streams.get(event.stream):
             handler(event)
 
@@ -358,20 +359,10 @@ class Connection:
         if self._farewell.is_set():
             # Links end one after the other now; none of that is a path to tell of.
             return
-        was = self._path
-        self._path = None if event.link is None else self.paths.describe(event.link, event.reason)
-        if self._path is not None and self._path.is_direct and self.timing.direct is None:
+        now, before = self.paths.choose(event)
+        if now is not None and now.is_direct and self.timing.direct is None:
             self.timing.direct = self._loop.time()
-        for tell in self.observers.on_path:
-            tell(self._path, was)
-
-    @property
-    def path(self) -> Path | None:
-        """The path that carries the streams, with its latest round trip."""
-        chosen = self.session.chosen
-        if self._path is None or chosen is None:
-            return None
-        return replace(self._path, rtt=self.session.rtt(chosen) or self._path.rtt)
+        self.observers.tell_path(now, before)
 
     # Pumping ----------------------------------------------------------------------------------------
 
@@ -399,6 +390,9 @@ class Connection:
         if carrier is not None:
             for part in transmit.data:
                 carrier.send(part, self._loop.time())
+
+    def _later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
+        self._timers.append(self._loop.call_later(delay, call, *arguments))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,3 +19,22 @@ class Observers:
     on_warning: list[Callable[[str], None]] = field(default_factory=list)
     on_stream_opened: Callable[[int], None] = lambda _: None
     streams: dict[int, Callable[[SessionEvent], None]] = field(default_factory=dict)
+
+    def tell_path(self, now: Path | None, before: Path | None) -> None:
+        """Say that the streams take another path."""
+        for tell in list(self.on_path):
+            _call("on_path", tell, now, before)
+
+    def tell_warning(self, sentence: str) -> None:
+        """Say what a person should know."""
+        for tell in list(self.on_warning):
+            _call("on_warning", tell, sentence)
+
+
+def _call(name: str, tell: Callable[..., None], *arguments: object) -> None:
+    """What an application's function raises is its own: the connection goes on."""
+    try:
+        tell(*arguments)
+    except Exception as error:
+        context = {"message": f"a function given to {name} failed", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from crowline.api.links import PairLink
 from crowline.api.path import Path, PathKind
+from crowline.session.events import LinkChosen
 from crowline.session.links import BETTER_PATH, FIRST_PATH
 from crowline.session.session import Session
 
@@ -18,6 +21,7 @@ class PathBook:
         self._session = session
         self._hub_url = hub_url
         self._has_hub = False
+        self._current: Path | None = None
         self._kinds: dict[int, str] = {HUB_LINK: "hub"}
 
     def add_hub(self) -> None:
@@ -33,6 +37,27 @@ class PathBook:
     def remove(self, number: int) -> bool:
         """Whether the link was up."""
         return self.up.pop(number, None) is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether any link is up."""
+        return self._has_hub or bool(self.up)
+
+    @property
+    def current(self) -> Path | None:
+        """The path that carries the streams, with its latest round trip."""
+        chosen = self._session.chosen
+        if self._current is None or chosen is None:
+            return None
+        return replace(self._current, rtt=self._session.rtt(chosen) or self._current.rtt)
+
+    def choose(self, event: LinkChosen) -> tuple[Path | None, Path | None]:
+        """The path that carries the streams from now on, and the one before."""
+        before = self._current
+        # The link may have ended since the choice was made; the news of the next choice is on its way.
+        gone = event.link is None or (event.link != HUB_LINK and event.link not in self.up)
+        self._current = None if gone or event.link is None else self.describe(event.link, event.reason)
+        return self._current, before
 
     def describe(self, number: int, reason: str) -> Path:
         """Link `number` as a path. Where `reason` lies in the link itself, the path says what that is."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from crowline.api.connection import Connection
 from crowline.api.path import Path
 from crowline.base.errors import CrowlineError, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
 from crowline.net.patience import within
-from crowline.session.events import SessionEvent
+from crowline.session.events import SessionEvent, StreamDone
 from crowline.session.events import StreamReset as ResetEvent
 
 # Bytes written and not yet on a link, above which `Stream.write` waits.
@@ -24,20 +25,24 @@ DELIVERY_LIMIT = 5.0
 class Stream:
     """A bidirectional stream of bytes. It outlives the path it began on.
 
-    Every method raises the error that ended the connection, where one did.
+    Whatever has to wait raises the error that ended the connection, where one did.
     """
 
-    def __init__(self, connection: Connection, number: int) -> None:
+    def __init__(self, connection: Connection, number: int, on_over: Callable[[int], None]) -> None:
         self._connection = connection
         self._session = connection.session
         self._number = number
+        self._on_over = on_over
         self._changed = asyncio.Event()
-        self._reset = False
+        # Who gave the stream up, in a sentence.
+        self._reset = ""
         self._buffer = b""
         connection.observers.streams[number] = self._on_event
 
     async def read(self, limit: int = 1 << 18) -> bytes:
         """Between 1 and `limit` bytes as soon as there are any; ``b""`` after the other side's end."""
+        if limit < 1:
+            raise UsageError("A read takes one byte or more.")
         if self._buffer:
             data, self._buffer = self._buffer[:limit], self._buffer[limit:]
             return data
@@ -58,7 +63,11 @@ class Stream:
         """Exactly `size` bytes. Raises `ProtocolViolation` when the stream ends before."""
         parts: list[bytes] = []
         while size:
-            data = await self.read(size)
+            try:
+                data = await self.read(size)
+            except BaseException:
+                self._buffer = b"".join(parts)
+                raise
             if not data:
                 raise ProtocolViolation("The other side ended the stream in the middle of a message.")
             parts.append(data)
@@ -69,7 +78,11 @@ class Stream:
         """A line with its newline, or what is left at the end. Raises `ProtocolViolation` past 64 KiB."""
         line = b""
         while b"\n" not in line:
-            data = await self.read()
+            try:
+                data = await self.read()
+            except BaseException:
+                self._buffer = line
+                raise
             if not data:
                 return line
             line += data
@@ -81,6 +94,7 @@ class Stream:
 
     async def write(self, data: Buffer) -> None:
         """Send `data`, which must not change afterwards; waits while too much is unsent."""
+        await _last_words(self._connection)
         self._check()
         self._session.write(self._number, data)
         self._connection.flush()
@@ -101,13 +115,24 @@ class Stream:
         """Give the stream up in both directions."""
         self._session.reset(self._number, code)
         self._connection.flush()
-        self._reset = True
-        self._changed.set()
+        self._give_up("This side gave the stream up.")
 
     def _on_event(self, event: SessionEvent) -> None:
         if isinstance(event, ResetEvent):
-            self._reset = True
+            self._give_up("The other side gave the stream up.")
+        elif isinstance(event, StreamDone):
+            self._forget()
         self._changed.set()
+
+    def _give_up(self, sentence: str) -> None:
+        self._reset = self._reset or sentence
+        self._forget()
+        self._changed.set()
+
+    def _forget(self) -> None:
+        """Nothing more is said of this stream."""
+        self._connection.observers.streams.pop(self._number, None)
+        self._on_over(self._number)
 
     async def _wait(self) -> None:
         self._check()
@@ -119,7 +144,7 @@ class Stream:
         if ended.done():
             raise ended.result() or CrowlineError("The connection was closed.")
         if self._reset:
-            raise CrowlineError("The other side gave the stream up.")
+            raise CrowlineError(self._reset)
 
 
 class Peer:
@@ -127,9 +152,12 @@ class Peer:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._incoming: asyncio.Queue[Stream] = asyncio.Queue()
-        self._open: list[Stream] = []
+        # Streams that are not over, and those of them that nobody has accepted yet, by number.
+        self._open: dict[int, Stream] = {}
+        self._waiting: dict[int, Stream] = {}
+        self._arrived = asyncio.Event()
         connection.observers.on_stream_opened = self._on_opened
+        connection.ended.add_done_callback(lambda _: self._arrived.set())
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -139,7 +167,7 @@ class Peer:
     @property
     def path(self) -> Path | None:
         """How bytes travel now, and why; None while there is no path."""
-        return self._connection.path
+        return self._connection.paths.current
 
     def paths(self) -> list[Path]:
         """Every usable path, the one in use first."""
@@ -165,25 +193,23 @@ class Peer:
         self._connection.observers.on_path.append(tell)
 
     async def open_stream(self) -> Stream:
-        """A new stream. Raises `UsageError` after `close`."""
+        """A new stream. Raises `UsageError` after `close`, and while as many are open as may be."""
+        await _last_words(self._connection)
         if self._connection.ended.done():
             raise self._connection.ended.result() or UsageError("The connection is closed.")
-        stream = Stream(self._connection, self._connection.session.open_stream())
-        self._open.append(stream)
+        number = self._connection.session.open_stream()
+        stream = self._open[number] = Stream(self._connection, number, self._forget)
         self._connection.flush()
         return stream
 
     async def accept_stream(self) -> Stream:
         """The next stream that the other side opened. Raises what ended the connection."""
-        getting = asyncio.create_task(self._incoming.get())
-        waits: set[asyncio.Future[object]] = {getting, self._connection.ended}  # type: ignore[arg-type]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if getting.done():
-                return getting.result()
-            raise self._connection.ended.result() or CrowlineError("The connection was closed.")
-        finally:
-            getting.cancel()
+        while not self._waiting:
+            if self._connection.ended.done():
+                raise self._connection.ended.result() or CrowlineError("The connection was closed.")
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._waiting.pop(next(iter(self._waiting)))
 
     async def streams(self) -> AsyncIterator[Stream]:
         """Streams that the other side opens, until the connection ends without an error."""
@@ -203,21 +229,31 @@ class Peer:
 
     async def _deliver(self) -> None:
         """Wait for what finished streams still owe the other side."""
-        try:
-            await within(DELIVERY_LIMIT, self._all_delivered())
-        except CrowlineError:
-            return
+        await within(DELIVERY_LIMIT, self._all_delivered())
 
     async def _all_delivered(self) -> None:
-        for stream in self._open:
+        for stream in list(self._open.values()):
             if self._is_finished(stream):
-                await stream.delivered()
+                with suppress(CrowlineError):
+                    await stream.delivered()
 
     @staticmethod
     def _is_finished(stream: Stream) -> bool:
         return stream._session.is_finished(stream._number)
 
     def _on_opened(self, number: int) -> None:
-        stream = Stream(self._connection, number)
-        self._open.append(stream)
-        self._incoming.put_nowait(stream)
+        stream = Stream(self._connection, number, self._forget)
+        self._open[number] = self._waiting[number] = stream
+        self._arrived.set()
+
+    def _forget(self, number: int) -> None:
+        self._open.pop(number, None)
+        self._waiting.pop(number, None)
+
+
+async def _last_words(connection: Connection) -> None:
+    """Return at once, or, where the session is closed, raise the error that it ends with, if any."""
+    if connection.session.is_closed:
+        await asyncio.shield(connection.ended)
+        if error := connection.ended.result():
+            raise error

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from crowline.base.errors import CrowlineError, Interrupted, NobodyCame, NoPath
 
-# Seconds after both are there in which a path must be found, where link zero cannot carry the rest. Checks
-# are sent at 0, 0.5, 1.5, 3.5 and 7.5 s (RFC 8489 §6.2.1), so five of them have been lost by then.
+# Seconds in which a path must be found, at the beginning and whenever there is none; link zero counts as
+# one while it can carry the rest. Checks are sent at 0, 0.5, 1.5, 3.5 and 7.5 s (RFC 8489 §6.2.1), so five
+# of them have been lost by then.
 PATH_LIMIT = 10.0
 # Seconds without a word on any link, each of which is pinged every 5 s, until the other side counts as gone.
 SILENCE_LIMIT = 16.0
@@ -29,7 +30,9 @@ class Watch:
         self._is_stuck = is_stuck
         self._direct_only = direct_only
         self._on_verdict = on_verdict
-        self._began = self._heard_at = self._loop.time()
+        self._heard_at = self._loop.time()
+        # Since when there has been no path that can go on.
+        self._stuck_since: float | None = self._heard_at
         self._left_at: float | None = None
         self.usable = False
         self._timer = self._loop.call_later(_INTERVAL, self._look)
@@ -59,7 +62,11 @@ class Watch:
             self._left_at = None
         if now - self._heard_at > SILENCE_LIMIT:
             return self._departed()
-        if now - self._began > PATH_LIMIT and self._is_stuck():
+        if not self._is_stuck():
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = now
+        elif now - self._stuck_since > PATH_LIMIT:
             return self._no_path()
         return None
 

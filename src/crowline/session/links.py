@@ -39,6 +39,14 @@ class Carrier(Protocol):
         """Append bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class LinkTransmit:
+    """Bytes to append to a link, in this order."""
+
+    link: int
+    data: tuple[Buffer, ...]
+
+
 @dataclass(slots=True)
 class _Member:
     carrier: Carrier

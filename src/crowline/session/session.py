@@ -10,7 +10,6 @@ Rules of this file
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from crowline.base.errors import MalformedMessage, UsageError
 from crowline.base.machine import Buffer
@@ -27,7 +26,7 @@ from crowline.session.events import (
     StreamWritable,
 )
 from crowline.session.frames import CREDIT, MAX_DATA, MAX_SENTENCE, FrameParser, Kind, close_frame, header
-from crowline.session.links import Carrier, LinkSet
+from crowline.session.links import Carrier, LinkSet, LinkTransmit
 from crowline.session.streams import StreamState, StreamTable
 
 # Bytes of one stream that may be on the way or unread, and so the bound on its memory: 16 MiB fill 100 MB/s
@@ -41,14 +40,6 @@ _ACKNOWLEDGE_DELAY = 0.025
 _PROBE_INTERVAL = 0.1
 # The token of those pings; the round trip of one that waits behind bulk would say nothing.
 _PROBE_TOKEN = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LinkTransmit:
-    """Bytes to append to a link, in this order."""
-
-    link: int
-    data: tuple[Buffer, ...]
 
 
 class Session:
@@ -106,6 +97,11 @@ class Session:
     def carried(self, link: int) -> tuple[int, int]:
         """Stream bytes sent and received by `link`, also after it ended."""
         return self._links.sent[link], self._links.received[link]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether either side has ended the session: no stream can be opened or written to."""
+        return self._closed or self._closing is not None
 
     # Streams ----------------------------------------------------------------------------------------
 
@@ -393,5 +389,5 @@ class Session:
         return known
 
     def _check_open(self) -> None:
-        if self._closed or self._closing is not None:
+        if self.is_closed:
             raise UsageError("The session is closed.")
