@@ -129,9 +129,19 @@ class Matrix:
     plan: Plan
     outcomes: Mapping[Trial, Outcome]
 
+    def as_tried(self, row: str, column: str) -> tuple[str, str] | None:
+        """Host and joining side of the attempts that belong to a cell; None where it was not tried."""
+        for pair in ((row, column), (column, row)):
+            if self._of(*pair) is not None:
+                return pair
+            if self.plan.both_ways:
+                break
+        return None
+
     def cell(self, row: str, column: str) -> Tally | None:
         """What the pair amounts to; a pair that was tried the other way round only is found too."""
-        return self._of(row, column) or (None if self.plan.both_ways else self._of(column, row))
+        pair = self.as_tried(row, column)
+        return None if pair is None else self._of(*pair)
 
     def cells(self) -> list[tuple[str, str, Tally]]:
         """Every pair that was tried, in the order of the plan."""
