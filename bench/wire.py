@@ -14,7 +14,8 @@ import time
 from contextlib import closing, suppress
 
 from crowline.lab.kernel import ip
-from crowline.lab.namespaces import Host, Internet
+from crowline.lab.namespaces import Internet
+from crowline.lab.places import Host
 
 SEGMENT = 1200
 RUN = SEGMENT * 50
@@ -68,7 +69,7 @@ def measure(net: Internet, sender: Host, receiver: Host, target: str, rate: floa
 
 def across_translators(translator: str) -> None:
     with Internet(translator=translator) as net:  # type: ignore[arg-type]
-        left, right = net.site("preserving"), net.site("preserving")
+        left, right = net.site("home"), net.site("home")
         hosts = left.hosts[0], right.hosts[0]
         with closing(net.socket(hosts[1], socket.SOCK_DGRAM, port=6000)) as opener:
             opener.sendto(b"open", (left.outside[0], 5000))

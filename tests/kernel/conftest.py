@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from crowline.lab.demo_stage import missing_for_namespaces
-from crowline.lab.namespaces import Internet, Translator
+from crowline.lab.namespaces import Internet, TranslatorChoice
 from needs import missing, needs_program, needs_root
 
 Factory = Callable[..., Internet]
@@ -34,7 +34,7 @@ def internet() -> Iterator[Factory]:
     """Build an internet: `internet(translator="auto" | "kernel" | "user")`; it is removed after the test."""
     with ExitStack() as stack:
 
-        def build(translator: Translator = "auto") -> Internet:
+        def build(translator: TranslatorChoice = "auto") -> Internet:
             if translator == "kernel":
                 needs_program("nft")
             return stack.enter_context(Internet(translator=translator))

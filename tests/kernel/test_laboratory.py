@@ -19,8 +19,11 @@ import pytest
 from crowline.base.errors import LocalProblem
 from crowline.lab import kernel, leftovers
 from crowline.lab.namespace import NAMESPACES, inside
-from crowline.lab.namespaces import Host, Internet
+from crowline.lab.namespaces import Internet
+from crowline.lab.places import Host
+from crowline.lab.profile import Ipv6
 from crowline.lab.tun import open_tun
+from places import with_ipv6
 
 Factory = Callable[..., Internet]
 
@@ -32,10 +35,10 @@ KILLED_RUN = """
 import sys, time
 from crowline.lab.namespaces import Internet
 with Internet(translator=sys.argv[1]) as net:
-    site = net.site("preserving")
+    site = net.site("home")
     sleeper = net.spawn(site.hosts[0], ["sleep", "300"])
     time.sleep(0.1)
-    print(net.prefix, sleeper.pid, net._wire.pid, flush=True)
+    print(net.prefix, sleeper.pid, net.wire.pid, flush=True)
     {ending}
 """
 
@@ -90,7 +93,7 @@ def round_trip(net: Internet, one: Host, other: Host) -> float:
 def test_delays_add_up(internet: Factory) -> None:
     """10 ms one way between host and server, 20 ms between hosts, each way to within a millisecond."""
     net = internet()
-    server, left, right = net.server(), net.site("none"), net.site("none")
+    server, left, right = net.server(), net.site("public"), net.site("public")
     assert 0.020 <= round_trip(net, left.hosts[0], server) < 0.022
     assert 0.040 <= round_trip(net, left.hosts[0], right.hosts[0]) < 0.042
     net.set_delay(left, 0.0)
@@ -101,9 +104,8 @@ def test_delays_add_up(internet: Factory) -> None:
 def test_an_idle_wire_uses_no_processor(internet: Factory) -> None:
     """Precise delays are not bought with a busy loop, even with a packet on its way."""
     net = internet()
-    server, site = net.server(), net.site("none", delay=0.2)
-    wire = net._wire
-    assert wire is not None
+    server, site = net.server(), net.site("public", delay=0.2)
+    wire = net.wire
     with closing(net.socket(site.hosts[0], socket.SOCK_DGRAM)) as sender:
         before = processor_ticks(wire.pid)
         sender.sendto(b"slow", (server.addresses[0], 9))
@@ -122,8 +124,8 @@ def test_no_device_leads_out(internet: Factory, translator: str) -> None:
     end is in another namespace of the same internet."""
     net = internet(translator)
     net.server()
-    net.site("preserving", hosts=2, ipv6="open")
-    net.site("none")
+    net.site(with_ipv6("home", Ipv6.OPEN), hosts=2)
+    net.site("public")
     namespaces = [entry.name for entry in NAMESPACES.iterdir() if entry.name.startswith(net.prefix)]
     ours = {(NAMESPACES / name).stat().st_ino for name in namespaces}
     assert len(namespaces) >= 4
@@ -154,9 +156,8 @@ def test_the_wire_holds_no_socket(internet: Factory) -> None:
     """The one process between the namespaces owns tunnels and pipes, and nothing that reaches a network."""
     net = internet()
     net.server()
-    net.site("preserving")
-    assert net._wire is not None
-    opened = [str(entry.readlink()) for entry in Path(f"/proc/{net._wire.pid}/fd").iterdir()]
+    net.site("home")
+    opened = [str(entry.readlink()) for entry in Path(f"/proc/{net.wire.pid}/fd").iterdir()]
     assert sum(target == "/dev/net/tun" for target in opened) == 2
     assert not [target for target in opened if target.startswith("socket:")]
 
@@ -168,7 +169,7 @@ def test_nothing_leaves(internet: Factory, translator: str) -> None:
     Every device of the machine's own namespace is watched meanwhile.
     """
     net = internet(translator)
-    server, site = net.server(), net.site("preserving", ipv6="open")
+    server, site = net.server(), net.site(with_ipv6("home", Ipv6.OPEN))
     targets = ["1.1.1.1", "8.8.8.8", "192.0.2.1", "127.0.0.1", *machine_addresses()]
     token = os.urandom(16)
     with ExitStack() as stack:
@@ -216,7 +217,7 @@ def drained(watcher: socket.socket) -> list[bytes]:
 def test_everything_is_removed(internet: Factory, translator: str) -> None:
     """After the end there is no namespace, no record and no process, whatever they were doing."""
     net = internet(translator)
-    site = net.site("random", hosts=2)
+    site = net.site("symmetric", hosts=2)
     stubborn = net.spawn(
         site.hosts[0],
         [sys.executable, "-c", STUBBORN],
@@ -224,8 +225,8 @@ def test_everything_is_removed(internet: Factory, translator: str) -> None:
     )
     assert stubborn.stdout is not None and stubborn.stdout.readline()
     parent = net.spawn(site.hosts[1], ["sh", "-c", "setsid sleep 301 & wait"])
-    prefix, wire = net.prefix, net._wire
-    assert wire is not None and traces(prefix)
+    prefix, wire = net.prefix, net.wire
+    assert traces(prefix)
     assert wait_until(lambda: len(leftovers._processes([site.hosts[1].namespace])) == 2)
     children = leftovers._processes([site.hosts[1].namespace])
     net.close()
@@ -239,7 +240,7 @@ def test_everything_is_removed_after_a_failure() -> None:
     prefix = ""
     with pytest.raises(ZeroDivisionError), Internet() as net:
         prefix = net.prefix
-        net.site("preserving")
+        net.site("home")
         raise ZeroDivisionError
     assert prefix and traces(prefix) == []
     with pytest.raises(LocalProblem), Internet() as net:
@@ -322,11 +323,11 @@ def test_without_nftables_the_wire_translates(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(kernel, "_SYSTEM_FOLDERS", str(tmp_path))
     net = internet("auto")
-    server, site = net.server(), net.site("preserving")
-    assert site.translator == "user"
+    server, site = net.server(), net.site("home")
+    assert site.translators == ("user",)
     assert round_trip(net, site.hosts[0], server) < 0.022
     with pytest.raises(LocalProblem, match="needs nftables"), Internet(translator="kernel") as broken:
-        broken.site("preserving")
+        broken.site("home")
 
 
 def test_namespaces_of_two_runs_do_not_meet(internet: Factory) -> None:
@@ -337,9 +338,9 @@ def test_namespaces_of_two_runs_do_not_meet(internet: Factory) -> None:
     assert ends[0][1].addresses == ends[1][1].addresses
     with closing(one.socket(ends[0][1], socket.SOCK_DGRAM, port=7)) as here:
         here.settimeout(0.1)
-        with closing(other.socket(other.site("none").hosts[0], socket.SOCK_DGRAM)) as there:
+        with closing(other.socket(other.site("public").hosts[0], socket.SOCK_DGRAM)) as there:
             there.sendto(b"?", (ends[1][1].addresses[0], 7))
         with pytest.raises(TimeoutError):
             here.recv(10)
     one.close()
-    assert round_trip(other, other.site("none").hosts[0], ends[1][1]) < 0.022
+    assert round_trip(other, other.site("public").hosts[0], ends[1][1]) < 0.022

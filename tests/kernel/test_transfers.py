@@ -15,6 +15,8 @@ from crowline.lab.demo_files import make_file, make_folder
 from crowline.lab.demo_stage import Seat, seat, serve_on
 from crowline.lab.demo_transfer import Result, transfer
 from crowline.lab.namespaces import Internet
+from crowline.lab.profile import Ipv6
+from places import with_ipv6
 
 Factory = Callable[..., Internet]
 
@@ -58,7 +60,7 @@ def last_remotes(result: Result) -> tuple[str, str]:
 def test_two_preserving_sites_go_direct(internet: Factory, tmp_path: Path, translator: str) -> None:
     """Both translators are crossed by a direct UDP path between the outside addresses."""
     net = internet(translator)
-    left, right = net.site("preserving"), net.site("preserving")
+    left, right = net.site("home"), net.site("home")
     ends = seat(net, left, tmp_path), seat(net, right, tmp_path)
     result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
     assert_arrived(result)
@@ -72,7 +74,7 @@ def test_two_preserving_sites_go_direct(internet: Factory, tmp_path: Path, trans
 def test_a_preserving_site_reaches_a_public_host(internet: Factory, tmp_path: Path) -> None:
     """Only one side is translated, in either direction of the transfer."""
     net = internet()
-    left, right = net.site("preserving"), net.site("none")
+    left, right = net.site("home"), net.site("public")
     ends = seat(net, left, tmp_path), seat(net, right, tmp_path)
     result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
     assert_arrived(result)
@@ -86,7 +88,7 @@ def test_two_symmetric_sites_use_the_relay_and_say_so(
 ) -> None:
     """No direct path exists: everything beyond link zero goes by the relay, and is counted as relayed."""
     net = internet(translator)
-    ends = [seat(net, net.site("random"), tmp_path) for _ in range(2)]
+    ends = [seat(net, net.site("symmetric"), tmp_path) for _ in range(2)]
     result = send_file(net, *ends, tmp_path, 8 * MEBIBYTE)
     assert_arrived(result)
     for side in (result.sender, result.receiver):
@@ -101,7 +103,7 @@ def test_two_symmetric_sites_use_the_relay_and_say_so(
 def test_hosts_behind_one_translator_stay_inside(internet: Factory, tmp_path: Path) -> None:
     """Neighbours find each other by their inside addresses; nothing is left to the hairpin."""
     net = internet()
-    site = net.site("preserving", hosts=2)
+    site = net.site("home", hosts=2)
     ends = [seat(net, site, tmp_path, host) for host in range(2)]
     result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
     assert_arrived(result)
@@ -110,11 +112,11 @@ def test_hosts_behind_one_translator_stay_inside(internet: Factory, tmp_path: Pa
     assert last_remotes(result) == (site.hosts[0].addresses[0], site.hosts[1].addresses[0])
 
 
-@pytest.mark.parametrize("ipv6", ["open", "firewalled"])
-def test_ipv6_goes_direct_where_ipv4_cannot(internet: Factory, tmp_path: Path, ipv6: str) -> None:
+@pytest.mark.parametrize("ipv6", [Ipv6.OPEN, Ipv6.FIREWALLED], ids=lambda kind: kind.value)
+def test_ipv6_goes_direct_where_ipv4_cannot(internet: Factory, tmp_path: Path, ipv6: Ipv6) -> None:
     """Global IPv6 addresses need no translation, so symmetric IPv4 on both sides does not matter."""
     net = internet()
-    sites = [net.site("random", ipv6=ipv6) for _ in range(2)]
+    sites = [net.site(with_ipv6("symmetric", ipv6)) for _ in range(2)]
     ends = [seat(net, site, tmp_path) for site in sites]
     result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
     assert_arrived(result)
@@ -127,7 +129,7 @@ def test_ipv6_goes_direct_where_ipv4_cannot(internet: Factory, tmp_path: Path, i
 def test_a_folder_arrives_with_everything_in_it(internet: Factory, tmp_path: Path) -> None:
     """Names, sub-folders, an empty file, an empty folder and the executable bit."""
     net = internet()
-    ends = [seat(net, net.site("preserving"), tmp_path) for _ in range(2)]
+    ends = [seat(net, net.site("home"), tmp_path) for _ in range(2)]
     source = tmp_path / "notes"
     make_folder(source)
     url = serve_on(net, net.server(), tmp_path)
@@ -141,7 +143,7 @@ def test_a_folder_arrives_with_everything_in_it(internet: Factory, tmp_path: Pat
 def test_without_udp_a_small_file_arrives_by_the_hub(internet: Factory, tmp_path: Path, blocked: int) -> None:
     """One side has no UDP: link zero carries what its budget allows."""
     net = internet()
-    sites = [net.site("preserving", udp_blocked=number == blocked) for number in range(2)]
+    sites = [net.site("udp-blocked" if number == blocked else "home") for number in range(2)]
     ends = [seat(net, site, tmp_path) for site in sites]
     result = send_file(net, *ends, tmp_path, MEBIBYTE)
     assert_arrived(result)
@@ -151,7 +153,7 @@ def test_without_udp_a_small_file_arrives_by_the_hub(internet: Factory, tmp_path
 def test_without_udp_a_large_file_ends_with_a_clear_sentence(internet: Factory, tmp_path: Path) -> None:
     """Beyond the budget both sides stop with exit code 6 and say why; nothing half-written looks whole."""
     net = internet()
-    sites = [net.site("preserving", udp_blocked=number == 0) for number in range(2)]
+    sites = [net.site(name) for name in ("udp-blocked", "home")]
     ends = [seat(net, site, tmp_path) for site in sites]
     result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET)
     assert result.exit_codes == (6, 6), json.dumps(result.sender.events[-3:] + result.receiver.events[-3:])

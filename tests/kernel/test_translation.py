@@ -12,8 +12,11 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from crowline.lab.namespaces import Host, Internet, Site
+from crowline.lab.namespaces import Internet
 from crowline.lab.packet import checksum
+from crowline.lab.places import Host, Site
+from crowline.lab.profile import Firewall, Ipv6
+from places import with_ipv6
 
 Factory = Callable[..., Internet]
 
@@ -23,7 +26,7 @@ PATIENCE = 2.0  # seconds for something that must arrive
 SILENCE = 0.15  # seconds in which what must not arrive would have, seven times over
 
 TRANSLATORS = pytest.mark.parametrize("translator", ["kernel", "user"])
-NATS = pytest.mark.parametrize("nat", ["preserving", "random"])
+NATS = pytest.mark.parametrize("nat", ["home", "symmetric"])
 
 
 class Sockets:
@@ -64,14 +67,14 @@ def hears(receiver: socket.socket) -> bytes | None:
 
 
 def two_ends(net: Internet, nat: str) -> tuple[Host, Site]:
-    return net.server(), net.site(nat)  # type: ignore[arg-type]
+    return net.server(), net.site(nat)
 
 
 @TRANSLATORS
 def test_a_preserving_translator_maps_the_same_to_everyone(internet: Factory, translator: str) -> None:
     """One inside port is one outside address for every destination, and keeps its number."""
     net = internet(translator)
-    server, site = two_ends(net, "preserving")
+    server, site = two_ends(net, "home")
     with Sockets(net) as sockets:
         inside = sockets.on(site.hosts[0], 5000)
         targets = [
@@ -81,14 +84,14 @@ def test_a_preserving_translator_maps_the_same_to_everyone(internet: Factory, tr
         ]
         seen = {seen_from(inside, sockets.on(server, port, host)) for host, port in targets}
     assert seen == {(site.outside[0], 5000)}
-    assert site.translator == translator
+    assert site.translators == (translator,)
 
 
 @TRANSLATORS
 def test_a_random_translator_maps_anew_for_everyone(internet: Factory, translator: str) -> None:
     """Every destination sees another port, and the same one again later."""
     net = internet(translator)
-    server, site = two_ends(net, "random")
+    server, site = two_ends(net, "symmetric")
     with Sockets(net) as sockets:
         inside = sockets.on(site.hosts[0], 5000)
         targets = [
@@ -135,7 +138,7 @@ def test_strangers_are_filtered(internet: Factory, translator: str, nat: str) ->
 def test_an_early_packet_does_not_spoil_the_mapping(internet: Factory, translator: str) -> None:
     """A packet that comes before the hole is open is dropped without a trace: the port is still preserved."""
     net = internet(translator)
-    server, site = two_ends(net, "preserving")
+    server, site = two_ends(net, "home")
     with Sockets(net) as sockets:
         inside, outside = sockets.on(site.hosts[0], 5000), sockets.on(server, PORT)
         outside.sendto(b"too early", (site.outside[0], 5000))
@@ -149,7 +152,7 @@ def test_an_early_packet_does_not_spoil_the_mapping(internet: Factory, translato
 def test_two_preserving_sites_punch_through(internet: Factory, translator: str) -> None:
     """Both send to the other's outside address: each first packet opens a hole, the later ones pass."""
     net = internet(translator)
-    left, right = net.site("preserving"), net.site("preserving")
+    left, right = net.site("home"), net.site("home")
     with Sockets(net) as sockets:
         ends = [sockets.on(left.hosts[0], 5000), sockets.on(right.hosts[0], 6000)]
         outsides = [(left.outside[0], 5000), (right.outside[0], 6000)]
@@ -165,7 +168,7 @@ def test_neighbours_share_an_outside_address_and_a_network(internet: Factory, tr
     """Two hosts behind one translator have the same outside address, and reach each other without it."""
     net = internet(translator)
     server = net.server()
-    site = net.site("preserving", hosts=2)
+    site = net.site("home", hosts=2)
     with Sockets(net) as sockets:
         outside = sockets.on(server, PORT)
         first, second = sockets.on(site.hosts[0], 5000), sockets.on(site.hosts[1], 5001)
@@ -180,12 +183,12 @@ def test_ipv6_is_not_translated(internet: Factory, translator: str) -> None:
     net = internet(translator)
     server = net.server()
     v6 = server.addresses[2]
-    for kind in ("open", "firewalled"):
-        host = net.site("preserving", ipv6=kind).hosts[0]
+    for kind in (Ipv6.OPEN, Ipv6.FIREWALLED):
+        host = net.site(with_ipv6("home", kind)).hosts[0]
         with Sockets(net) as sockets:
             inside, caller = sockets.on(host, 5000, host.addresses[1]), sockets.on(server, PORT, v6)
             caller.sendto(b"unasked", (host.addresses[1], 5000))
-            assert hears(inside) == (b"unasked" if kind == "open" else None)
+            assert hears(inside) == (b"unasked" if kind is Ipv6.OPEN else None)
             assert seen_from(inside, caller) == (host.addresses[1], 5000)
             caller.sendto(b"asked", (host.addresses[1], 5000))
             assert hears(inside) == b"asked"
@@ -249,7 +252,7 @@ def test_ping_passes(internet: Factory, translator: str, nat: str) -> None:
 def test_hops_are_counted(internet: Factory, translator: str, hops: int, arrives: bool) -> None:
     """Gateway and router take one each; whoever takes the last says so, and the inside socket hears it."""
     net = internet(translator)
-    server, site = two_ends(net, "preserving")
+    server, site = two_ends(net, "home")
     with Sockets(net) as sockets:
         inside, outside = sockets.on(site.hosts[0], 5000), sockets.on(server, PORT)
         inside.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
@@ -268,7 +271,7 @@ def test_hops_are_counted(internet: Factory, translator: str, hops: int, arrives
 def test_a_short_lived_packet_opens_the_hole(internet: Factory, translator: str) -> None:
     """A packet that dies on the way to the other side has made the mapping all the same."""
     net = internet(translator)
-    server, site = two_ends(net, "preserving")
+    server, site = two_ends(net, "home")
     with Sockets(net) as sockets:
         inside, outside = sockets.on(site.hosts[0], 5000), sockets.on(server, PORT)
         inside.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)
@@ -283,7 +286,7 @@ def test_blocked_udp_is_dropped_and_tcp_is_not(internet: Factory, translator: st
     """A site without UDP still connects by TCP, and has UDP again when the block is lifted."""
     net = internet(translator)
     server = net.server()
-    site = net.site("preserving", udp_blocked=True)
+    site = net.site("udp-blocked")
     with Sockets(net) as sockets, closing(net.socket(server, TCP, port=8080)) as listener:
         listener.listen()
         inside, outside = sockets.on(site.hosts[0]), sockets.on(server, PORT)
@@ -292,7 +295,7 @@ def test_blocked_udp_is_dropped_and_tcp_is_not(internet: Factory, translator: st
         with closing(net.socket(site.hosts[0], TCP)) as dialler:
             dialler.settimeout(PATIENCE)
             dialler.connect((server.addresses[0], 8080))
-        net.block_udp(site, False)
+        net.set_firewall(site, Firewall.NONE)
         outside.settimeout(PATIENCE)
         assert seen_from(inside, outside)[0] == site.outside[0]
 
@@ -320,7 +323,7 @@ def test_runs_of_datagrams_arrive_whole(internet: Factory, translator: str, nat:
 def test_programs_run_on_hosts(internet: Factory, translator: str) -> None:
     """A spawned program has its host's addresses and its host's way out."""
     net = internet(translator)
-    server, site = two_ends(net, "preserving")
+    server, site = two_ends(net, "home")
     code = (
         "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
         f"s.connect(('{server.addresses[0]}', {PORT})); s.send(b'program'); print(s.getsockname()[0])"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from crowline.base.addresses import Address
+from crowline.lab.access import Access
 from crowline.lab.behaviour import NatBehaviour
 from crowline.lab.gateway import Gateway
 from crowline.lab.packet import (
@@ -22,6 +23,7 @@ from crowline.lab.packet import (
     parse_quoted,
 )
 from crowline.lab.presets import FULL_CONE, HOME, SYMMETRIC
+from crowline.lab.profile import Firewall
 from crowline.lab.tun import HEADER_SIZE
 from crowline.lab.wire import QUEUE_LIMIT, ROUTER_V4, Port, Wire
 
@@ -64,7 +66,8 @@ class Bench:
         entropy: Callable[[int], bytes] = random.Random(1).randbytes
         self.server = self.end("server", 0.0)
         self.other = self.end("other", 0.0)
-        self.gateway = Gateway.build("site", DELAY, OUTSIDE, behaviour, entropy)
+        self.gateway = Gateway.build("site", OUTSIDE, behaviour, entropy)
+        self.gateway.access.delay = DELAY
         self.inside = self.end("inside", 0.0, self.gateway)
         self.neighbour = self.end("neighbour", 0.0, self.gateway)
         for host in (INSIDE.host, INSIDE_V6.host):
@@ -79,7 +82,7 @@ class Bench:
             made.got.append((self.now, data))
             return True
 
-        made = End(Port(name, delay, deliver, gateway))
+        made = End(Port(name, deliver, Access(delay), gateway))
         return made
 
     def send(self, end: End, data: bytearray) -> None:
@@ -270,7 +273,7 @@ def test_a_blocked_protocol_neither_enters_nor_leaves(blocked_at: str) -> None:
     """Whichever of the two ends blocks it; inside the site it still flows."""
     bench = Bench()
     target = bench.server.port if blocked_at == "server" else bench.gateway
-    target.blocked = frozenset([UDP])
+    target.access.firewall = Firewall.UDP_BLOCKED
     bench.send(bench.inside, packet(INSIDE, SERVER))
     bench.send(bench.server, packet(SERVER, Address(OUTSIDE, INSIDE.port)))
     bench.send(bench.inside, packet(INSIDE, Address("192.168.1.11", 1)))
@@ -285,7 +288,7 @@ def test_queues_are_bounded() -> None:
     bench = Bench()
     big = packet(SERVER, OTHER, payload=b"x" * 60000)
     fitting = QUEUE_LIMIT // len(big)
-    bench.other.port.delay = DELAY
+    bench.other.port.access.delay = DELAY
     for _ in range(fitting + 5):
         bench.send(bench.server, bytearray(big))
     assert bench.wire.counters["queue full"] == 5

@@ -2,7 +2,9 @@
 
 servers   44.S.0.N          2a01:100:0:S::N
 sites     44.100.I.1        2a01:100:I::/64     (a translator's outside address; the hosts' own prefix)
+proxies   44.100.I.2        -
 public    44.100.I.10 …     2a01:100:I::10 …    (hosts of a site without translator)
+carriers  100.64.I.0/24     2a01:100:I:1::/64   (between two translators; 100.65 between the next two)
 inside    192.168.I.10 …, or 10.I.7.10 … at every second site
 """
 
@@ -28,6 +30,18 @@ class AddressPlan:
         return f"44.100.{self.number}.1"
 
     @property
+    def proxy(self) -> str:
+        return f"44.100.{self.number}.2"
+
+    def between(self, layer: int) -> tuple[str, str]:
+        """The inner and the outer translator's IPv4 addresses where they meet; the innermost two at 0."""
+        return f"100.{64 + layer}.{self.number}.2", f"100.{64 + layer}.{self.number}.1"
+
+    def between_ipv6(self, layer: int) -> tuple[str, str]:
+        """The same in IPv6."""
+        return f"2a01:100:{self.number}:{layer + 1}::2", f"2a01:100:{self.number}:{layer + 1}::1"
+
+    @property
     def gateway(self) -> str:
         """The gateway's inside IPv4 address."""
         return self._inside(1)
@@ -36,6 +50,11 @@ class AddressPlan:
     def gateway_ipv6(self) -> str:
         """The gateway's IPv6 address on the hosts' link; empty without IPv6."""
         return f"2a01:100:{self.number}::1" if self.with_ipv6 else ""
+
+    @property
+    def prefix_ipv6(self) -> str:
+        """The prefix of the hosts' link."""
+        return f"2a01:100:{self.number}::/64"
 
     @property
     def inside_bits(self) -> int:

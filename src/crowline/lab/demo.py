@@ -13,7 +13,7 @@ from typing import Protocol
 from crowline.lab.demo_files import make_file, make_folder
 from crowline.lab.demo_stage import Seat, Stage, loopback_stage, missing_for_namespaces, namespace_stage
 from crowline.lab.demo_transfer import Result, TransferFailed, transfer
-from crowline.lab.namespaces import HOST_DELAY, Translator
+from crowline.lab.namespaces import HOST_DELAY, TranslatorChoice
 
 FILE_SIZE = 64 << 20  # bytes
 RELAYED_SIZE = 8 << 20  # bytes: more than the hub carries of a meeting, so that the relay has work
@@ -35,7 +35,7 @@ class Wishes:
 
     rate: bool = False
     delay: float = HOST_DELAY
-    translator: Translator = "auto"
+    translator: TranslatorChoice = "auto"
     loopback: bool = False
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from crowline.base.errors import CrowlineError
 from crowline.lab.demo_transfer import CROWLINE, GRACE, Spawn, TransferFailed
-from crowline.lab.namespaces import Host, Internet, Site, Translator
+from crowline.lab.namespaces import Internet, TranslatorChoice
+from crowline.lab.places import Host, Site
 
 WEB_PORT = 8080
 STUN_PORT = 3478
@@ -59,13 +60,15 @@ def missing_for_namespaces() -> str:
 
 
 @contextmanager
-def namespace_stage(folder: Path, delay: float, translator: Translator = "auto") -> Iterator[Stage]:
+def namespace_stage(folder: Path, delay: float, translator: TranslatorChoice = "auto") -> Iterator[Stage]:
     """One server with two addresses, a pair behind port-preserving NATs, a pair behind symmetric ones."""
     with Internet(translator=translator) as internet:
         server = internet.server()
-        left = internet.site("preserving", name="left", delay=delay)
-        right = internet.site("preserving", name="right", delay=delay)
-        strict = [internet.site("random", name=name, delay=delay) for name in ("strict-left", "strict-right")]
+        left = internet.site("home", name="left", delay=delay)
+        right = internet.site("home", name="right", delay=delay)
+        strict = [
+            internet.site("symmetric", name=name, delay=delay) for name in ("strict-left", "strict-right")
+        ]
         yield Stage(
             serve_on(internet, server, folder),
             (seat(internet, left, folder), seat(internet, right, folder)),
@@ -114,7 +117,7 @@ def serve_on(internet: Internet, server: Host, folder: Path) -> str:
 
 def seat(internet: Internet, site: Site, folder: Path, host: int = 0) -> Seat:
     """The place for a program on that host of the site, counted from 0."""
-    outside = site.outside[host] if site.nat == "none" else site.outside[0]
+    outside = site.outside[0] if site.is_translated else site.outside[host]
     return Seat(site.hosts[host].name, _on_host(internet, site.hosts[host], folder), outside)
 
 
@@ -126,8 +129,8 @@ def _on_host(internet: Internet, host: Host, folder: Path) -> Spawn:
 
 
 def _describe(site: Site) -> str:
-    by = "nftables" if site.translator == "kernel" else "a user-space NAT"
-    kind = "keeps ports" if site.nat == "preserving" else "symmetric: a random port for each destination"
+    by = "nftables" if "kernel" in site.translators else "a user-space NAT"
+    kind = "keeps ports" if site.profile.name == "home" else "symmetric: a random port for each destination"
     return f"{site.hosts[0].addresses[0]} behind {site.outside[0]} ({by}, {kind})"
 
 

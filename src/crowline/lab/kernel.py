@@ -1,22 +1,35 @@
-"""What the kernel laboratory asks of the system: namespaces, addresses, kernel parameters, nftables rules."""
+"""What the kernel laboratory asks of the system: programs, addresses, kernel parameters, nftables rules."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crowline.base.errors import LocalProblem
+from crowline.lab import linux_nat
 from crowline.lab.namespace import inside
+from crowline.lab.presets import SYMMETRIC
 
-_PACKAGES = {"ip": "iproute2", "nft": "nftables"}
+# No address of the kernel's own making, no waiting for one, and no filter between bridged hosts.
+PARAMETERS = {
+    "ipv6/conf/all/accept_ra": "0",
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/default/router_solicitations": "0",
+    "bridge/bridge-nf-call-iptables": "0",
+    "bridge/bridge-nf-call-ip6tables": "0",
+}
+FORWARDING = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
+
+_PACKAGES = {"ip": "iproute2", "nft": "nftables", "miniupnpd": "miniupnpd"}
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"  # a user's PATH often lacks the first ones
 
 
 def find_program(name: str) -> str:
-    """Where `ip` or `nft` is. Raises `LocalProblem` where it is not installed."""
+    """Where `ip`, `nft` or `miniupnpd` is. Raises `LocalProblem` where it is not installed."""
     path = shutil.which(name) or shutil.which(name, path=_SYSTEM_FOLDERS)
     if path is None:
         package = _PACKAGES[name]
@@ -53,18 +66,8 @@ def configure(
     ip(namespace, *commands)
 
 
-def set_kernel_parameters(namespace: str, *, forwarding: bool = False) -> None:
-    """No address of its own making, and no translation of bridged packets; optionally a router."""
-    parameters = {
-        "ipv6/conf/all/accept_ra": "0",
-        "ipv6/conf/default/accept_ra": "0",
-        "ipv6/conf/default/accept_dad": "0",  # an address is usable at once
-        "ipv6/conf/default/router_solicitations": "0",
-        "bridge/bridge-nf-call-iptables": "0",
-        "bridge/bridge-nf-call-ip6tables": "0",
-    }
-    if forwarding:
-        parameters |= {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
+def set_kernel_parameters(namespace: str, parameters: Mapping[str, str]) -> None:
+    """Write those below `/proc/sys/net`; one that this kernel does not have is left out."""
 
     def write() -> None:
         for name, value in parameters.items():
@@ -74,40 +77,19 @@ def set_kernel_parameters(namespace: str, *, forwarding: bool = False) -> None:
     inside(namespace, write)
 
 
-def load_rules(namespace: str, *, randomly: bool, firewalled: bool) -> None:
-    """Make the namespace a translator: device `wan` is outside.
-
-    What comes from outside unasked is dropped before connection tracking keeps it: an entry of a stray packet
-    would take the port away from the host inside that is about to use it.
-    """
-    _run([find_program("nft"), "-f", "-"], _rules(randomly=randomly, firewalled=firewalled), namespace)
+def load_rules(namespace: str, rules: str) -> None:
+    """Give nftables a rule set. Raises `LocalProblem`."""
+    _run([find_program("nft"), "-f", "-"], rules, namespace)
 
 
 def has_kernel_translator(namespace: str) -> bool:
     """Whether nftables, bridges and virtual cables work here; tried in that namespace."""
     try:
-        load_rules(namespace, randomly=True, firewalled=True)
+        load_rules(namespace, linux_nat.rules(SYMMETRIC, "44.0.0.2", firewalled=True))
         ip(namespace, "link add try0 type bridge", "link add try1 type veth peer name try2")
     except LocalProblem:
         return False
     return True
-
-
-def _rules(*, randomly: bool, firewalled: bool) -> str:
-    unasked = 'iifname "wan" ct state { new, invalid } drop'
-    guard = f"chain unasked {{ type filter hook prerouting priority mangle; {unasked}; }}"
-    flags = " random,fully-random" if randomly else ""
-    translate = f'oifname "wan" masquerade{flags}'
-    lines = [
-        "table ip crowline {",
-        guard,
-        f"chain translate {{ type nat hook postrouting priority srcnat; {translate}; }}",
-        "}",
-    ]
-    if firewalled:
-        # Neighbour discovery stays inside each link: the tunnel has none, and the guard looks at `wan` alone.
-        lines += ["table ip6 crowline {", guard, "}"]
-    return "\n".join(lines) + "\n"
 
 
 def _run(argv: Sequence[str], text: str, namespace: str | None = None) -> None:

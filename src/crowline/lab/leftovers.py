@@ -48,7 +48,9 @@ def remove(prefix: str) -> None:
     _end_processes(names)
     for name in names:
         subprocess.run([find_program("ip"), "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
-    (RECORDS / f"{prefix}.json").unlink(missing_ok=True)
+    for name in _listed(RECORDS):
+        if name.startswith(prefix):
+            (RECORDS / name).unlink(missing_ok=True)
 
 
 def sweep() -> None:

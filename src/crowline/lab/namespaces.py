@@ -2,7 +2,7 @@
 
     with Internet() as internet:
         server = internet.server()
-        home = internet.site("preserving")
+        home = internet.site("home")
         process = internet.spawn(home.hosts[0], ["ping", "-c1", server.addresses[0]])
 
 Its addresses count as global unicast, so that address policy runs unmodified, and they exist only in there:
@@ -13,85 +13,82 @@ killed, by the wire's; what both left behind, by the next run.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket as sockets
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from crowline.base.errors import LocalProblem, UsageError
-from crowline.lab import leftovers
+from crowline.lab import conntrack, leftovers
 from crowline.lab.address_plan import MOST_HOSTS, MOST_SITES, AddressPlan, server_addresses
+from crowline.lab.behaviour import NatBehaviour
+from crowline.lab.impairment import Impairment
 from crowline.lab.kernel import (
+    PARAMETERS,
     configure,
     find_program,
     has_kernel_translator,
     ip,
-    load_rules,
     set_kernel_parameters,
 )
 from crowline.lab.namespace import inside
-from crowline.lab.packet import UDP
+from crowline.lab.places import Host, Site
+from crowline.lab.presets import preset
+from crowline.lab.profile import Firewall, Ipv6, PortMapping, Profile
+from crowline.lab.site_services import start_port_mapper, start_proxy
+from crowline.lab.sites import build_site
+from crowline.lab.wire_commands import (
+    AddGateway,
+    AddPort,
+    Advance,
+    GetCounters,
+    SetFirewall,
+    SetImpairment,
+    Settle,
+)
+from crowline.lab.wire_control import WireControl
 
 T = TypeVar("T")
 
-Nat: TypeAlias = Literal["none", "preserving", "random"]
-Ipv6: TypeAlias = Literal["none", "open", "firewalled"]
-Translator: TypeAlias = Literal["auto", "kernel", "user"]
+TranslatorChoice: TypeAlias = Literal["auto", "kernel", "user"]
 
 HOST_DELAY = 0.010  # seconds one way between a host and a server; two hosts are twice that apart
-_PATIENCE = 3.0  # seconds that the wire and a spawned process get to end by themselves
-
-# The behaviour of `lab.nat` that stands in for each kind of kernel translator.
-_USER_SPACE = {"preserving": "home", "random": "symmetric"}
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A machine of the lab. `addresses` are its own, IPv4 first: behind a translator the inside one."""
-
-    name: str
-    namespace: str
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Hosts behind one translator, or public ones. `outside` is the IPv4 host that others see, one for each
-    host where there is no translator."""
-
-    name: str
-    nat: Nat
-    translator: Literal["none", "kernel", "user"]
-    outside: tuple[str, ...]
-    hosts: tuple[Host, ...]
+STILL_PATIENCE = 5.0  # seconds after which the wire counts as settled, whatever is still on its way
+_PATIENCE = 3.0  # seconds that a spawned process gets to end by itself
 
 
 class Internet:
-    """Builds and removes it all; needs root. `translator` says who does NAT: nftables or the wire."""
+    """Builds and removes it all; needs root.
 
-    def __init__(self, *, translator: Translator = "auto") -> None:
+    `translator` says who does NAT: nftables where it can ("kernel"), the wire alone ("user"), or the first
+    if it is installed ("auto").
+    """
+
+    def __init__(self, *, translator: TranslatorChoice = "auto") -> None:
         self._wanted = translator
         self._prefix = ""
-        self._wire: subprocess.Popen[bytes] | None = None
+        self._wire: WireControl | None = None
         self._processes: list[subprocess.Popen[Any]] = []
-        self._ports: dict[str, list[str]] = {}  # a site's or server's name to its places on the wire
+        self._borders: dict[str, tuple[str, ...]] = {}  # of a site or server, its places on the wire
+        self._gateways: list[str] = []  # namespaces whose kernel translates
         self._sites = 0
         self._servers = 0
 
     def __enter__(self) -> Internet:
         if os.geteuid() != 0:
-            raise LocalProblem("Network namespaces need root.")
+            raise LocalProblem(
+                "Network namespaces need root.", hint="The laboratory's virtual world needs nothing."
+            )
         try:
             leftovers.sweep()
             self._prefix = leftovers.new_prefix()
-            self._start_wire()
+            self._wire = WireControl(self._prefix)
             if self._wanted == "auto":
-                self._wanted = "kernel" if has_kernel_translator(self._namespace("probe")) else "user"
+                self._wanted = "kernel" if has_kernel_translator(self.namespace("probe")) else "user"
         except BaseException:
             self.close()
             raise
@@ -105,65 +102,88 @@ class Internet:
         """What the names of all its namespaces begin with."""
         return self._prefix
 
+    @property
+    def wire(self) -> WireControl:
+        """The process that carries the packets. Raises `UsageError` when the laboratory is not open."""
+        if self._wire is None:
+            raise UsageError("the laboratory is not open")
+        return self._wire
+
     def server(self, name: str = "server", *, addresses: int = 2, delay: float = 0.0) -> Host:
         """A public host with that many IPv4 and as many IPv6 addresses."""
         self._servers += 1
-        return self._public_host(name, name, server_addresses(self._servers, addresses), delay)
+        return self._public_host(name, server_addresses(self._servers, addresses), delay)
 
     def site(
         self,
-        nat: Nat,
+        profile: Profile | str,
         *,
         name: str = "",
         hosts: int = 1,
         delay: float = HOST_DELAY,
-        ipv6: Ipv6 = "none",
-        udp_blocked: bool = False,
+        impairment: Impairment | None = None,
     ) -> Site:
-        """Hosts behind a translator of that kind: "preserving" keeps source ports and so maps the same to
-        every destination, "random" (symmetric) takes a new port for each one, "none" is no translator.
+        """Hosts in such a place in the world; a text names a preset.
 
-        `delay`: seconds one way to the router in the middle. `ipv6`: global addresses without translation.
+        `delay`: seconds one way to the router in the middle. `impairment` says more about both directions of
+        that way, delay included. Raises `LocalProblem` for a service that this machine lacks a program for.
         """
         if self._sites >= MOST_SITES or not 0 < hosts <= MOST_HOSTS:
             raise UsageError(f"at most {MOST_SITES} sites with 1 to {MOST_HOSTS} hosts each")
-        if nat == "none" and ipv6 == "firewalled":
-            raise UsageError("a firewall needs a gateway: choose another translator than none")
+        if isinstance(profile, str):
+            profile = preset(profile)
         self._sites += 1
         name = name or f"site{self._sites}"
-        self._ports[name] = []
-        plan = AddressPlan(self._sites, hosts, with_ipv6=ipv6 != "none")
-        if nat == "none":
-            site = self._public_site(name, plan, delay)
-        elif self._wanted == "kernel":
-            site = self._kernel_site(name, nat, plan, delay, firewalled=ipv6 == "firewalled")
-        else:
-            site = self._user_space_site(name, nat, plan, delay, firewalled=ipv6 == "firewalled")
-        if udp_blocked:
-            self.block_udp(site)
+        plan = AddressPlan(self._sites, hosts, with_ipv6=profile.ipv6 is not Ipv6.NONE)
+        built = build_site(self, name, profile, plan, with_kernel=self._wanted == "kernel")
+        self._borders[name] = built.borders
+        self._gateways += built.gateways
+        site = built.site
+        self.impair(site, impairment or Impairment(delay=delay))
+        if profile.port_mapping is not PortMapping.NONE:
+            if not built.gateways:
+                raise LocalProblem(
+                    f"Only a gateway that Linux can be has {profile.port_mapping.value}.",
+                    hint="Install what is missing: apt-get install nftables miniupnpd",
+                )
+            start_port_mapper(self, built.gateways[0], plan.gateway, profile.port_mapping)
+        if profile.firewall is not Firewall.NONE:
+            site = self._close_off(site, plan)
         return site
 
-    def block_udp(self, place: Site | Host, blocked: bool = True) -> None:
-        """Drop UDP between that site or server and the rest of the world, from now on, or no longer."""
-        for port in self._ports[place.name]:
-            self._command("set", name=port, blocked=[UDP] if blocked else [])
+    def impair(self, place: Site | Host, how: Impairment) -> None:
+        """Treat packets between that site or server and the router like this from now on, each way."""
+        for border in self._borders[place.name]:
+            self.wire.command(SetImpairment(border, how))
 
     def set_delay(self, place: Site | Host, delay: float) -> None:
-        """Change the one-way delay to the router, in seconds."""
-        for port in self._ports[place.name]:
-            self._command("set", name=port, delay=delay)
+        """Change the one-way delay to the router, in seconds; no other impairment stays."""
+        self.impair(place, Impairment(delay=delay))
+
+    def set_firewall(self, place: Site | Host, firewall: Firewall) -> None:
+        """Change what may pass between that site or server and the rest of the world."""
+        if firewall is Firewall.PROXY_ONLY:
+            raise UsageError("a site has a proxy from the beginning or never")
+        for border in self._borders[place.name]:
+            self.wire.command(SetFirewall(border, firewall))
 
     def counters(self) -> dict[str, int]:
         """What became of the packets so far: "delivered", "blocked", "filtered", "no route"…"""
-        counters: dict[str, int] = self._command("counters")["counters"]
-        return counters
+        return self.wire.command(GetCounters()).counters
+
+    def settle(self, patience: float = STILL_PATIENCE) -> None:
+        """Wait until the wire has nothing to carry, or those seconds."""
+        self.wire.command(Settle(patience))
+
+    def advance(self, seconds: int) -> None:
+        """Let all translators believe that so much time has passed; nothing else gets older."""
+        self.wire.command(Advance(seconds))
+        for gateway in self._gateways:
+            inside(gateway, partial(conntrack.age, seconds))
 
     def spawn(self, host: Host, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program on that host, in a session of its own. `options` go to `subprocess.Popen`."""
-        command = [find_program("ip"), "netns", "exec", host.namespace, *argv]
-        process = subprocess.Popen(command, start_new_session=True, **options)
-        self._processes.append(process)
-        return process
+        return self.spawn_in(host.namespace, argv, **options)
 
     def inside(self, host: Host, work: Callable[[], T]) -> T:
         """Run `work` on that host, in a thread of this process; sockets that it opens stay there."""
@@ -196,113 +216,72 @@ class Internet:
         for process in self._processes:
             _reap(process)
         self._processes.clear()
-        self._stop_wire()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
         self._prefix = ""
 
-    def _start_wire(self) -> None:
-        self._wire = subprocess.Popen(
-            [sys.executable, "-m", "crowline.lab.wire_process", self._prefix],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C on the terminal is for this process alone
-        )
+    # What sites are built with (`lab/sites.py`): names in here begin with this internet's prefix.
 
-    def _stop_wire(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is None or wire.stdin is None or wire.stdout is None:
-            return
-        with contextlib.suppress(OSError):
-            wire.stdin.write(b'{"do": "bye"}\n')
-            wire.stdin.flush()
-        _reap(wire)
-
-    def _command(self, do: str, **arguments: Any) -> dict[str, Any]:
-        assert self._wire is not None and self._wire.stdin is not None and self._wire.stdout is not None
-        try:
-            self._wire.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            self._wire.stdin.flush()
-            line = self._wire.stdout.readline()
-        except OSError:
-            line = b""
-        if not line:
-            raise LocalProblem("The process that carries the laboratory's packets has died.")
-        answer: dict[str, Any] = json.loads(line)
-        if not answer["ok"]:
-            raise LocalProblem(f"The laboratory's wire refused: {answer['error']}")
-        return answer
-
-    def _namespace(self, name: str) -> str:
-        """A new namespace, named after this internet, with its loopback up."""
+    def namespace(self, name: str) -> str:
+        """A new namespace with its loopback up."""
         namespace = f"{self._prefix}{name}"
         ip(None, f"netns add {namespace}")
-        set_kernel_parameters(namespace)
+        set_kernel_parameters(namespace, PARAMETERS)
         ip(namespace, "link set lo up")
         return namespace
 
-    def _port(
-        self, owner: str, namespace: str, device: str, hosts: Sequence[str], delay: float, **more: Any
+    def add_port(
+        self,
+        namespace: str,
+        device: str,
+        hosts: Sequence[str],
+        *,
+        outer: str = "",
+        firewalled: bool = False,
     ) -> None:
-        self._command(
-            "port", name=namespace, delay=delay, namespace=namespace, device=device, hosts=list(hosts), **more
-        )
-        if not more.get("gateway"):
-            self._ports.setdefault(owner, []).append(namespace)
+        """A tunnel device in that namespace, on the wire by its name."""
+        self.wire.command(AddPort(namespace, namespace, device, list(hosts), outer, firewalled))
 
-    def _public_host(self, owner: str, name: str, addresses: Sequence[str], delay: float) -> Host:
-        namespace = self._namespace(name)
-        self._port(owner, namespace, "eth0", addresses, delay)
+    def add_gateway(
+        self,
+        name: str,
+        external: str = "",
+        behaviour: NatBehaviour | None = None,
+        *,
+        outer: str = "",
+        nat64: bool = False,
+    ) -> str:
+        """A gateway on the wire; gives its whole name."""
+        whole = f"{self._prefix}{name}"
+        self.wire.command(AddGateway(whole, external, behaviour, outer, nat64))
+        return whole
+
+    def spawn_in(self, namespace: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a program in a namespace; `close` ends it."""
+        command = [find_program("ip"), "netns", "exec", namespace, *argv]
+        process = subprocess.Popen(command, start_new_session=True, **options)
+        self._processes.append(process)
+        return process
+
+    def _public_host(self, name: str, addresses: Sequence[str], delay: float) -> Host:
+        namespace = self.namespace(name)
+        self.add_port(namespace, "eth0", addresses)
+        self._borders[name] = (namespace,)
         configure(namespace, "eth0", addresses)
-        return Host(name, namespace, tuple(addresses))
+        host = Host(name, namespace, tuple(addresses))
+        self.set_delay(host, delay)
+        return host
 
-    def _public_site(self, name: str, plan: AddressPlan, delay: float) -> Site:
-        hosts = tuple(
-            self._public_host(name, f"{name}-{n}", addresses, delay)
-            for n, addresses in enumerate(plan.public)
-        )
-        return Site(name, "none", "none", tuple(host.addresses[0] for host in hosts), hosts)
-
-    def _user_space_site(
-        self, name: str, nat: Nat, plan: AddressPlan, delay: float, *, firewalled: bool
-    ) -> Site:
-        gateway = f"{self._prefix}{name}"
-        self._command("gateway", name=gateway, delay=delay, external=plan.outside, behaviour=_USER_SPACE[nat])
-        self._ports[name].append(gateway)
-        hosts = []
-        for n, addresses in enumerate(plan.inside):
-            namespace = self._namespace(f"{name}-{n}")
-            self._port(name, namespace, "eth0", addresses, 0.0, gateway=gateway, firewalled=firewalled)
-            configure(namespace, "eth0", addresses, v4_bits=plan.inside_bits)
-            hosts.append(Host(f"{name}-{n}", namespace, tuple(addresses)))
-        return Site(name, nat, "user", (plan.outside,), tuple(hosts))
-
-    def _kernel_site(self, name: str, nat: Nat, plan: AddressPlan, delay: float, *, firewalled: bool) -> Site:
-        gateway = self._namespace(name)
-        self._port(name, gateway, "wan", [plan.outside, *plan.ipv6], delay)
-        configure(gateway, "wan", [plan.outside])
-        set_kernel_parameters(gateway, forwarding=True)
-        ip(gateway, "link add lan type bridge", f"addr add {plan.gateway}/{plan.inside_bits} dev lan")
-        if plan.ipv6:
-            ip(gateway, f"addr add {plan.gateway_ipv6}/64 dev lan nodad", "route add ::/0 dev wan")
-        ip(gateway, "link set lan up")
-        load_rules(gateway, randomly=nat == "random", firewalled=firewalled)
-        hosts = []
-        for n, addresses in enumerate(plan.inside):
-            namespace = self._namespace(f"{name}-{n}")
-            ip(
-                gateway,
-                f"link add host{n} type veth peer name eth0 netns {namespace}",
-                f"link set host{n} master lan up",
-            )
-            configure(
-                namespace,
-                "eth0",
-                addresses,
-                v4_bits=plan.inside_bits,
-                v4_via=plan.gateway,
-                v6_via=plan.gateway_ipv6,
-            )
-            hosts.append(Host(f"{name}-{n}", namespace, tuple(addresses)))
-        return Site(name, nat, "kernel", (plan.outside,), tuple(hosts))
+    def _close_off(self, site: Site, plan: AddressPlan) -> Site:
+        firewall, proxy = site.profile.firewall, ""
+        if firewall is Firewall.PROXY_ONLY:
+            host = self._public_host(f"{site.name}-proxy", [plan.proxy], 0.0)
+            proxy = plan.proxy
+            site = replace(site, proxy=start_proxy(self, host.namespace, proxy))
+        for border in self._borders[site.name]:
+            self.wire.command(SetFirewall(border, firewall, proxy))
+        return site
 
 
 def _ask_to_end(process: subprocess.Popen[Any]) -> None:

@@ -27,7 +27,7 @@ TCP = 6
 UDP = 17
 ICMPV6 = 58
 
-_CHECKSUM_OFFSET = {UDP: 6, TCP: 16}
+CHECKSUM_OFFSET = {UDP: 6, TCP: 16}
 _SHORTEST_TRANSPORT = {UDP: 8, TCP: 20, ICMP: 8, ICMPV6: 8}
 _QUOTED_TRANSPORT = 8  # bytes of the offender's payload that every ICMP error quotes (RFC 792)
 
@@ -40,6 +40,8 @@ _FRAGMENT = 44
 _MOST_EXTENSIONS = 8  # no honest packet has more
 
 _HOP_LIMIT_OF_ROUTERS = 64
+_SYN, _RST_ACK = 0x02, 0x14  # RFC 9293 §3.1: flags of an opening segment, and of its refusal
+_FLAGS = 0x3F  # without those of congestion notification, which an opening segment may carry too
 _LONGEST_ERROR = {4: 576, 6: 1280}  # RFC 1812 §4.3.2.3, RFC 4443 §2.4(c)
 
 U16 = struct.Struct("!H")
@@ -64,6 +66,7 @@ class Trouble(Enum):
     TIME_EXCEEDED = (11, 0, 3, 0)
     NO_ROUTE = (3, 0, 1, 0)
     PROHIBITED = (3, 13, 1, 1)
+    UNREACHABLE_HOST = (3, 1, 1, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def decrement_hop_limit(buffer: Writable, header: Header) -> None:
     offset = header.start + 8
     before = bytes(buffer[offset : offset + 2])
     buffer[offset] -= 1
-    _update(buffer, header.start + 10, before, bytes(buffer[offset : offset + 2]))
+    update_checksum(buffer, header.start + 10, before, bytes(buffer[offset : offset + 2]))
 
 
 def rewrite_source(buffer: Writable, header: Header, new: Address, *, partial: bool = False) -> None:
@@ -152,26 +155,75 @@ def icmp_error(buffer: Readable, header: Header, router: str, trouble: Trouble) 
     if header.version == 4:
         message = bytearray(struct.pack("!BBHI", type_v4, code_v4, 0, 0) + quote)
         U16.pack_into(message, 2, checksum(message))
-        ip = bytearray(
-            struct.pack(
-                "!BBHHHBBH4s4s",
-                *(0x45, 0xC0, 20 + len(message), 0, 0, _HOP_LIMIT_OF_ROUTERS, ICMP, 0, source, destination),
-            )
-        )
-        U16.pack_into(ip, 10, checksum(ip))
-        return bytes(ip + message)
+        return ipv4_header(source + destination, len(message), ICMP, service=0xC0) + bytes(message)
     message = bytearray(struct.pack("!BBHI", type_v6, code_v6, 0, 0) + quote)
     pseudo = source + destination + struct.pack("!II", len(message), ICMPV6)
     U16.pack_into(message, 2, checksum(pseudo + bytes(message)))
-    ip6 = struct.pack(
-        "!IHBB16s16s", 0x60000000, len(message), ICMPV6, _HOP_LIMIT_OF_ROUTERS, source, destination
+    return ipv6_header(source + destination, len(message), ICMPV6) + bytes(message)
+
+
+def is_opening(buffer: Readable, header: Header) -> bool:
+    """Whether this is the first segment of a TCP connection: a SYN alone."""
+    if header.protocol != TCP or header.kind is not Kind.PORTS:
+        return False
+    return buffer[header.transport + 13] & _FLAGS == _SYN
+
+
+def tcp_reset(buffer: Readable, opening: Header) -> bytes:
+    """The refusal of an opening segment, as its destination would send it (RFC 9293 §3.10.7.1)."""
+    (sequence,) = struct.unpack_from("!I", buffer, opening.transport + 4)
+    source, destination = opening.destination, opening.source
+    segment = bytearray(
+        struct.pack(
+            "!HHIIBBHHH",
+            *(source.port, destination.port, 0, (sequence + 1) & 0xFFFFFFFF, 5 << 4, _RST_ACK, 0, 0, 0),
+        )
     )
-    return ip6 + bytes(message)
+    hosts = source.packed + destination.packed
+    if opening.version == 6:
+        pseudo = hosts + struct.pack("!II", len(segment), TCP)
+        head = ipv6_header(hosts, len(segment), TCP)
+    else:
+        pseudo = hosts + struct.pack("!HH", TCP, len(segment))
+        head = ipv4_header(hosts, len(segment), TCP)
+    U16.pack_into(segment, 16, checksum(pseudo + bytes(segment)))
+    return head + bytes(segment)
+
+
+def ipv4_header(
+    hosts: bytes, payload: int, protocol: int, *, service: int = 0, hop_limit: int = _HOP_LIMIT_OF_ROUTERS
+) -> bytes:
+    """A header without options; `hosts` is source and destination, `payload` the length of what follows."""
+    fields = (0x45, service, 20 + payload, 0, 0, hop_limit, protocol, 0)
+    head = bytearray(struct.pack("!BBHHHBBH", *fields) + hosts)
+    U16.pack_into(head, 10, checksum(head))
+    return bytes(head)
+
+
+def ipv6_header(
+    hosts: bytes, payload: int, protocol: int, *, hop_limit: int = _HOP_LIMIT_OF_ROUTERS
+) -> bytes:
+    """A header without extensions, for the same arguments."""
+    return struct.pack("!IHBB", 0x60000000, payload, protocol, hop_limit) + hosts
 
 
 def checksum(data: Readable) -> int:
     """The Internet checksum of `data` (RFC 1071)."""
     return 0xFFFF ^ _ones_sum(data)
+
+
+def update_checksum(buffer: Writable, field: int, before: bytes, after: bytes) -> None:
+    """Mend the checksum at `field` for bytes that have changed (RFC 1624 equation 3)."""
+    (old,) = U16.unpack_from(buffer, field)
+    U16.pack_into(
+        buffer, field, 0xFFFF ^ _fold((0xFFFF ^ old) + (0xFFFF ^ _ones_sum(before)) + _ones_sum(after))
+    )
+
+
+def update_partial_checksum(buffer: Writable, field: int, before: bytes, after: bytes) -> None:
+    """The same for a field that holds the sum itself and not its complement."""
+    (old,) = U16.unpack_from(buffer, field)
+    U16.pack_into(buffer, field, _fold(old + (0xFFFF ^ _ones_sum(before)) + _ones_sum(after)))
 
 
 def _parse(buffer: Readable, start: int, *, quoted: bool) -> Header:
@@ -247,23 +299,23 @@ def _rewrite(buffer: Writable, header: Header, new: Address, *, is_source: bool,
         if is_source == _asks(buffer, header):  # the identifier belongs to the asker alone
             old = bytes(buffer[transport + 4 : transport + 6])
             U16.pack_into(buffer, transport + 4, new.port)
-            _update(buffer, transport + 2, old, U16.pack(new.port))
+            update_checksum(buffer, transport + 2, old, U16.pack(new.port))
         if header.version == 6:  # ICMPv6 covers a pseudo-header, ICMP does not
-            _update(buffer, transport + 2, before, after)
+            update_checksum(buffer, transport + 2, before, after)
         return
     if header.kind is not Kind.PORTS:
         return
     offset = transport + (0 if is_source else 2)
     old_port = bytes(buffer[offset : offset + 2])
     U16.pack_into(buffer, offset, new.port)
-    field = transport + _CHECKSUM_OFFSET[header.protocol]
+    field = transport + CHECKSUM_OFFSET[header.protocol]
     if partial:
-        _update_partial(buffer, field, before, after)
+        update_partial_checksum(buffer, field, before, after)
         return
     is_udp = header.protocol == UDP
     if is_udp and U16.unpack_from(buffer, field)[0] == 0:
         return  # the sender computed none (RFC 768)
-    _update(buffer, field, before + old_port, after + U16.pack(new.port))
+    update_checksum(buffer, field, before + old_port, after + U16.pack(new.port))
     if is_udp and U16.unpack_from(buffer, field)[0] == 0:
         U16.pack_into(buffer, field, 0xFFFF)
 
@@ -275,7 +327,7 @@ def _rewrite_host(buffer: Writable, header: Header, new: Address, *, is_source: 
     before, after = bytes(buffer[offset : offset + size]), new.packed
     buffer[offset : offset + size] = after
     if header.version == 4:
-        _update(buffer, header.start + 10, before, after)
+        update_checksum(buffer, header.start + 10, before, after)
     return before, after
 
 
@@ -291,20 +343,6 @@ def _fill_icmp_checksum(buffer: Writable, header: Header) -> None:
         hosts = bytes(buffer[header.start + 8 : header.start + 40])
         pseudo = hosts + struct.pack("!II", len(message), ICMPV6)
     U16.pack_into(buffer, header.transport + 2, checksum(pseudo + message))
-
-
-def _update(buffer: Writable, field: int, before: bytes, after: bytes) -> None:
-    """RFC 1624 equation 3: HC' = ~(~HC + ~m + m')."""
-    (old,) = U16.unpack_from(buffer, field)
-    U16.pack_into(
-        buffer, field, 0xFFFF ^ _fold((0xFFFF ^ old) + (0xFFFF ^ _ones_sum(before)) + _ones_sum(after))
-    )
-
-
-def _update_partial(buffer: Writable, field: int, before: bytes, after: bytes) -> None:
-    """The same for a field that holds the sum itself and not its complement."""
-    (old,) = U16.unpack_from(buffer, field)
-    U16.pack_into(buffer, field, _fold(old + (0xFFFF ^ _ones_sum(before)) + _ones_sum(after)))
 
 
 def _ones_sum(data: Readable) -> int:

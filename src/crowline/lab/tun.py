@@ -53,6 +53,10 @@ class Tun:
         """Whether one read gives a whole run of UDP datagrams."""
         return bool(self.offloads & TUN_F_USO4)
 
+    def refuse_runs(self) -> None:
+        """From now on every read gives a single packet: the kernel cuts runs up by itself."""
+        fcntl.ioctl(self.descriptor, TUNSETOFFLOAD, self.offloads & TUN_F_CSUM)
+
     def close(self) -> None:
         """Close it; the device vanishes from its namespace."""
         os.close(self.descriptor)

@@ -1,18 +1,20 @@
-"""The laboratory's internet: one router that every port reaches after the port's delay, and nothing beyond.
+"""The laboratory's internet: one router that every place reaches after the place's delay, and nothing beyond.
 
 A port is a tunnel device in some namespace. What comes in there is routed by its destination, one hop limit
-less, and comes out of another port when both delays have passed. A `Gateway` may stand between the router and
-a group of ports. Time is an argument, and the devices are functions: `lab/wire_process.py` has the real ones.
+less, and comes out of another port when both delays have passed. Gateways may stand between the router and a
+group of ports, and behind each other. Time is an argument, and the devices are functions:
+`lab/wire_process.py` has the real ones.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TypeAlias
 
+from crowline.lab.access import Access
 from crowline.lab.gateway import Gateway
 from crowline.lab.packet import (
     Header,
@@ -22,6 +24,7 @@ from crowline.lab.packet import (
     icmp_error,
     parse,
 )
+from crowline.lab.profile import Firewall
 from crowline.lab.tun import HEADER_SIZE
 
 # Bytes that may be on their way to one place: 20 ms of 1.6 GB/s, far above what any test means to queue.
@@ -33,29 +36,29 @@ ROUTER_V6 = "2a01:100::1"
 
 @dataclass(slots=True, eq=False)
 class Port:
-    """A way out of the router. `deliver` takes a packet with its device header; ``False``: no room.
+    """A tunnel device. `deliver` takes a packet with its device header; ``False``: no room.
 
-    `delay` is one way, in seconds. `blocked` are the IP protocols that neither enter nor leave here.
+    `outer` is the gateway that it is behind; `access` counts where there is none.
     """
 
     name: str
-    delay: float
     deliver: Callable[[bytearray], bool]
-    gateway: Gateway | None = None
-    blocked: frozenset[int] = frozenset()
+    access: Access = field(default_factory=Access)
+    outer: Gateway | None = None
     queued: int = 0
 
 
 Place: TypeAlias = Port | Gateway
+_Action: TypeAlias = Callable[[Place, bytearray, float], None]
 
 
 class Wire:
-    """Routes packets between ports. `counters` says what became of those that did not arrive."""
+    """Routes packets between places. `counters` says what became of those that did not arrive."""
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self._routes: dict[str, Place] = {}
-        self._queue: list[tuple[float, int, Place, bytearray]] = []
+        self._queue: list[tuple[float, int, _Action, Place, bytearray]] = []
         self._sequence = 0
 
     def route(self, hosts: Iterable[str], place: Place) -> None:
@@ -66,98 +69,134 @@ class Wire:
     def forward(self, port: Port, packet: bytearray, now: float) -> None:
         """A packet came out of the namespace behind `port`. The buffer belongs to the wire from here on."""
         try:
-            header = parse(packet, HEADER_SIZE)
-            if port.gateway is None:
-                self._cross(packet, header, port, now)
-            else:
-                self._leave(port, port.gateway, packet, header, now)
+            self._leave(port, packet, parse(packet, HEADER_SIZE), now)
         except MalformedPacket:
             self.counters["malformed"] += 1
 
     def handle_timeout(self, now: float) -> None:
         """Deliver everything whose time has come."""
         while self._queue and self._queue[0][0] <= now:
-            due, _, place, packet = heappop(self._queue)
+            due, _, action, place, packet = heappop(self._queue)
             place.queued -= len(packet)
-            if isinstance(place, Port):
-                self._deliver(place, packet)
-            else:
-                self._arrive(place, packet, due)
+            action(place, packet, due)
 
     def next_timeout(self) -> float | None:
         return self._queue[0][0] if self._queue else None
 
-    def _leave(self, port: Port, gateway: Gateway, packet: bytearray, header: Header, now: float) -> None:
-        """From an inside port through its gateway: neighbours are one hop away and without delay."""
+    def _leave(self, place: Place, packet: bytearray, header: Header, now: float) -> None:
+        """Outwards: through the gateway that `place` is behind, or over the router."""
+        gateway = place.outer
+        if gateway is None:
+            self._cross(place, packet, header, now)
+            return
         neighbour = gateway.inside.get(header.destination.host)
-        if neighbour is not None:
-            self._schedule(neighbour, packet, now)
+        if neighbour is not None:  # one hop away and without delay
+            self._schedule(self._arrive, neighbour, packet, now)
             return
         if header.hop_limit <= 1:
-            router = gateway.external if header.version == 4 else ROUTER_V6
-            error = icmp_error(packet, header, router, Trouble.TIME_EXCEEDED)
+            error = icmp_error(packet, header, _name(gateway, header), Trouble.TIME_EXCEEDED)
             if error is not None:
-                self._schedule(port, _with_device_header(error), now)
+                self._schedule(self._arrive, place, _with_device_header(error), now)
             return
         decrement_hop_limit(packet, header)
+        if header.destination.host == gateway.external:
+            turned = gateway.turn(packet, header, now)
+            if turned is not None:
+                self._schedule(self._arrive, turned, packet, now)
+            else:
+                self.counters["filtered"] += 1
+            return
         if not gateway.outbound(packet, header, now):
             self.counters["untranslated"] += 1
             return
-        self._cross(packet, parse(packet, HEADER_SIZE), gateway, now)
+        self._leave(gateway, packet, parse(packet, HEADER_SIZE), now)
 
-    def _cross(self, packet: bytearray, header: Header, origin: Place, now: float) -> None:
-        """From the outside of `origin` over the router to the outside of another place."""
-        if header.protocol in origin.blocked:
+    def _cross(self, origin: Place, packet: bytearray, header: Header, now: float) -> None:
+        """From `origin` over the router to another place."""
+        access = origin.access
+        if access.firewall is not Firewall.NONE and not access.lets_out(header):
             self.counters["blocked"] += 1
             return
+        if access.up is None:
+            self._route(packet, header, now, now + access.delay)
+            return
+        for at in access.up.carry(len(packet) - HEADER_SIZE, now):
+            self._schedule(self._at_router, origin, bytearray(packet), at)
+
+    def _at_router(self, origin: Place, packet: bytearray, now: float) -> None:
+        self._route(packet, parse(packet, HEADER_SIZE), now, now)
+
+    def _route(self, packet: bytearray, header: Header, now: float, at: float) -> None:
+        """Send on what is at the router at the time `at`."""
         if header.hop_limit <= 1:
-            self._refuse(packet, header, Trouble.TIME_EXCEEDED, now + origin.delay)
+            self._refuse(packet, header, Trouble.TIME_EXCEEDED, at)
             return
         target = self._routes.get(header.destination.host)
         if target is None:
             self.counters["no route"] += 1
-            self._refuse(packet, header, Trouble.NO_ROUTE, now + origin.delay)
+            self._refuse(packet, header, Trouble.NO_ROUTE, at)
             return
-        if header.protocol in target.blocked:
+        access = target.access
+        if access.firewall is not Firewall.NONE and not access.lets_in(header):
             self.counters["blocked"] += 1
             return
         decrement_hop_limit(packet, header)
-        delay = 0.0 if target is origin else origin.delay + target.delay  # a hairpin stays at its gateway
-        self._schedule(target, packet, now + delay)
+        if access.down is None:
+            self._schedule(self._arrive, target, packet, at + access.delay)
+        elif at > now:  # a queue must see its packets in the order of their coming
+            self._schedule(self._queue_down, target, packet, at)
+        else:
+            self._queue_down(target, packet, now)
 
-    def _arrive(self, gateway: Gateway, packet: bytearray, now: float) -> None:
-        """At the outside of a gateway: what it lets in depends on what has left by now."""
+    def _queue_down(self, target: Place, packet: bytearray, now: float) -> None:
+        if target.access.down is None:
+            self._schedule(self._arrive, target, packet, now + target.access.delay)
+            return
+        for at in target.access.down.carry(len(packet) - HEADER_SIZE, now):
+            self._schedule(self._arrive, target, bytearray(packet), at)
+
+    def _arrive(self, place: Place, packet: bytearray, now: float) -> None:
+        """At a device, or at the outside of a gateway: what that lets in depends on what has left by now."""
+        if isinstance(place, Port):
+            self.counters["delivered" if place.deliver(packet) else "refused"] += 1
+            return
         header = parse(packet, HEADER_SIZE)
         if header.hop_limit <= 1:
-            self._refuse(packet, header, Trouble.TIME_EXCEEDED, now + gateway.delay, router=gateway.external)
+            self._answer(place, icmp_error(packet, header, _name(place, header), Trouble.TIME_EXCEEDED), now)
             return
-        port = gateway.inbound(packet, header, now)
-        if port is None:
+        inside = place.inbound(packet, header, now)
+        if inside is None:
             self.counters["filtered"] += 1
+            self._answer(place, place.refusal(packet, header), now)
             return
-        decrement_hop_limit(packet, header)
-        self._deliver(port, packet)
+        decrement_hop_limit(packet, parse(packet, HEADER_SIZE))
+        self._arrive(inside, packet, now)
 
-    def _refuse(
-        self, packet: bytearray, header: Header, trouble: Trouble, at: float, router: str | None = None
-    ) -> None:
+    def _answer(self, gateway: Gateway, packet: bytes | None, now: float) -> None:
+        """Let a gateway speak for itself, outwards."""
+        if packet is not None:
+            whole = _with_device_header(packet)
+            self._leave(gateway, whole, parse(whole, HEADER_SIZE), now)
+
+    def _refuse(self, packet: bytearray, header: Header, trouble: Trouble, at: float) -> None:
         """Answer with an ICMP error that is at the router at that time."""
-        source = ROUTER_V6 if header.version == 6 else router or ROUTER_V4
-        error = icmp_error(packet, header, source, trouble)
+        error = icmp_error(packet, header, ROUTER_V6 if header.version == 6 else ROUTER_V4, trouble)
         target = self._routes.get(header.source.host)
         if error is not None and target is not None:
-            self._schedule(target, _with_device_header(error), at + target.delay)
+            self._schedule(self._arrive, target, _with_device_header(error), at + target.access.delay)
 
-    def _schedule(self, place: Place, packet: bytearray, at: float) -> None:
+    def _schedule(self, action: _Action, place: Place, packet: bytearray, at: float) -> None:
         if place.queued + len(packet) > QUEUE_LIMIT:
             self.counters["queue full"] += 1
             return
         place.queued += len(packet)
         self._sequence += 1
-        heappush(self._queue, (at, self._sequence, place, packet))
+        heappush(self._queue, (at, self._sequence, action, place, packet))
 
-    def _deliver(self, port: Port, packet: bytearray) -> None:
-        self.counters["delivered" if port.deliver(packet) else "refused"] += 1
+
+def _name(gateway: Gateway, header: Header) -> str:
+    """What a gateway signs its ICMP errors about such a packet with."""
+    return ROUTER_V6 if header.version == 6 else gateway.external or ROUTER_V4
 
 
 def _with_device_header(packet: bytes) -> bytearray:
