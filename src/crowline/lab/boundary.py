@@ -127,6 +127,8 @@ class Gate:
 
     @property
     def refusal(self) -> UnsolicitedSyn:
+        if self._firewall in (Firewall.HTTPS_ONLY, Firewall.PROXY_ONLY):
+            return UnsolicitedSyn.DROP
         return self._boundary.refusal
 
     def outbound(self, protocol: int, source: Address, destination: Address, now: float) -> Ends | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from crowline.lab.behaviour import (
     TCP,
@@ -24,6 +23,7 @@ from crowline.lab.profile import Firewall, Ipv6, Profile
 SILENCES = (5.0, 15.0, 25.0, 35.0, 50.0, 75.0, 105.0, 150.0)
 # Seconds after its first packet at which a busy mapping is used again: away from full multiples of ten.
 BUSY_TIMES = tuple(float(time) for time in range(6, 151, 12))
+LONGEST_GAP = 12.0  # seconds between two of them: what dies sooner cannot be kept busy
 LARGEST_BLOCK = 8192  # ports; more cannot be told from the whole range by a few samples
 
 _TCP_REACH = {Firewall.HTTPS_ONLY: TcpReach.HTTPS, Firewall.PROXY_ONLY: TcpReach.NONE}
@@ -68,7 +68,9 @@ def block_size(span: int) -> int:
 
 
 def _answer(profile: Profile) -> Answer:
-    if profile.firewall in (Firewall.HTTPS_ONLY, Firewall.PROXY_ONLY):
+    """The outermost layer meets the SYN first: of a single layer, that is the firewall around it."""
+    blocks_tcp = profile.firewall in (Firewall.HTTPS_ONLY, Firewall.PROXY_ONLY)
+    if blocks_tcp and len(profile.nats) < 2:
         return Answer.SILENCE
     if not profile.nats:
         return Answer.RST  # the host's own: nobody listens there
@@ -133,12 +135,11 @@ def _longest_silence(nats: Sequence[NatBehaviour]) -> float:
 
 def _absolute(nats: Sequence[NatBehaviour]) -> Bracket | None:
     """A port that is given anew the same way as before does not show that a mapping has ended."""
-    longest_gap = max(after - before for before, after in pairwise((0.0, *BUSY_TIMES)))
     ends = [
         nat.lifetimes.absolute
         for nat in nats
         if nat.lifetimes.absolute is not None and nat.allocation.kind is not AllocationKind.PRESERVING
     ]
-    if not ends or min(ends) > BUSY_TIMES[-1] or min(nat.lifetimes.udp_idle for nat in nats) <= longest_gap:
+    if not ends or min(ends) > BUSY_TIMES[-1] or min(nat.lifetimes.udp_idle for nat in nats) <= LONGEST_GAP:
         return None
     return bracket((0.0, *BUSY_TIMES), min(ends))

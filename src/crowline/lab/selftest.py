@@ -20,8 +20,15 @@ from crowline.lab.behaviour import (
     Hairpin,
     Mapping,
 )
-from crowline.lab.bench import Bench, Endpoint
-from crowline.lab.expectation import BUSY_TIMES, LARGEST_BLOCK, SILENCES, block_size, expected
+from crowline.lab.bench import Answer, Bench, Endpoint
+from crowline.lab.expectation import (
+    BUSY_TIMES,
+    LARGEST_BLOCK,
+    LONGEST_GAP,
+    SILENCES,
+    block_size,
+    expected,
+)
 from crowline.lab.measured import Bracket, Measured, TcpReach
 from crowline.lab.profile import Ipv6, Profile
 
@@ -77,26 +84,33 @@ class _Probe:
         ]
 
     def measure(self) -> Measured:
+        """What takes time comes last: mappings that have expired in one layer only would be met again."""
+        found = self._measure_tcp(self._measure_udp())
+        if found.udp:
+            udp_idle, absolute = self._lifetimes()
+            found = replace(found, udp_idle=udp_idle, absolute=absolute)
+        closed = Address(self._bench.external_host, CLOSED_PORT)
+        return replace(found, unsolicited_syn=self._bench.connect_in(1, closed))
+
+    def _measure_udp(self) -> Measured:
         first = self._first_contact()
-        tcp = self._tcp_reach()
-        syn = self._bench.connect_in(1, Address(self._bench.external_host, CLOSED_PORT))
-        tcp_mapping = self._tcp_mapping() if tcp is TcpReach.ANY else None
-        around = Measured(first is not None, tcp, Ipv6.NONE, syn, tcp_mapping=tcp_mapping)
+        found = Measured(first is not None, TcpReach.NONE, Ipv6.NONE, Answer.SILENCE)
         if first is None:
-            return around
+            return found
         local, outside = first
-        udp_idle, absolute = self._lifetimes()
         return replace(
-            around,
-            ipv6=self._ipv6(),
+            found,
             translated=local != outside,
             mapping=self._mapping(),
             filtering=self._filtering(),
             allocation=self._allocation(),
             hairpin=self._hairpin() if local != outside else None,
-            udp_idle=udp_idle,
-            absolute=absolute,
+            ipv6=self._ipv6(),
         )
+
+    def _measure_tcp(self, found: Measured) -> Measured:
+        reach = self._tcp_reach()
+        return replace(found, tcp=reach, tcp_mapping=self._tcp_mapping() if reach is TcpReach.ANY else None)
 
     # --- UDP ------------------------------------------------------------------------------------------
 
@@ -135,7 +149,7 @@ class _Probe:
         return _allocation_of([end.local.port for end in ends], given)
 
     def _hairpin(self) -> Hairpin:
-        """Two hosts of the site write to what a server says they are, again and again: so both filters open."""
+        """Two hosts of the site write to what a server says they are, again and again: both filters open."""
         one, other = self._open(0), self._open(1)
         to = [self._outside_of(end, self._servers[0][UDP_PORT]) for end in (other, one)]
         for _ in range(ATTEMPTS):
@@ -165,13 +179,14 @@ class _Probe:
         return Ipv6.OPEN if self._hears(end, stranger, outside) else Ipv6.FIREWALLED
 
     def _lifetimes(self) -> tuple[Bracket, Bracket | None]:
-        """One mapping for each length of silence, and one that is kept busy."""
+        """One mapping for each length of silence, and two that are kept busy: one alone might come back with
+        the same port by chance."""
         server = self._servers[0][UDP_PORT]
-        busy = self._open(0)
+        busy = [self._open(0), self._open(0)]
         silent = {silence: self._open(0) for silence in SILENCES}
-        sources = self._sources([busy, *silent.values()], server)
-        outside = dict(zip((0.0, *SILENCES), sources, strict=True))
-        before, start = outside[0.0], self._bench.now
+        sources = self._sources([*busy, *silent.values()], server)
+        before, outside = sources[:2], dict(zip(SILENCES, sources[2:], strict=True))
+        start = self._bench.now
         alive, dead = 0.0, None
         kept, changed = 0.0, None
         for time in sorted({*SILENCES, *BUSY_TIMES}):
@@ -183,14 +198,13 @@ class _Probe:
                 else:
                     dead = time
             if time in BUSY_TIMES and changed is None:
-                if self._sources([busy], server)[0] == before:
+                if self._sources(busy, server) == before:
                     kept = time
                 else:
                     changed = time
-        gap = max(after - earlier for earlier, after in pairwise((0.0, *BUSY_TIMES)))
-        died_of_silence = dead is not None and dead <= gap
-        absolute = None if changed is None or died_of_silence else Bracket(kept, changed)
-        return Bracket(alive, dead), absolute
+        if changed is None or (dead is not None and dead <= LONGEST_GAP):  # the busy ones died of silence too
+            return Bracket(alive, dead), None
+        return Bracket(alive, dead), Bracket(kept, changed)
 
     def _hears(self, end: Endpoint, who: Endpoint, outside: Address) -> bool:
         """Whether what `who` sends to `outside` arrives at `end`."""
