@@ -1,0 +1,169 @@
+"""One complete attempt to connect two places of the world, in virtual time and with the real machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crowline.ice.candidate import CandidateType
+from crowline.ice.pair import ValidPair
+from crowline.lab.impairment import Impairment
+from crowline.lab.network import Packet
+from crowline.lab.outcome import Kind, Outcome
+from crowline.lab.profile import Profile
+from crowline.lab.virtual import Internet
+from crowline.lab.virtual_peer import VirtualPeer
+from crowline.lab.virtual_server import VirtualServer
+from crowline.lab.virtual_site import VirtualSite, build_site
+from crowline.rendezvous.code import Code
+
+# Seconds in which both sides must have come together; the hub's own limits are far longer.
+MEETING_LIMIT = 60.0
+# Seconds after both are there in which a better path may still be found: checks leave at 0, 0.5, 1.5, 3.5
+# and 7.5 s (RFC 8489 §6.2.1).
+SETTLE = 8.0
+
+_WORST_FIRST: tuple[Kind, ...] = ("failed", "hub", "relay", "direct", "lan")
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Distances in seconds one way, and what the two access lines do, each direction alike."""
+
+    to_server: float = 0.01
+    between: float = 0.02
+    line_a: Impairment | None = None
+    line_b: Impairment | None = None
+
+
+def virtual_attempt(
+    a: Profile,
+    b: Profile,
+    seed: int = 0,
+    *,
+    geometry: Geometry | None = None,
+    wait: float = 0.0,
+    settle: float = SETTLE,
+    observe: Callable[[float, Packet], None] | None = None,
+) -> Outcome:
+    """A host behind `a` gets a code; `wait` seconds later the other side, behind `b`, joins with it.
+
+    The same arguments give the same packets at the same times. `observe` is told each of them as it leaves
+    its host. The attempt ends when both use a direct path, or `settle` seconds after both were there.
+    """
+    world = _World(a, b, seed, geometry or Geometry(), wait, observe)
+    world.run(settle)
+    return world.outcome()
+
+
+class _World:
+    """The internet of one attempt, the server, and the two sides."""
+
+    def __init__(
+        self,
+        a: Profile,
+        b: Profile,
+        seed: int,
+        geometry: Geometry,
+        wait: float,
+        observe: Callable[[float, Packet], None] | None,
+    ) -> None:
+        self._internet = Internet(seed, delay=geometry.between, observe=observe)
+        self._server = VirtualServer(self._internet)
+        self._wait = wait
+        self._sites = (build_site(self._internet, a, 1), build_site(self._internet, b, 2))
+        for site, line in zip(self._sites, (geometry.line_a, geometry.line_b), strict=True):
+            self._internet.set_delay(site.place, self._server.host, geometry.to_server)
+            if line is not None:
+                self._internet.set_line(site.place, up=line, down=line)
+        self._peers = [self._peer(self._sites[0])]
+
+    def run(self, settle: float) -> None:
+        """Until both use a direct path, or the time is over."""
+        internet = self._internet
+        if internet.run(self._have_met, limit=self._wait + MEETING_LIMIT) and not self._failure():
+            internet.run(self._is_direct, limit=settle)
+
+    def outcome(self) -> Outcome:
+        if len(self._peers) < 2 or any(peer.greeted is None for peer in self._peers):
+            return Outcome("failed", reason=self._failure() or "no byte came through")
+        kind = min((_kind_of(peer) for peer in self._peers), key=_WORST_FIRST.index)
+        host = self._peers[0]
+        pair = host.link.pair if host.link is not None else None
+        return Outcome(
+            kind,
+            setup_ms=_latest([_since_present(peer, peer.usable) for peer in self._peers]),
+            direct_ms=_latest([_since_present(peer, peer.direct) for peer in self._peers]),
+            technique=kind if kind in ("hub", "relay") or pair is None else technique_of(pair),
+            reason=self._reason(kind),
+        )
+
+    def _peer(self, site: VirtualSite, code: Code | None = None) -> VirtualPeer:
+        hub = self._server.address_for(site.addresses)
+        return VirtualPeer(self._internet, site, hub, code=code, on_code=self._on_code)
+
+    def _on_code(self, code: Code) -> None:
+        self._internet.call_at(self._internet.now + self._wait, lambda: self._join(code))
+
+    def _join(self, code: Code) -> None:
+        self._peers.append(self._peer(self._sites[1], code))
+
+    def _have_met(self) -> bool:
+        return self._failure() != "" or (
+            len(self._peers) == 2 and all(peer.present is not None for peer in self._peers)
+        )
+
+    def _is_direct(self) -> bool:
+        return all(
+            peer.greeted is not None and peer.link is not None and peer.link.category == "direct"
+            for peer in self._peers
+        )
+
+    def _failure(self) -> str:
+        return next((peer.failure for peer in self._peers if peer.failure), "")
+
+    def _reason(self, kind: Kind) -> str:
+        if kind == "lan":
+            return "both are in one network"
+        if kind == "direct":
+            return "packets of both sides come through"
+        if kind == "relay":
+            return "no direct path works"
+        without = [
+            site.profile.name
+            for site, peer in zip(self._sites, self._peers, strict=True)
+            if not peer.reached_server_by_udp
+        ]
+        if without:
+            return f"no UDP reaches the server from {' and '.join(without)}"
+        return "neither a direct nor a relayed path works"
+
+
+def technique_of(pair: ValidPair) -> str:
+    """What made a direct path: ``ipv6``, or the least of the two sides' candidate types."""
+    if pair.local.address.is_ipv6:
+        return "ipv6"
+    types = {pair.local.type, pair.remote.type}
+    for kind in (CandidateType.PEER_REFLEXIVE, CandidateType.SERVER_REFLEXIVE):
+        if kind in types:
+            return kind.value
+    return CandidateType.HOST.value
+
+
+def _kind_of(peer: VirtualPeer) -> Kind:
+    if peer.chosen is None:
+        return "failed"
+    if peer.link is None:
+        return "hub"
+    kind = peer.link.pair.kind
+    return "relay" if kind == "relay" else "lan" if kind == "lan" else "direct"
+
+
+def _since_present(peer: VirtualPeer, at: float | None) -> float | None:
+    return None if at is None or peer.present is None else (at - peer.present) * 1000
+
+
+def _latest(times: list[float | None]) -> float | None:
+    """The later of both sides' times; ``None`` while one of them has none."""
+    known = [time for time in times if time is not None]
+    return round(max(known), 3) if len(known) == len(times) else None

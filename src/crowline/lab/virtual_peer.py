@@ -1,0 +1,329 @@
+"""One side of a meeting in a virtual internet: the machines of the product, composed as `api/` does it.
+
+`api/connection.py` and `api/traversal.py` say why each step is where it is; here the same steps run in
+virtual time, with a PAKE that costs nothing and links that draw no randomness of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crowline.base.addresses import Address
+from crowline.base.machine import Buffer, Transmit
+from crowline.base.secrets import Secret
+from crowline.ice.agent import IceAgent
+from crowline.ice.candidate import Candidate
+from crowline.ice.events import IceEvent, PairLost, PairValid
+from crowline.ice.pair import ValidPair
+from crowline.lab.stand_in_pake import StandInPake
+from crowline.lab.virtual import Internet
+from crowline.lab.virtual_hub_stream import VirtualHubStream
+from crowline.lab.virtual_links import VirtualLink, VirtualLinks
+from crowline.lab.virtual_pump import VirtualPump
+from crowline.lab.virtual_site import VirtualSite
+from crowline.lab.virtual_sockets import VirtualSockets
+from crowline.link.events import LinkData, LinkDown, LinkEvent
+from crowline.link.hub import HubLink
+from crowline.rendezvous.candidates import from_signal, may_be_checked, to_signal
+from crowline.rendezvous.code import Code
+from crowline.rendezvous.events import (
+    CodeReady,
+    Keyed,
+    MeetingEvent,
+    MeetingFailed,
+    PeerPresent,
+    Signalled,
+    Welcomed,
+)
+from crowline.rendezvous.keys import derive
+from crowline.rendezvous.meeting import HUB, Meeting
+from crowline.rendezvous.role import Role
+from crowline.rendezvous.seal import Opener, Sealer
+from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
+from crowline.rendezvous.wire import ServerAddress
+from crowline.session.events import LinkChosen, SessionEvent, StreamReadable
+from crowline.session.links import Carrier, LinkTransmit
+from crowline.session.session import Session
+
+TA = 0.005  # seconds between checks, as in the product
+HUB_LINK = 0
+GREETING = b"hello"  # the application's first bytes, each way on one stream
+FINGERPRINT = "00" * 32  # stand-in links have no certificate
+_RANKS = {"hub": 1 << 64, "relay": 2 << 64, "direct": 3 << 64}  # as in the product
+
+
+class VirtualPeer:
+    """Begins at once. The times are those of the internet, ``None`` until it happened.
+
+    `present`: the hub said that both are there; `usable`: bytes could be sent; `direct`: the first direct
+    link was in use; `greeted`: the other side's first bytes were read.
+    """
+
+    def __init__(
+        self,
+        internet: Internet,
+        site: VirtualSite,
+        hub: Address,
+        *,
+        code: Code | None = None,
+        on_code: Callable[[Code], None] | None = None,
+    ) -> None:
+        """The host, who gets a code and gives it to `on_code`, or with `code` the joining side."""
+        self.role = Role.HOST if code is None else Role.JOIN
+        self.present: float | None = None
+        self.usable: float | None = None
+        self.direct: float | None = None
+        self.greeted: float | None = None
+        self.failure = ""
+        self.up: dict[int, VirtualLink] = {}
+        self._internet = internet
+        self._on_code = on_code
+        self._addresses = list(site.addresses)
+        self._budget = 0
+        self._key: Secret | None = None
+        self._links: VirtualLinks | None = None
+        self._hub_link: HubLink | None = None
+        self._hub_pump: VirtualPump[bytes, LinkEvent] | None = None
+        entropy = internet.random.randbytes
+        self._session = Session(initiator=self.role is Role.HOST)
+        self._session_pump = VirtualPump[LinkTransmit, SessionEvent](
+            internet, self._session, self._send_frames, self._on_session_event
+        )
+        self._agent = IceAgent(
+            self.role is Role.JOIN, entropy=entropy, ta=TA, renominate=True, permits=self._may_check
+        )
+        self._agent_pump = VirtualPump[Transmit, IceEvent](
+            internet, self._agent, self._send, self._on_ice_event
+        )
+        self._sockets = VirtualSockets(internet, site, self)
+        self._meeting = Meeting(self.role, pake_factory=StandInPake, entropy=entropy, code=code)
+        self._stream = VirtualHubStream(
+            internet,
+            site,
+            hub,
+            on_text=self._on_hub_text,
+            on_binary=self._on_hub_binary,
+            on_closed=self._on_hub_closed,
+        )
+        self._meeting_pump = VirtualPump[Transmit, MeetingEvent](
+            internet, self._meeting, self._send_text, self._on_meeting_event
+        )
+        self._meeting.open(internet.now)
+        self._describe()
+        self._sockets.offer_hosts()
+
+    @property
+    def chosen(self) -> int | None:
+        """The number of the link that carries the streams; `HUB_LINK` is link zero."""
+        return self._session.chosen
+
+    @property
+    def link(self) -> VirtualLink | None:
+        """The link that carries the streams, where it is not link zero."""
+        chosen = self._session.chosen
+        return None if chosen is None else self.up.get(chosen)
+
+    @property
+    def reached_server_by_udp(self) -> bool:
+        """Whether the server answered any datagram."""
+        return self._sockets.was_answered
+
+    # --- the hub ----------------------------------------------------------------------------------------
+
+    def _send_text(self, transmit: Transmit) -> None:
+        self._stream.send_text(bytes(transmit.data))
+
+    def _on_hub_text(self, data: bytes) -> None:
+        self._meeting.receive(data, HUB, self._internet.now)
+        self._meeting_pump.flush()
+
+    def _on_hub_binary(self, data: bytes) -> None:
+        if self._hub_link is not None and self._hub_pump is not None:
+            self._hub_link.receive(data, None, self._internet.now)
+            self._hub_pump.flush()
+            self._session_pump.flush()
+
+    def _on_hub_closed(self, reason: str) -> None:
+        if self._key is None:
+            self.failure = self.failure or f"the server's connection: {reason}"
+        self._detach(HUB_LINK, reason)
+
+    def _signal(self, signal: Signal) -> None:
+        self._meeting.signal(signal)
+        self._meeting_pump.flush()
+
+    def _describe(self) -> None:
+        agent = self._agent
+        self._signal(
+            Description(agent.ufrag, agent.pwd, FINGERPRINT, ta_ms=round(TA * 1000), renominate=True)
+        )
+
+    def _on_meeting_event(self, event: MeetingEvent) -> None:
+        if isinstance(event, Welcomed):
+            self._budget = event.welcome.budget
+            self._sockets.query_stun(self._service(event.welcome.stun))
+        elif isinstance(event, CodeReady) and self._on_code is not None:
+            self._on_code(event.code)
+        elif isinstance(event, PeerPresent):
+            self.present = self._internet.now
+            assert event.turn is not None
+            grant = event.turn
+            self._sockets.allocate(self._service(grant.servers), grant.username, grant.password)
+        elif isinstance(event, Keyed):
+            self._on_key(event.key)
+        elif isinstance(event, Signalled):
+            self._on_signal(event.signal)
+        elif isinstance(event, MeetingFailed):
+            self.failure = self.failure or event.error.message
+
+    def _service(self, servers: tuple[ServerAddress, ...]) -> Address:
+        """Where STUN and TURN are: an empty host means where the hub is."""
+        return Address(servers[0].host or self._stream.hub.host, servers[0].port)
+
+    def _on_key(self, key: Secret) -> None:
+        self._key = key
+        sealer, opener = (derive(key, f"link-zero/{each.value}") for each in (self.role, self.role.other))
+        self._hub_link = HubLink(Sealer(sealer), Opener(opener), self._budget)
+        self._hub_pump = VirtualPump[bytes, LinkEvent](
+            self._internet, self._hub_link, self._stream.send_binary, self._on_hub_link_event
+        )
+        self._attach(HUB_LINK, _FlushedHubLink(self._hub_link, self._hub_pump), _RANKS["hub"])
+
+    def _on_signal(self, signal: Signal) -> None:
+        now = self._internet.now
+        if isinstance(signal, Description):
+            self._on_description(signal)
+        elif isinstance(signal, CandidateSignal):
+            candidate = from_signal(signal)
+            if candidate is None:
+                return
+            if self._may_check(candidate.address):
+                self._sockets.permit(candidate.address)
+            self._agent.add_remote_candidate(candidate, now)
+        elif isinstance(signal, EndOfCandidates):
+            self._agent.end_of_remote_candidates(now)
+        self._agent_pump.flush()
+
+    def _on_description(self, signal: Description) -> None:
+        assert self._key is not None
+        self._links = VirtualLinks(
+            self._internet,
+            is_client=self.role is Role.JOIN,
+            key=derive(self._key, "client-auth"),
+            send=self._send,
+            find_pair=self._find_pair,
+            on_up=self._on_link_up,
+            on_data=self._on_link_data,
+            on_down=self._on_link_down,
+        )
+        self._agent.set_remote(signal.ufrag, signal.pwd, self._internet.now)
+
+    # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------
+
+    def on_candidate(self, candidate: Candidate) -> None:
+        self._agent.add_local_candidate(candidate, self._internet.now)
+        self._signal(to_signal(candidate, private=False))
+        self._agent_pump.flush()
+
+    def on_gathered(self) -> None:
+        self._signal(EndOfCandidates())
+        self._agent.end_of_local_candidates(self._internet.now)
+        self._agent_pump.flush()
+
+    def on_stun(self, data: Buffer, source: Address, local: Address) -> None:
+        self._agent.receive(data, source, self._internet.now, local)
+        self._agent_pump.flush()
+
+    def on_packet(self, data: Buffer, source: Address, local: Address) -> None:
+        if self._links is not None:
+            self._links.packet(data, source, local)
+            self._session_pump.flush()
+
+    def _send(self, transmit: Transmit) -> None:
+        self._sockets.send(transmit)
+
+    def _may_check(self, address: Address) -> bool:
+        return may_be_checked(address, own=self._addresses, loopback=False)
+
+    # --- pairs and links --------------------------------------------------------------------------------
+
+    def _on_ice_event(self, event: IceEvent) -> None:
+        if self._links is None:
+            return
+        if isinstance(event, PairValid):
+            self._links.pair_valid(event.pair)
+        elif isinstance(event, PairLost):
+            self._links.pair_lost(event.pair.key, event.reason.value)
+
+    def _find_pair(self, local: Address, remote: Address) -> ValidPair | None:
+        return next((pair for pair in self._agent.valid_pairs() if pair.key == (local, remote)), None)
+
+    def _on_link_up(self, link: VirtualLink) -> None:
+        self._agent.use(link.pair, self._internet.now)
+        self._sockets.bind(link.pair.base, link.pair.remote.address)
+        self._agent_pump.flush()
+        self.up[link.number] = link
+        self._attach(link.number, link, _RANKS[link.category] + link.pair.priority)
+
+    def _on_link_data(self, link: VirtualLink, data: Buffer) -> None:
+        self._session.receive(data, link.number, self._internet.now)
+
+    def _on_link_down(self, link: VirtualLink, reason: str) -> None:
+        self._agent.release(link.pair)
+        if self.up.pop(link.number, None) is not None:
+            self._detach(link.number, reason)
+
+    def _on_hub_link_event(self, event: LinkEvent) -> None:
+        if isinstance(event, LinkData):
+            self._session.receive(event.data, HUB_LINK, self._internet.now)
+        elif isinstance(event, LinkDown):
+            self._detach(HUB_LINK, event.reason)
+
+    # --- the session ------------------------------------------------------------------------------------
+
+    def _attach(self, number: int, carrier: Carrier, rank: int) -> None:
+        self._session.attach(number, carrier, rank, self._internet.now)
+        if self.usable is None:
+            self.usable = self._internet.now
+            self._session.write(self._session.open_stream(), GREETING)
+        self._session_pump.flush()
+
+    def _detach(self, number: int, reason: str) -> None:
+        self._session.detach(number, self._internet.now, reason)
+        self._session_pump.flush()
+
+    def _send_frames(self, transmit: LinkTransmit) -> None:
+        carrier: Carrier | None = self.up.get(transmit.link)
+        if transmit.link == HUB_LINK and self._hub_link is not None and self._hub_pump is not None:
+            carrier = _FlushedHubLink(self._hub_link, self._hub_pump)
+        if carrier is not None:
+            for part in transmit.data:
+                carrier.send(part, self._internet.now)
+
+    def _on_session_event(self, event: SessionEvent) -> None:
+        if isinstance(event, LinkChosen):
+            link = self.up.get(event.link) if event.link is not None else None
+            if link is not None and link.category == "direct" and self.direct is None:
+                self.direct = self._internet.now
+        elif isinstance(event, StreamReadable) and self._session.read(event.stream, len(GREETING)):
+            self.greeted = self.greeted if self.greeted is not None else self._internet.now
+
+
+class _FlushedHubLink:
+    """Link zero as a carrier that sends at once."""
+
+    def __init__(self, link: HubLink, pump: VirtualPump[bytes, LinkEvent]) -> None:
+        self._link = link
+        self._pump = pump
+
+    @property
+    def unanswered_since(self) -> float | None:
+        return self._link.unanswered_since
+
+    def room(self) -> int:
+        return self._link.room()
+
+    def send(self, data: Buffer, now: float) -> None:
+        self._link.send(data, now)
+        self._link.queued = 0
+        self._pump.flush()

@@ -1,0 +1,196 @@
+"""The Crowline server in a virtual internet: the real hub, STUN and TURN machines on one host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.machine import Buffer, Transmit
+from crowline.base.secrets import Secret
+from crowline.lab.address_plan import server_addresses
+from crowline.lab.boundary import HTTPS
+from crowline.lab.clock import Timer
+from crowline.lab.network import Host
+from crowline.lab.virtual import Internet, Node
+from crowline.lab.virtual_tcp import Connection, TcpHost
+from crowline.rendezvous.hub import Hub
+from crowline.rendezvous.wire import ServerAddress, TurnGrant
+from crowline.stun.attributes import FAMILY_IPV6
+from crowline.stun.message import Method
+from crowline.stun.responder import Responder
+from crowline.turn.auth import Authenticator, issue_credentials
+from crowline.turn.server import TurnServer
+
+STUN_PORT = 3478
+RELAY_PORTS = (49152, 65535)  # RFC 8656 §7.2: the dynamic ports
+GRANT_LIFETIME = 3600  # seconds, as the server of the product grants them
+TEXT, BINARY = b"t", b"b"
+"""The first byte of a message on a virtual WebSocket."""
+
+
+class VirtualServer:
+    """Hub on TCP port 443, STUN and TURN on UDP port 3478, on one IPv4 and one IPv6 address."""
+
+    def __init__(self, internet: Internet) -> None:
+        self.ipv4, self.ipv6 = server_addresses(1, 1)
+        self.host = internet.host(self.ipv4)
+        internet.add_address(self.host, self.ipv6)
+        self._internet = internet
+        entropy = internet.random.randbytes
+        self._secret = Secret(entropy(32))
+        # An empty host says: where the hub is.
+        self._services = (ServerAddress("", STUN_PORT),)
+        self.hub = Hub(entropy=entropy, grant=self._grant, stun=self._services)
+        self._front = StunTurn(internet, self.host, self._secret, self.hub.permits, entropy)
+        self._readers: dict[int, Connection] = {}
+        self._timer: Timer | None = None
+        tcp = TcpHost(internet, self.host)
+        for address in (self.ipv4, self.ipv6):
+            tcp.listen(Address(address, HTTPS), self._accept)
+
+    def address_for(self, own_hosts: tuple[str, ...]) -> Address:
+        """Where a client with those addresses reaches the hub: by IPv4 if it can, as its name has both."""
+        has_ipv4 = any(":" not in host for host in own_hosts)
+        return Address(self.ipv4 if has_ipv4 else self.ipv6, HTTPS)
+
+    def _grant(self, user: str) -> TurnGrant:
+        username, password = issue_credentials(self._secret, user, int(self._internet.now) + GRANT_LIFETIME)
+        return TurnGrant(self._services, username, password, GRANT_LIFETIME)
+
+    def _accept(self, connection: Connection) -> None:
+        number = len(self._readers) + 1
+        self._readers[number] = connection
+        connection.stream = _HubStream(self, number, connection)
+
+    def connected(self, number: int, source: Address) -> None:
+        self.hub.connect(number, source, self._internet.now)
+        self.flush()
+
+    def received(self, number: int, data: bytes) -> None:
+        kind, message = data[:1], data[1:]
+        if kind == TEXT:
+            self.hub.receive(number, message, self._internet.now)
+        else:
+            self.hub.receive_binary(number, message, self._internet.now)
+        self.flush()
+
+    def disconnected(self, number: int, *, is_clean: bool) -> None:
+        self.hub.disconnect(number, self._internet.now, is_clean=is_clean)
+        self.flush()
+
+    def flush(self) -> None:
+        """Pass on what the hub has to say, and note when it wants to be woken."""
+        while (delivery := self.hub.next_transmit()) is not None:
+            reader = self._readers[delivery.connection]
+            if delivery.close is not None:
+                reader.close()
+            else:
+                reader.send((BINARY if delivery.is_binary else TEXT) + bytes(delivery.data))
+        at = self.hub.next_timeout()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at is None else self._internet.call_at(at, self._wake)
+
+    def _wake(self) -> None:
+        self.hub.handle_timeout(self._internet.now)
+        self.flush()
+
+
+class _HubStream:
+    """One WebSocket at the hub. Its upgrade costs no round trip here: the hub speaks first."""
+
+    def __init__(self, server: VirtualServer, number: int, connection: Connection) -> None:
+        self._server = server
+        self._number = number
+        self._connection = connection
+
+    def on_open(self) -> None:
+        self._server.connected(self._number, self._connection.remote)
+
+    def on_message(self, data: bytes) -> None:
+        self._server.received(self._number, data)
+
+    def on_closed(self, reason: str) -> None:
+        self._server.disconnected(self._number, is_clean=reason == "closed")
+
+
+class StunTurn:
+    """STUN and TURN as one machine, with relayed addresses on the same host."""
+
+    def __init__(
+        self,
+        internet: Internet,
+        host: Host,
+        secret: Secret,
+        permits: Callable[[str, Address], bool],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._internet = internet
+        self._host = host
+        self._entropy = entropy
+        self._node: Node = internet.attach(self)
+        self._responder = Responder()
+        self._relayed: set[Address] = set()
+        self._turn = TurnServer(
+            Authenticator(secret, entropy=entropy, epoch=0.0),
+            self,
+            permits=permits,
+            policy=AddressPolicy(),
+            entropy=entropy,
+        )
+        for address in host.networks:
+            internet.bind(self._node, host, Address(address, STUN_PORT))
+
+    # --- the five verbs ---------------------------------------------------------------------------------
+
+    def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
+        if local in self._relayed and local is not None:
+            self._turn.receive_from_peer(data, source, now, local)
+        elif int.from_bytes(data[:2], "big") == Method.BINDING:
+            self._responder.receive(data, source, now, local)
+        else:
+            self._turn.receive(data, source, now, local)
+
+    def handle_timeout(self, now: float) -> None:
+        self._turn.handle_timeout(now)
+
+    def next_timeout(self) -> float | None:
+        return self._turn.next_timeout()
+
+    def next_transmit(self) -> Transmit | None:
+        return self._responder.next_transmit() or self._turn.next_transmit()
+
+    def next_event(self) -> None:
+        return None
+
+    # --- relayed addresses (`turn.server.RelayPorts`) ---------------------------------------------------
+
+    def open(self, family: int, local: Address | None, *, even: bool) -> Address | None:
+        address = self._of_family(family)
+        if address is None:
+            return None
+        low, high = RELAY_PORTS
+        while True:
+            port = low + int.from_bytes(self._entropy(2), "big") % (high - low + 1)
+            relayed = Address(address, port)
+            if relayed not in self._relayed and not (even and port % 2):
+                self._relayed.add(relayed)
+                self._internet.bind(self._node, self._host, relayed)
+                return relayed
+
+    def close(self, relayed: Address) -> None:
+        self._relayed.discard(relayed)
+        self._host.sockets.pop(relayed, None)
+
+    def has_family(self, family: int, local: Address | None) -> bool:
+        return self._of_family(family) is not None
+
+    def is_relay_host(self, host: str) -> bool:
+        return host in self._host.networks
+
+    def is_own_host(self, host: str) -> bool:
+        return host in self._host.networks
+
+    def _of_family(self, family: int) -> str | None:
+        wants_ipv6 = family == FAMILY_IPV6
+        return next((host for host in self._host.networks if (":" in host) == wants_ipv6), None)
