@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
+from crowline.net import udp
 from crowline.net.udp import UdpSocket
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -119,3 +124,95 @@ async def test_a_closed_socket_is_silent() -> None:
     sock.close()
     sock.send(Transmit(b"late", sock.local))
     assert not sock.congested
+
+
+class Stubborn(socket.socket):
+    """A socket whose kernel cannot segment, has room for `room` datagrams, and meets `trouble`."""
+
+    room = 10
+    trouble: OSError | None = None
+    taken: list[bytes]
+
+    def sendmsg(self, *_: Any) -> int:
+        raise OSError(errno.EIO, "no checksum offload")
+
+    def sendto(self, data: Any, *_: Any) -> int:
+        if self.trouble is not None:
+            raise self.trouble
+        if self.room == 0:
+            raise BlockingIOError
+        self.room -= 1
+        self.taken.append(bytes(data))
+        return len(data)
+
+
+@pytest.fixture
+async def stubborn() -> AsyncIterator[tuple[Stubborn, UdpSocket]]:
+    kernel = Stubborn(socket.AF_INET, socket.SOCK_DGRAM)
+    kernel.taken = []
+    kernel.bind(("127.0.0.1", 0))
+    kernel.setblocking(False)
+    sock = UdpSocket(kernel, lambda *_: None)
+    yield kernel, sock
+    sock.close()
+
+
+async def test_a_full_buffer_in_the_middle_of_a_run_repeats_and_loses_nothing(
+    stubborn: tuple[Stubborn, UdpSocket],
+) -> None:
+    """Where the kernel cannot segment, the rest of the run goes on where it stopped."""
+    kernel, sock = stubborn
+    data = os.urandom(60 * 1000)
+    sock.send(Transmit(data, LOOPBACK, segment_size=1000))
+    assert len(kernel.taken) == 10 and sock.congested
+    for _ in range(3):
+        kernel.room = 25
+        sock._writable()
+    assert b"".join(kernel.taken) == data
+    assert not sock.congested
+
+
+@pytest.mark.parametrize("code", [errno.ENODEV, errno.EPIPE, errno.ENOMEM, errno.EAFNOSUPPORT, errno.EIO])
+async def test_no_trouble_of_the_network_is_raised_at_the_sender(
+    stubborn: tuple[Stubborn, UdpSocket], code: int
+) -> None:
+    """A protocol in the middle of its turn cannot do anything about it: the datagram is lost."""
+    kernel, sock = stubborn
+    kernel.trouble = OSError(code, "trouble")
+    sock.send(Transmit(b"x", LOOPBACK))
+    sock.send(Transmit(bytes(3000), LOOPBACK, segment_size=1000))
+    assert sock.lost == 4
+
+
+async def test_a_system_with_smaller_buffers_gives_what_it_has() -> None:
+    """macOS refuses sizes beyond its limit, where Linux takes the limit."""
+    asked: list[int] = []
+
+    class Small:
+        family = socket.AF_INET
+
+        def setsockopt(self, level: int, option: int, size: int) -> None:
+            if option not in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                return
+            if size > 6 << 20:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            asked.append(size)
+
+    udp._prepare(Small())  # type: ignore[arg-type]
+    assert len(asked) == 2 and min(asked) >= 3 << 20
+
+
+async def test_datagrams_arrive_where_the_system_has_no_ancillary_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows reads one datagram a call and has no `recvmsg_into`."""
+    inbox = Inbox()
+    receiver = UdpSocket.bind(LOOPBACK, inbox.take)
+    monkeypatch.setattr(receiver, "_read", receiver._read_plain)
+    receiver._socket.setsockopt(socket.SOL_UDP, 104, 0)
+    sender = UdpSocket.bind(LOOPBACK, lambda *_: None)
+    sender.send(Transmit(bytes(2500), receiver.local, segment_size=1000))
+    await inbox.wait(3)
+    assert [len(d) for d in inbox.datagrams] == [1000, 1000, 500]
+    for each in (receiver, sender):
+        each.close()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from crowline.base.errors import CrowlineError
+from crowline.base.errors import CrowlineError, LocalProblem
 from crowline.cli.verbs import Verbs
 
 INTERRUPTED = 130
@@ -34,10 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
         result: Any = group.main(arguments, prog_name="crowline", standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
     except CrowlineError as error:
-        from crowline.cli.output import show_error
-
-        show_error(error, as_json="--json" in (arguments if arguments is not None else sys.argv))
-        raise SystemExit(error.exit_code) from None
+        _leave(error, arguments)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _leave(LocalProblem(f"{where}{error.strerror or error}."), arguments)
     except click.exceptions.Abort:
         raise SystemExit(INTERRUPTED) from None
     except KeyboardInterrupt:
@@ -45,3 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
+
+
+def _leave(error: CrowlineError, arguments: list[str] | None) -> NoReturn:
+    from crowline.cli.output import show_error
+
+    show_error(error, as_json="--json" in (arguments if arguments is not None else sys.argv))
+    raise SystemExit(error.exit_code) from None

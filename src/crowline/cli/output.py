@@ -6,10 +6,11 @@ Every object is ``{"v":1,"t":TYPE,…}``; DESIGN of the fields: `docs/protocol.m
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from crowline.base.errors import CrowlineError
 
@@ -36,11 +37,9 @@ class Output:
     def emit(self, type_: str, /, **fields: Any) -> None:
         """One JSON line, where JSON was asked for."""
         if self.as_json:
-            line = json.dumps(
-                {"v": JSON_VERSION, "t": type_, **fields}, ensure_ascii=False, separators=(",", ":")
-            )
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            # ASCII: the other side's names may hold what an encoding or a terminal does not take.
+            line = json.dumps({"v": JSON_VERSION, "t": type_, **fields}, separators=(",", ":"))
+            _write(sys.stdout, line)
 
     def say(self, text: str) -> None:
         """A line for a person."""
@@ -49,12 +48,10 @@ class Output:
 
     def insist(self, text: str) -> None:
         """A line that also a quiet person must see; with JSON it is on stderr all the same."""
-        sys.stderr.write(f"  {text}\n")
-        sys.stderr.flush()
+        _write(sys.stderr, f"  {printable(text)}")
 
     def warn(self, text: str) -> None:
-        text = printable(text)
-        self.emit("warn", message=text)
+        self.emit("warn", message=printable(text))
         if not self.as_json:
             self.insist(text)
 
@@ -88,9 +85,21 @@ def show_error(error: CrowlineError, *, as_json: bool) -> None:
     message, hint = printable(error.message), printable(error.hint)
     if as_json:
         Output(as_json=True).emit("error", exit=error.exit_code, message=message, hint=hint)
-    sys.stderr.write(f"crowline: {message}\n")
+    _write(sys.stderr, f"crowline: {message}")
     if hint:
-        sys.stderr.write(f"  {hint}\n")
+        _write(sys.stderr, f"  {hint}")
+
+
+def _write(stream: TextIO, line: str) -> None:
+    """Write a line at once. Whoever does not read any more, as in `| head -1`, misses the rest."""
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        # What is still in the stream's buffer must not raise again when the interpreter flushes it.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def printable(text: str) -> str:
@@ -104,7 +113,7 @@ def printable(text: str) -> str:
 def describe_path(path: Path) -> str:
     """``direct, udp, A:P ⇄ B:P, 41 ms (reason)``."""
     rtt = "" if path.rtt is None else f", {path.rtt * 1000:.0f} ms"
-    return f"{path}{rtt}"
+    return printable(f"{path}{rtt}")
 
 
 def size(count: float) -> str:

@@ -43,7 +43,7 @@ def receive(
 
     if not yes and not can_ask():
         raise UsageError("Nobody can be asked here.", hint="Use -y to take what is offered.")
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise UsageError(f"{folder} is not a folder.", hint="Create it first, or choose another with --out.")
     output = Output(as_json=as_json, quiet=quiet)
     options = (server, relay_only, direct_only, timeout)
@@ -95,6 +95,14 @@ async def _receive(
         output.say(f"Saved in {folder}: {printable(', '.join(summary.saved[:_NAMES_SHOWN]))}")
 
 
+def _is_folder(path: FilePath) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # It cannot even be looked at: an overlong name, a folder above that is closed to us.
+        return False
+
+
 async def _settle_code(output: Output, code: str | None) -> str:
     """A code that can be right: asked for, or mended with the person's consent."""
     from crowline.api.room import CodeTypo, check_code
@@ -102,6 +110,8 @@ async def _settle_code(output: Output, code: str | None) -> str:
 
     while True:
         text = code if code is not None else await ask("Code:")
+        if text is None:
+            raise UsageError("No code was given.")
         try:
             return check_code(text)
         except CodeTypo as typo:

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from crowline.base.errors import CrowlineError
+
 T = TypeVar("T")
 
 
@@ -33,7 +35,8 @@ async def _with_signals(work: Coroutine[Any, Any, T]) -> T:
             break
     try:
         return await task
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, CrowlineError):
+        # Where a signal ended it, whatever the unwinding met is only a consequence.
         if stopped:
             raise KeyboardInterrupt from None
         raise

@@ -106,7 +106,7 @@ class TransferView:
         from rich.text import Text
 
         path = self.peer.path if self.peer is not None else None
-        line = "looking for a path" if path is None else f"{describe_path(path)}  ({path.reason})"
+        line = "looking for a path" if path is None else f"{describe_path(path)}  ({printable(path.reason)})"
         assert self._bar is not None
         return Group(Text(f"  Path: {line}"), self._bar)
 

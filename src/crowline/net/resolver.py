@@ -29,9 +29,12 @@ async def _lookup(host: str, port: int) -> list[Address]:
         return [Address.parse(host, port)]
     except ValueError:
         pass
+    if "\0" in host:
+        return []
     try:
         answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except OSError:
+    except (OSError, UnicodeError):
+        # No such name, or one that cannot be a name: empty or overlong parts.
         return []
     addresses = dict.fromkeys(
         Address.parse(str(answer[4][0]), port) for answer in answers if "%" not in str(answer[4][0])

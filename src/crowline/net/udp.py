@@ -36,11 +36,9 @@ _QUEUE_LIMIT = 64
 _KERNEL_BUFFER = 8 << 20
 # Sources seen are remembered to make one `Address` each; forgotten all at once when there are too many.
 _SOURCE_CACHE = 4096
-# Errors that a datagram may meet on its way and that say nothing about the socket.
-_TRANSIENT = {
-    errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM, errno.EACCES,
-    errno.ENOBUFS, errno.EMSGSIZE, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN, errno.EINVAL,
-}  # fmt: skip
+# What a kernel answers that cannot cut a run: no checksum offload, datagrams larger than the device's.
+_CANNOT_SEGMENT = {errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
+_TRUNCATED = getattr(socket, "MSG_TRUNC", 0)
 
 Receiver: TypeAlias = Callable[[memoryview, Address, int], None]
 
@@ -63,6 +61,7 @@ class UdpSocket:
         self._sources: dict[Any, Address] = {}
         self._queue: deque[tuple[memoryview, int | None, Any]] = deque()
         self._segments = sys.platform == "linux"
+        self._read = self._read_run if hasattr(sock, "recvmsg_into") else self._read_plain
         self.lost = 0
         host, port = sock.getsockname()[:2]
         self.local = Address.parse(host, port)
@@ -92,14 +91,16 @@ class UdpSocket:
         return bool(self._queue)
 
     def send(self, transmit: Transmit) -> None:
-        """Send at once if the kernel takes it, else queue; a full queue loses, as networks do."""
+        """Send at once if the kernel has room, else queue. A full queue loses, as networks do; so does
+        whatever the kernel refuses, since a protocol can do nothing about it.
+        """
         data = memoryview(transmit.data)
         target = (transmit.destination.host, transmit.destination.port)
         size = transmit.segment_size
         if size is None or size >= len(data):
             self._enqueue(data, None, target)
             return
-        run = size * min(_MAX_SEGMENTS, _MAX_PAYLOAD // size) if self._segments else size
+        run = size * max(1, min(_MAX_SEGMENTS, _MAX_PAYLOAD // size))
         for start in range(0, len(data), run):
             piece = data[start : start + run]
             self._enqueue(piece, size if len(piece) > size else None, target)
@@ -121,36 +122,42 @@ class UdpSocket:
             else:
                 self.lost += 1
             return
-        if not self._try_send(data, size, target):
-            self._queue.append((memoryview(bytes(data)), size, target))
+        rest = self._try_send(data, size, target)
+        if rest is not None:
+            self._queue.append((memoryview(bytes(rest)), size, target))
             self._loop.add_writer(self._socket, self._writable)
 
-    def _try_send(self, data: memoryview, size: int | None, target: Any) -> bool:
-        """Whether the kernel took the run or refused it for good; False: it would block."""
-        try:
-            if size is None:
-                self._socket.sendto(data, target)
-            else:
-                self._socket.sendmsg(
-                    [data], [(socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size))], 0, target
-                )
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as error:
-            if size is not None and error.errno in (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT):
-                # The device cannot segment (no checksum offload): one datagram a call from here on.
+    def _try_send(self, data: memoryview, size: int | None, target: Any) -> memoryview | None:
+        """What the kernel has no room for now; None when it took or refused everything."""
+        if size is not None and self._segments:
+            control = [(socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size))]
+            try:
+                self._socket.sendmsg([data], control, 0, target)
+            except (BlockingIOError, InterruptedError):
+                return data
+            except OSError as error:
+                if error.errno not in _CANNOT_SEGMENT:
+                    self.lost += 1
+                    return None
                 self._segments = False
-                return all(
-                    self._try_send(data[i : i + size], None, target) for i in range(0, len(data), size)
-                )
-            if error.errno not in _TRANSIENT:
-                raise
-            self.lost += 1
-        return True
+            else:
+                return None
+        step = size or max(1, len(data))
+        for start in range(0, len(data), step):
+            try:
+                self._socket.sendto(data[start : start + step], target)
+            except (BlockingIOError, InterruptedError):
+                return data[start:]
+            except OSError:
+                self.lost += 1
+        return None
 
     def _writable(self) -> None:
         while self._queue:
-            if not self._try_send(*self._queue[0]):
+            data, size, target = self._queue[0]
+            rest = self._try_send(data, size, target)
+            if rest is not None:
+                self._queue[0] = (rest, size, target)
                 return
             self._queue.popleft()
         self._loop.remove_writer(self._socket)
@@ -158,22 +165,32 @@ class UdpSocket:
     def _readable(self) -> None:
         for _ in range(_READS_PER_WAKE):
             try:
-                length, ancillary, flags, source = self._socket.recvmsg_into([self._buffer], 64)
+                length, size, source = self._read()
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 # An ICMP error of an earlier datagram: no statement about this socket.
                 continue
-            if length and not flags & socket.MSG_TRUNC:
-                size = length
-                for level, kind, value in ancillary:
-                    if level == socket.SOL_UDP and kind == _UDP_GRO:
-                        size = struct.unpack_from("=H", value)[0]
+            if length:
                 self._on_receive(self._buffer[:length], self._address(source), size)
             if self._socket.fileno() < 0:
                 return
         if self._on_drained is not None:
             self._on_drained()
+
+    def _read_run(self) -> tuple[int, int, Any]:
+        """Bytes read (0: nothing that is whole), the size of each datagram among them, and the source."""
+        length, ancillary, flags, source = self._socket.recvmsg_into([self._buffer], 64)
+        size = length
+        for level, kind, value in ancillary:
+            if level == socket.SOL_UDP and kind == _UDP_GRO:
+                size = struct.unpack_from("=H", value)[0]
+        return (0 if flags & _TRUNCATED else length), size, source
+
+    def _read_plain(self) -> tuple[int, int, Any]:
+        """The same where there is no ancillary data."""
+        length, source = self._socket.recvfrom_into(self._buffer)
+        return length, length, source
 
     def _address(self, source: Any) -> Address:
         known = self._sources.get(source)
@@ -189,7 +206,7 @@ def _prepare(sock: socket.socket) -> None:
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER)
+        _set_buffer(sock, option)
     if sys.platform == "linux":
         # asm-generic/socket.h: past rmem_max and wmem_max where the process may (CAP_NET_ADMIN).
         for forced in (33, 32):
@@ -200,4 +217,16 @@ def _prepare(sock: socket.socket) -> None:
         try:
             sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
         except OSError:
+            return
+
+
+def _set_buffer(sock: socket.socket, option: int) -> None:
+    """As much as the system gives: Linux takes any number for its limit, others refuse one beyond it."""
+    size = _KERNEL_BUFFER
+    while size >= _RECEIVE_BUFFER:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+        except OSError:
+            size //= 2
+        else:
             return

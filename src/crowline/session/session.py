@@ -29,6 +29,8 @@ from crowline.session.frames import CREDIT, MAX_DATA, MAX_SENTENCE, FrameParser,
 from crowline.session.links import Carrier, LinkSet, LinkTransmit
 from crowline.session.streams import StreamState, StreamTable
 
+__all__ = ["WINDOW", "LinkTransmit", "Session"]
+
 # Bytes of one stream that may be on the way or unread, and so the bound on its memory: 16 MiB fill 100 MB/s
 # over a round trip of 120 ms. Both sides count with it before the first WINDOW frame.
 WINDOW = 16 << 20

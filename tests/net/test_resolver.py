@@ -1,0 +1,15 @@
+"""Names that servers are said to have."""
+
+from __future__ import annotations
+
+import pytest
+
+from crowline.base.addresses import Address
+from crowline.net.resolver import resolve
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 70 + ".example", "\x00", "\udcff", ".", "%"])
+async def test_a_name_that_cannot_be_looked_up_is_left_out(name: str) -> None:
+    """A hub may say anything; the other servers still count."""
+    found = await resolve([(name, 3478), ("192.0.2.7", 3478), ("", 3479)], "192.0.2.8")
+    assert found == [Address("192.0.2.7", 3478), Address("192.0.2.8", 3479)]
