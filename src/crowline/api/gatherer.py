@@ -33,6 +33,8 @@ from crowline.turn.events import (
 
 # Datagrams for peers whose permission is on its way: a few checks.
 MAX_HELD = 32
+# Hosts that may reach our relayed addresses: as many as the other side may have candidates.
+MAX_PEERS = 64
 # REQUESTED-ADDRESS-FAMILY, RFC 8656 §18.8.
 IPV6_FAMILY = 2
 
@@ -154,7 +156,7 @@ class Gatherer:
 
     def permit(self, remote: Address) -> None:
         """Let `remote` reach our relayed addresses, these and those still to come."""
-        if all(known.host != remote.host for known in self._peers):
+        if len(self._peers) < MAX_PEERS and all(known.host != remote.host for known in self._peers):
             self._peers.append(remote)
             for relay in self._relayed.values():
                 self._grant(relay, remote)

@@ -15,6 +15,7 @@ from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.ice.events import IceEvent, PairLost, PairValid
 from crowline.ice.pair import ValidPair
+from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.interfaces import local_addresses
 from crowline.net.pump import Pump
 from crowline.net.resolver import resolve
@@ -62,6 +63,8 @@ class Traversal:
         self._loopback = loopback
         self._signal = signal
         self._addresses = local_addresses(loopback=loopback)
+        # Relayed addresses of the other side where nothing may go through a server, not even a check.
+        self._avoided: set[Address] = set()
         self._agent = IceAgent(
             controlling, entropy=os.urandom, ta=TA, renominate=True, permits=self._may_check
         )
@@ -108,6 +111,10 @@ class Traversal:
     def add_remote(self, signal: CandidateSignal) -> None:
         candidate = from_signal(signal)
         if candidate is None or not self._is_wanted(candidate):
+            return
+        if self._options.direct_only and candidate.type is CandidateType.RELAYED:
+            if len(self._avoided) < MAX_REMOTE_CANDIDATES:
+                self._avoided.add(candidate.address)
             return
         if self._may_check(candidate.address):
             self._gatherer.permit(candidate.address)
@@ -184,8 +191,10 @@ class Traversal:
 
     def _allows(self, pair: ValidPair) -> bool:
         if self._options.direct_only:
-            return pair.kind != "relay"
+            return pair.kind != "relay" and pair.remote.address not in self._avoided
         return not self._options.relay_only or pair.kind == "relay"
 
     def _may_check(self, address: Address) -> bool:
-        return may_be_checked(address, own=self._addresses, loopback=self._loopback)
+        return address not in self._avoided and may_be_checked(
+            address, own=self._addresses, loopback=self._loopback
+        )

@@ -1,0 +1,102 @@
+"""What `relay_only`, `direct_only` and a flood of candidates make a side send, seen at its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+import crowline
+from crowline.api.gatherer import MAX_PEERS
+from crowline.api.traversal import Traversal
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.net.udp import UdpSocket
+from crowline.rendezvous.signals import CandidateSignal
+from serving import serving
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until `condition()` holds."""
+    deadline = asyncio.get_running_loop().time() + 5
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> dict[Address, set[Address]]:
+    """Where each socket's datagrams went."""
+    seen: dict[Address, set[Address]] = {}
+    send = UdpSocket.send
+
+    def note(self: UdpSocket, transmit: Transmit) -> None:
+        seen.setdefault(self.local, set()).add(transmit.destination)
+        send(self, transmit)
+
+    monkeypatch.setattr(UdpSocket, "send", note)
+    return seen
+
+
+def sockets(connection: object) -> set[Address]:
+    return set(connection._traversal._gatherer._sockets)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("both", [True, False])
+async def test_relay_only_sends_no_datagram_but_to_the_server(
+    sent: dict[Address, set[Address]], both: bool
+) -> None:
+    """Whatever the other side does: no check, no answer and no link leaves towards it."""
+    async with (
+        serving() as server,
+        crowline.host(server.url, relay_only=True) as room,
+        crowline.join(room.code, server.url, relay_only=both) as there,
+    ):
+        peer = await room.peer()
+        await until(lambda: peer.path is not None and peer.path.kind == "relay")
+        await asyncio.sleep(0.2)
+        ours, theirs = sockets(room._connection), sockets(there._connection)
+        assert ours and theirs
+        reached = set().union(*(sent.get(local, set()) for local in ours))
+        assert reached and len({address.port for address in reached}) == 1
+        assert not reached & theirs
+
+
+async def test_direct_only_sends_nothing_to_a_relayed_address(
+    sent: dict[Address, set[Address]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a check, where the other side has one."""
+    relayed: set[Address] = set()
+    add = Traversal.add_remote
+
+    def note(self: Traversal, signal: CandidateSignal) -> None:
+        if signal.kind == "relay":
+            relayed.add(Address.parse(signal.host, signal.port))
+        add(self, signal)
+
+    monkeypatch.setattr(Traversal, "add_remote", note)
+    async with (
+        serving() as server,
+        crowline.host(server.url, direct_only=True) as room,
+        crowline.join(room.code, server.url) as there,
+    ):
+        peer = await room.peer()
+        await until(lambda: bool(relayed))
+        await asyncio.sleep(0.5)
+        assert peer.path is not None and peer.path.is_direct
+        ours = sockets(room._connection)
+        assert not set().union(*(sent.get(local, set()) for local in ours)) & relayed
+        assert not [path for path in peer.paths() if path.kind == "relay"]
+        assert there.path is not None
+
+
+async def test_a_flood_of_candidates_asks_the_server_for_a_bounded_number_of_permissions() -> None:
+    """As many as candidates may be kept, and no more."""
+    async with serving() as server, crowline.host(server.url) as room:
+        traversal = room._connection._traversal
+        assert traversal is not None
+        for number in range(1000):
+            host = f"44.{number // 200}.1.{number % 200 + 1}"
+            traversal.add_remote(CandidateSignal("f", 1, "udp", 100, host, 5000, "host"))
+        assert len(traversal._gatherer._peers) <= MAX_PEERS
