@@ -114,16 +114,21 @@ def _as_it_looks(nat: NatBehaviour) -> Allocation:
 
 
 def _hairpin(nats: Sequence[NatBehaviour]) -> Hairpin:
-    """The outermost layer turns packets round; the filters on the way back in must know their source."""
-    kind, open_to_all = nats[-1].hairpin, Filtering.ENDPOINT_INDEPENDENT
-    if kind is Hairpin.NONE:
-        return kind
-    # Only the mapping towards a server is known: what leaves for a neighbour comes by another one.
-    if _mapping(nats, UDP) is not Mapping.ENDPOINT_INDEPENDENT and _filtering(nats) is not open_to_all:
-        return Hairpin.NONE
-    # A source from between two layers is one that nobody inside has written to.
-    if kind is Hairpin.INTERNAL_SOURCE and any(nat.filtering is not open_to_all for nat in nats[:-1]):
-        return Hairpin.NONE
+    """The outermost layer turns packets round; every filter on the way back in must know their source."""
+    kind = nats[-1].hairpin
+    for layer, nat in enumerate(nats):
+        if nat.filtering is Filtering.ENDPOINT_INDEPENDENT:
+            continue
+        # What the receiver wrote to its neighbour opened the mapping that the neighbour knows of, or another.
+        if _mapping(nats[: layer + 1], UDP) is not Mapping.ENDPOINT_INDEPENDENT:
+            return Hairpin.NONE
+        # The sender comes by the port that the receiver was told, or by another.
+        knows_port = _mapping(nats, UDP) is Mapping.ENDPOINT_INDEPENDENT
+        if nat.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT and not knows_port:
+            return Hairpin.NONE
+        # A source from between two layers is one that nobody inside has written to.
+        if kind is Hairpin.INTERNAL_SOURCE and layer < len(nats) - 1:
+            return Hairpin.NONE
     return kind
 
 

@@ -272,10 +272,11 @@ def _mapping_of(seen: Sequence[Address]) -> Mapping:
 
 
 def _allocation_of(inside: Sequence[int], outside: Sequence[int]) -> Allocation:
-    if inside == outside:
+    """A port or two may have been taken by something else, and a sequence may pass the end of the range."""
+    if sum(before == after for before, after in zip(inside, outside, strict=True)) >= len(outside) - 2:
         return Allocation.PRESERVING
     step, times = Counter(after - before for before, after in pairwise(outside)).most_common(1)[0]
-    if times >= len(outside) - 2:  # once it may have passed the end of the range
+    if times >= len(outside) - 3:
         return Allocation.sequential(step)
     span = max(outside) - min(outside) + 1
     if span <= LARGEST_BLOCK:
