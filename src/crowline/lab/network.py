@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from crowline.base.addresses import Address
@@ -36,6 +36,10 @@ class Packet:
     def udp(cls, source: Address, destination: Address, data: bytes, hops: int | None = None) -> Packet:
         headers = IPV6_UDP_HEADERS if source.is_ipv6 else IPV4_UDP_HEADERS
         return cls(UDP, source, destination, data, len(data) + headers, hops)
+
+    def copies(self, count: int) -> list[Packet]:
+        """This packet, and as many like it as it takes to come so often."""
+        return [self, *(replace(self) for _ in range(1, count))]
 
     def lost(self) -> None:
         if self.on_lost is not None:

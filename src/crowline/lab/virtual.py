@@ -15,12 +15,12 @@ from typing import Any
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Machine
-from crowline.lab.behaviour import TCP, UDP, NatBehaviour
+from crowline.lab.behaviour import TCP, NatBehaviour
 from crowline.lab.boundary import Boundary, Translation
 from crowline.lab.clock import VirtualClock
 from crowline.lab.impairment import Impairment, Line
 from crowline.lab.nat import Nat
-from crowline.lab.network import ROUTER_HOPS, Host, Network, Packet, Place
+from crowline.lab.network import Host, Network, Packet, Place
 from crowline.lab.segment import refusal_of, time_exceeded
 
 __all__ = ["CORE_HOPS", "DEFAULT_DELAY", "LAN_DELAY", "Host", "Internet", "Network", "Node"]
@@ -47,7 +47,7 @@ class Internet(VirtualClock):
 
     `loss` is the share of packets that vanish between places (never inside a site); `delay` the seconds one
     way between places for which `set_delay` said nothing else. `observe` is told every packet as it leaves
-    its host.
+    its host; it is changed on its way, so look at once.
     """
 
     def __init__(
@@ -64,8 +64,7 @@ class Internet(VirtualClock):
         self.random = random.Random(seed)
         self.root = Network("internet")
         self.counters: Counter[str] = Counter()
-        self.sent_to: Counter[Address] = Counter()  # datagrams by destination as the sender named it
-        self._observe = observe
+        self.observe = observe
         self._delays: dict[tuple[Place, Place], float] = {}
         self._places: dict[Place, Place] = {}
         self._up: dict[Place, Line] = {}
@@ -123,7 +122,7 @@ class Internet(VirtualClock):
 
         def received(packet: Packet) -> None:
             if tunnel:
-                self.call_at(self.now + tunnel, lambda: self._deliver(node, packet, address))
+                self.post(self.now + tunnel, self._deliver, node, packet, address)
             else:
                 self._deliver(node, packet, address)
 
@@ -163,7 +162,7 @@ class Internet(VirtualClock):
             self.launch(host, packet, node.tunnels[source])
         deadline = machine.next_timeout()
         if deadline is not None and deadline != node.deadline:
-            self.call_at(deadline, lambda: self._wake(node, deadline))
+            self.call_at(deadline, self._wake, node, deadline)
         node.deadline = deadline
 
     def _wake(self, node: Node, deadline: float) -> None:
@@ -182,28 +181,27 @@ class Internet(VirtualClock):
     def launch(self, host: Host, packet: Packet, delay: float = 0.0) -> None:
         """Send a packet from a host, `delay` seconds from now, translated as it would be now."""
         packet.sent_at = self.now
-        if self._observe is not None:
-            self._observe(self.now, packet)
-        if packet.protocol == UDP:
-            self.sent_to[packet.destination] += 1
+        if self.observe is not None:
+            self.observe(self.now, packet)
         network = host.networks[packet.source.host]
         meeting = self._depart(network, packet)
         if meeting is None:
-            packet.lost()
-        elif meeting is not self.root:
-            self.call_at(self.now + delay + LAN_DELAY, lambda: self._arrive(meeting, packet))
+            return
+        if meeting is not self.root:
+            self.post(self.now + delay + LAN_DELAY, self._arrive, meeting, packet)
         else:
             self._cross(self._place(network, host), packet, delay)
 
     def answer(self, network: Network, packet: Packet) -> None:
         """Send a packet from a router of `network`, back the way that took `sent_at` until now."""
-        self.call_at(2 * self.now - packet.sent_at, lambda: self._arrive(network, packet))
+        self.post(2 * self.now - packet.sent_at, self._arrive, network, packet)
 
     def _depart(self, network: Network, packet: Packet) -> Network | None:
         """Climb to the network that knows the destination; the packet is translated on the way."""
         while not network.knows(packet.destination.host):
             if network.boundary is None or network.parent is None:
                 self.counters["unroutable"] += 1
+                packet.lost()
                 return None
             if not packet.hop():
                 self._expired(network, packet)
@@ -211,6 +209,7 @@ class Internet(VirtualClock):
             ends = network.boundary.outbound(packet.protocol, packet.source, packet.destination, self.now)
             if ends is None:
                 self.counters["not let out"] += 1
+                packet.lost()
                 return None
             packet.source, packet.destination = ends
             if not network.knows(packet.destination.host):
@@ -223,7 +222,7 @@ class Internet(VirtualClock):
         found = self.root.hosts.get(host) or self.root.sites[host]
         there = self._places.get(found, found)
         if here is there:
-            self.call_at(self.now + delay, lambda: self._arrive(self.root, packet))
+            self.post(self.now + delay, self._arrive, self.root, packet)
             return
         up = self._up.get(here)
         times = (self.now,) if up is None else up.carry(packet.size, self.now)
@@ -233,60 +232,51 @@ class Internet(VirtualClock):
             return
         if not packet.hop(CORE_HOPS):
             self._expired(self.root, packet)
-            packet.lost()
             return
         delay += self._delays.get((here, there), self.delay)
         down = self._down.get(there)
-        for time in times:
+        for time, each in zip(times, packet.copies(len(times)), strict=True):
             if down is None:
-                self.call_at(time + delay, lambda: self._arrive(self.root, packet))
+                self.post(time + delay, self._arrive, self.root, each)
             else:
-                self.call_at(time + delay, lambda: self._descend(down, packet))
+                self.post(time + delay, self._descend, down, each)
 
     def _descend(self, down: Line, packet: Packet) -> None:
         times = down.carry(packet.size, self.now)
         if not times:
             packet.lost()
-        for time in times:
-            self.call_at(time, lambda: self._arrive(self.root, packet))
+        for time, each in zip(times, packet.copies(len(times)), strict=True):
+            self.post(time, self._arrive, self.root, each)
 
     def _arrive(self, network: Network, packet: Packet) -> None:
         """Enter through the boundaries of the other end, which judge by the time of arrival."""
-        source, destination, hops = packet.source, packet.destination, packet.hops
-        while (site := network.sites.get(destination.host)) is not None and site.boundary is not None:
-            if hops is not None:
-                hops -= ROUTER_HOPS
-                if hops <= 0:
-                    self._expired(network, packet)
-                    packet.lost()
-                    return
-            ends = site.boundary.inbound(packet.protocol, source, destination, self.now)
+        while (site := network.sites.get(packet.destination.host)) is not None and site.boundary is not None:
+            if not packet.hop():
+                self._expired(network, packet)
+                return
+            ends = site.boundary.inbound(packet.protocol, packet.source, packet.destination, self.now)
             if ends is None:
                 self.counters["filtered"] += 1
-                self._refuse(network, site.boundary, packet, source, destination)
+                self._refuse(network, site.boundary, packet)
                 packet.lost()
                 return
-            source, destination = ends
+            packet.source, packet.destination = ends
             network = site
-        host = network.hosts.get(destination.host)
+        host = network.hosts.get(packet.destination.host)
         receiver = None
         if host is not None:
-            receiver = host.tcp if packet.protocol == TCP else host.sockets.get(destination)
+            receiver = host.tcp if packet.protocol == TCP else host.sockets.get(packet.destination)
         if receiver is None:
             self.counters["nobody listens"] += 1
             packet.lost()
             return
         self.counters["delivered"] += 1
-        # A duplicate is the same object on its second way, so whoever receives it gets one of its own.
-        receiver(Packet(packet.protocol, source, destination, packet.data, packet.size))
+        receiver(packet)
 
-    def _refuse(
-        self, network: Network, boundary: Boundary, packet: Packet, source: Address, destination: Address
-    ) -> None:
+    def _refuse(self, network: Network, boundary: Boundary, packet: Packet) -> None:
         """What a boundary answers to a SYN that it does not let in."""
         reply = refusal_of(packet, boundary.refusal)
         if reply is not None:
-            reply.source, reply.destination = destination, source
             self.answer(network, reply)
 
     def _expired(self, network: Network, packet: Packet) -> None:
@@ -295,6 +285,7 @@ class Internet(VirtualClock):
         reply = time_exceeded(packet)
         if reply is not None:
             self.answer(network, reply)
+        packet.lost()
 
     def _place(self, network: Network, host: Host) -> Place:
         """Where a packet of this host enters the internet."""

@@ -19,9 +19,9 @@ from crowline.rendezvous.code import Code
 
 # Seconds in which both sides must have come together; the hub's own limits are far longer.
 MEETING_LIMIT = 60.0
-# Seconds after both are there in which a better path may still be found: checks leave at 0, 0.5, 1.5, 3.5
-# and 7.5 s (RFC 8489 §6.2.1).
-SETTLE = 8.0
+# Seconds after both are there in which a better path may still be found: four checks of each pair, which
+# leave at 0, 0.5, 1.5 and 3.5 s (RFC 8489 §6.2.1).
+SETTLE = 4.5
 
 _WORST_FIRST: tuple[Kind, ...] = ("failed", "hub", "relay", "direct", "lan")
 
@@ -76,13 +76,16 @@ class _World:
             self._internet.set_delay(site.place, self._server.host, geometry.to_server)
             if line is not None:
                 self._internet.set_line(site.place, up=line, down=line)
-        self._peers = [self._peer(self._sites[0])]
+        self._peers: list[VirtualPeer] = []
+        self._have_met = self._is_over = self._is_direct = False
+        self._peers.append(self._peer(self._sites[0]))
 
     def run(self, settle: float) -> None:
         """Until both use a direct path, or the time is over."""
         internet = self._internet
-        if internet.run(self._have_met, limit=self._wait + MEETING_LIMIT) and not self._failure():
-            internet.run(self._is_direct, limit=settle)
+        internet.run(lambda: self._have_met or self._is_over, limit=self._wait + MEETING_LIMIT)
+        if self._have_met:
+            internet.run(lambda: self._is_direct, limit=settle)
 
     def outcome(self) -> Outcome:
         if len(self._peers) < 2 or any(peer.greeted is None for peer in self._peers):
@@ -100,7 +103,9 @@ class _World:
 
     def _peer(self, site: VirtualSite, code: Code | None = None) -> VirtualPeer:
         hub = self._server.address_for(site.addresses)
-        return VirtualPeer(self._internet, site, hub, code=code, on_code=self._on_code)
+        return VirtualPeer(
+            self._internet, site, hub, code=code, on_code=self._on_code, on_progress=self._look
+        )
 
     def _on_code(self, code: Code) -> None:
         self._internet.call_at(self._internet.now + self._wait, lambda: self._join(code))
@@ -108,15 +113,14 @@ class _World:
     def _join(self, code: Code) -> None:
         self._peers.append(self._peer(self._sites[1], code))
 
-    def _have_met(self) -> bool:
-        return self._failure() != "" or (
-            len(self._peers) == 2 and all(peer.present is not None for peer in self._peers)
-        )
-
-    def _is_direct(self) -> bool:
-        return all(
+    def _look(self) -> None:
+        """See how far the two have come."""
+        peers = self._peers
+        self._is_over = any(peer.failure for peer in peers)
+        self._have_met = len(peers) == 2 and all(peer.present is not None for peer in peers)
+        self._is_direct = all(
             peer.greeted is not None and peer.link is not None and peer.link.category == "direct"
-            for peer in self._peers
+            for peer in peers
         )
 
     def _failure(self) -> str:
@@ -146,7 +150,7 @@ def technique_of(pair: ValidPair) -> str:
     types = {pair.local.type, pair.remote.type}
     for kind in (CandidateType.PEER_REFLEXIVE, CandidateType.SERVER_REFLEXIVE):
         if kind in types:
-            return kind.value
+            return str(kind.value)
     return CandidateType.HOST.value
 
 

@@ -66,9 +66,13 @@ class VirtualPeer:
         hub: Address,
         *,
         code: Code | None = None,
-        on_code: Callable[[Code], None] | None = None,
+        on_code: Callable[[Code], None],
+        on_progress: Callable[[], None],
     ) -> None:
-        """The host, who gets a code and gives it to `on_code`, or with `code` the joining side."""
+        """The host, who gets a code and gives it to `on_code`, or with `code` the joining side.
+
+        `on_progress` is called after each change of what can be read here.
+        """
         self.role = Role.HOST if code is None else Role.JOIN
         self.present: float | None = None
         self.usable: float | None = None
@@ -78,6 +82,7 @@ class VirtualPeer:
         self.up: dict[int, VirtualLink] = {}
         self._internet = internet
         self._on_code = on_code
+        self._on_progress = on_progress
         self._addresses = list(site.addresses)
         self._budget = 0
         self._key: Secret | None = None
@@ -145,8 +150,12 @@ class VirtualPeer:
 
     def _on_hub_closed(self, reason: str) -> None:
         if self._key is None:
-            self.failure = self.failure or f"the server's connection: {reason}"
+            self._fail(f"the server's connection: {reason}")
         self._detach(HUB_LINK, reason)
+
+    def _fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        self._on_progress()
 
     def _signal(self, signal: Signal) -> None:
         self._meeting.signal(signal)
@@ -162,10 +171,11 @@ class VirtualPeer:
         if isinstance(event, Welcomed):
             self._budget = event.welcome.budget
             self._sockets.query_stun(self._service(event.welcome.stun))
-        elif isinstance(event, CodeReady) and self._on_code is not None:
+        elif isinstance(event, CodeReady):
             self._on_code(event.code)
         elif isinstance(event, PeerPresent):
             self.present = self._internet.now
+            self._on_progress()
             assert event.turn is not None
             grant = event.turn
             self._sockets.allocate(self._service(grant.servers), grant.username, grant.password)
@@ -174,7 +184,7 @@ class VirtualPeer:
         elif isinstance(event, Signalled):
             self._on_signal(event.signal)
         elif isinstance(event, MeetingFailed):
-            self.failure = self.failure or event.error.message
+            self._fail(event.error.message)
 
     def _service(self, servers: tuple[ServerAddress, ...]) -> Address:
         """Where STUN and TURN are: an empty host means where the hub is."""
@@ -305,8 +315,10 @@ class VirtualPeer:
             link = self.up.get(event.link) if event.link is not None else None
             if link is not None and link.category == "direct" and self.direct is None:
                 self.direct = self._internet.now
+            self._on_progress()
         elif isinstance(event, StreamReadable) and self._session.read(event.stream, len(GREETING)):
-            self.greeted = self.greeted if self.greeted is not None else self._internet.now
+            self.greeted = self._internet.now
+            self._on_progress()
 
 
 class _FlushedHubLink:

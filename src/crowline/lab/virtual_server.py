@@ -88,10 +88,13 @@ class VirtualServer:
                 reader.send((BINARY if delivery.is_binary else TEXT) + bytes(delivery.data))
         at = self.hub.next_timeout()
         if self._timer is not None:
+            if self._timer.time == at:
+                return
             self._timer.cancel()
         self._timer = None if at is None else self._internet.call_at(at, self._wake)
 
     def _wake(self) -> None:
+        self._timer = None
         self.hub.handle_timeout(self._internet.now)
         self.flush()
 

@@ -148,7 +148,7 @@ class Connection:
     def _plan_syn(self, started: float) -> None:
         times = (*SYN_REPEATS, SYN_LIMIT)
         at = started + times[self._syns]
-        self._timer = self._tcp.internet.call_at(at, lambda: self._repeat_syn(started))
+        self._timer = self._tcp.internet.call_at(at, self._repeat_syn, started)
 
     def _repeat_syn(self, started: float) -> None:
         self._timer = None
@@ -167,7 +167,7 @@ class Connection:
             if tries + 1 >= MESSAGE_TRIES:
                 self._end("timed out")
                 return
-            internet.call_at(internet.now + FIRST_REPEAT * 2**tries, lambda: self._repeat(segment, tries + 1))
+            internet.post(internet.now + FIRST_REPEAT * 2**tries, self._repeat, segment, tries + 1)
 
         self._emit(segment, lost)
 
