@@ -334,7 +334,10 @@ async def test_link_zero_stops_at_its_budget_with_a_clear_end(monkeypatch: pytes
                 raise crowline.NoPath
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1", "ftp://x", "ws://", "ws://127.0.0.1:notaport"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1", "ftp://x", "ws://", "ws://127.0.0.1:notaport", "ws://a..b:1", "ws://" + "x" * 70],
+)
 async def test_a_url_that_is_none(url: str) -> None:
     """Misuse is told apart from a server that is down."""
     with pytest.raises(crowline.UsageError):
@@ -364,6 +367,17 @@ async def test_a_server_that_is_down_or_is_none() -> None:
         await other.wait_closed()
     with pytest.raises(crowline.ServerUnreachable):
         async with crowline.host(f"ws://127.0.0.1:{port}"):
+            pass
+
+
+async def test_a_proxy_that_needs_a_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment may name a SOCKS proxy, for which nothing is installed."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("all_proxy", "socks5h://127.0.0.1:1")
+    monkeypatch.setenv("socks_proxy", "socks5h://127.0.0.1:1")
+    with pytest.raises(crowline.ServerUnreachable):
+        async with crowline.host("ws://192.0.2.1:8080"):
             pass
 
 

@@ -52,7 +52,13 @@ class HubSocket:
                 ping_timeout=20,
                 write_limit=WRITE_LIMIT,
             )
-        except InvalidURI as error:
+        except ImportError as error:
+            raise ServerUnreachable(
+                "The environment names a SOCKS proxy, for which a library is missing.",
+                hint="Install python-socks, or name the server in no_proxy.",
+            ) from error
+        except (InvalidURI, UnicodeError) as error:
+            # Unicode: a host whose parts are empty or too long for a name.
             raise UsageError(f"{url} is not a server's URL.", hint="Try ws://HOST:PORT.") from error
         except (InvalidHandshake, InvalidMessage, InvalidProxy) as error:
             raise ServerUnreachable(
