@@ -29,8 +29,12 @@ def local_addresses(*, loopback: bool = False) -> list[str]:
                 continue
             if str(address) not in found:
                 found.append(str(address))
-    found.sort(key=lambda text: (":" in text, ipaddress.ip_address(text).is_loopback))
-    return found[:MAX_ADDRESSES]
+    found.sort(key=lambda text: ipaddress.ip_address(text).is_loopback)
+    ipv4, ipv6 = ([text for text in found if (":" in text) is wanted] for wanted in (False, True))
+    # Neither family crowds the other out: either may hold the only direct path.
+    half = MAX_ADDRESSES // 2
+    ipv4 = ipv4[: max(half, MAX_ADDRESSES - len(ipv6))]
+    return ipv4 + ipv6[: MAX_ADDRESSES - len(ipv4)]
 
 
 def source_towards(destination: Address) -> str | None:
