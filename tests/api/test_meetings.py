@@ -334,6 +334,29 @@ async def test_link_zero_stops_at_its_budget_with_a_clear_end(monkeypatch: pytes
                 raise crowline.NoPath
 
 
+async def test_both_sides_at_once_may_use_link_zero_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each counts the other's bytes late, so that the hub drops some: the end is as clear as with one."""
+    from crowline.api import watch
+    from crowline.api.traversal import Traversal
+
+    monkeypatch.setattr(watch, "PATH_LIMIT", 1.0)
+    monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
+
+    async def pour(peer: crowline.Peer) -> None:
+        stream = await peer.open_stream()
+        with pytest.raises(crowline.NoPath, match="allowance"):
+            async with asyncio.timeout(10):
+                await stream.write(bytes(5_000_000))
+                await stream.delivered()
+
+    async with (
+        serving(HubLimits(budget=600_000)) as server,
+        crowline.host(server.url) as room,
+        crowline.join(room.code, server.url) as there,
+    ):
+        await asyncio.gather(pour(await room.peer()), pour(there))
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1", "ftp://x", "ws://", "ws://127.0.0.1:notaport", "ws://a..b:1", "ws://" + "x" * 70],

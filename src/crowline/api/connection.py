@@ -339,7 +339,7 @@ class Connection:
         if self._key is None or self.paths.up:
             return False
         link = self._hub.link if self._hub is not None else None
-        return not self.paths.usable or link is None or link.is_exhausted
+        return link is None or link.is_exhausted
 
     # What the session says --------------------------------------------------------------------------
 

@@ -39,11 +39,6 @@ class PathBook:
         return self.up.pop(number, None) is not None
 
     @property
-    def usable(self) -> bool:
-        """Whether any link is up."""
-        return self._has_hub or bool(self.up)
-
-    @property
     def current(self) -> Path | None:
         """The path that carries the streams, with its latest round trip."""
         chosen = self._session.chosen
