@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -38,21 +39,43 @@ class VirtualClock:
 
     def call_at(self, time: float, call: Callable[..., None], *arguments: Any) -> Timer:
         """Do something at a time, unless it is taken back; what lies in the past is done next."""
-        timer = Timer(max(time, self.now))
-        self._push(timer.time, timer, call, arguments)
+        timer = Timer(time if time > self.now else self.now)
+        self._sequence += 1
+        heapq.heappush(self._queue, (timer.time, self._sequence, timer, call, arguments))
         return timer
 
     def post(self, time: float, call: Callable[..., None], *arguments: Any) -> None:
         """Do something at a time that is not in the past, and cannot be taken back: packets on their way."""
-        self._push(time, None, call, arguments)
+        self._sequence += 1
+        heapq.heappush(self._queue, (time, self._sequence, None, call, arguments))
 
     def step(self) -> bool:
         """Jump to the next call. False when nothing will ever happen again."""
+        return self._step(math.inf) is not None
+
+    def run(self, until: Callable[[], bool] | None = None, *, limit: float = 60.0) -> bool:
+        """Step until `until` holds, nothing is left to do or `limit` seconds are over; whether it holds."""
+        end = self.now + limit
+        while until is None or not until():
+            over = self._step(end)
+            if over is None:
+                return False
+            if over:
+                self.now = max(self.now, end)
+                return False
+        return True
+
+    def _step(self, end: float) -> bool | None:
+        """Make the next call; True when it lies after `end` and has to wait, ``None`` when there is none."""
         queue = self._queue
         while queue:
-            time, _, timer, call, arguments = heapq.heappop(queue)
+            time, _, timer, call, arguments = queue[0]
             if timer is not None and timer.is_cancelled:
+                heapq.heappop(queue)
                 continue
+            if time > end:
+                return True
+            heapq.heappop(queue)
             if time != self.now:
                 self._steps_now = 0
                 self.now = time
@@ -60,33 +83,5 @@ class VirtualClock:
                 raise UsageError("the clock stands still: a machine asks for the present again and again")
             self._steps_now += 1
             call(*arguments)
-            return True
-        return False
-
-    def run(self, until: Callable[[], bool] | None = None, *, limit: float = 60.0) -> bool:
-        """Step until `until` holds, nothing is left to do or `limit` seconds are over; whether it holds."""
-        end = self.now + limit
-        while until is None or not until():
-            at = self._next_time()
-            if at is None:
-                return False
-            if at > end:
-                self.now = max(self.now, end)
-                return False
-            self.step()
-        return True
-
-    def _push(
-        self, time: float, timer: Timer | None, call: Callable[..., None], arguments: tuple[Any, ...]
-    ) -> None:
-        self._sequence += 1
-        heapq.heappush(self._queue, (time, self._sequence, timer, call, arguments))
-
-    def _next_time(self) -> float | None:
-        queue = self._queue
-        while queue:
-            timer = queue[0][2]
-            if timer is None or not timer.is_cancelled:
-                return queue[0][0]
-            heapq.heappop(queue)
+            return False
         return None

@@ -39,7 +39,7 @@ class Packet:
 
     def copies(self, count: int) -> list[Packet]:
         """This packet, and as many like it as it takes to come so often."""
-        return [self, *(replace(self) for _ in range(1, count))]
+        return [self] if count == 1 else [self, *(replace(self) for _ in range(1, count))]
 
     def lost(self) -> None:
         if self.on_lost is not None:

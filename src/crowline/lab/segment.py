@@ -26,11 +26,19 @@ class Flag(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`number` counts the DATA and FIN segments of one direction, so that their order can be restored."""
+    """`number` counts the DATA and FIN segments of one direction, so that their order can be restored.
+
+    `messages` are those that were sent at one time.
+    """
 
     flag: Flag
     number: int = 0
-    data: bytes = b""
+    messages: tuple[bytes, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the IP packet."""
+        return HEADERS + sum(len(message) for message in self.messages)
 
 
 _REFUSALS = {UnsolicitedSyn.RST: Flag.RST, UnsolicitedSyn.ICMP: Flag.UNREACHABLE}

@@ -219,8 +219,9 @@ class Internet(VirtualClock):
     def _cross(self, here: Place, packet: Packet, delay: float) -> None:
         """From one place to another: up one line, over the internet, down the other line."""
         host = packet.destination.host
-        found = self.root.hosts.get(host) or self.root.sites[host]
-        there = self._places.get(found, found)
+        there: Place = self.root.hosts.get(host) or self.root.sites[host]
+        if self._places:
+            here, there = self._places.get(here, here), self._places.get(there, there)
         if here is there:
             self.post(self.now + delay, self._arrive, self.root, packet)
             return
@@ -292,4 +293,4 @@ class Internet(VirtualClock):
         place: Place = host
         while network is not self.root and network.parent is not None:
             place, network = network, network.parent
-        return self._places.get(place, place)
+        return place

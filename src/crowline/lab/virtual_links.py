@@ -25,7 +25,7 @@ class VirtualLink:
         self.number = number
         self.pair = pair
         self.end = end
-        self.pump = VirtualPump[Transmit, LinkEvent](
+        self.pump: VirtualPump[Transmit, LinkEvent] = VirtualPump(
             internet, end, links.send, lambda event: links.on_event(self, event)
         )
 

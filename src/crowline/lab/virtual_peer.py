@@ -91,13 +91,13 @@ class VirtualPeer:
         self._hub_pump: VirtualPump[bytes, LinkEvent] | None = None
         entropy = internet.random.randbytes
         self._session = Session(initiator=self.role is Role.HOST)
-        self._session_pump = VirtualPump[LinkTransmit, SessionEvent](
+        self._session_pump: VirtualPump[LinkTransmit, SessionEvent] = VirtualPump(
             internet, self._session, self._send_frames, self._on_session_event
         )
         self._agent = IceAgent(
             self.role is Role.JOIN, entropy=entropy, ta=TA, renominate=True, permits=self._may_check
         )
-        self._agent_pump = VirtualPump[Transmit, IceEvent](
+        self._agent_pump: VirtualPump[Transmit, IceEvent] = VirtualPump(
             internet, self._agent, self._send, self._on_ice_event
         )
         self._sockets = VirtualSockets(internet, site, self)
@@ -110,7 +110,7 @@ class VirtualPeer:
             on_binary=self._on_hub_binary,
             on_closed=self._on_hub_closed,
         )
-        self._meeting_pump = VirtualPump[Transmit, MeetingEvent](
+        self._meeting_pump: VirtualPump[Transmit, MeetingEvent] = VirtualPump(
             internet, self._meeting, self._send_text, self._on_meeting_event
         )
         self._meeting.open(internet.now)
@@ -194,7 +194,7 @@ class VirtualPeer:
         self._key = key
         sealer, opener = (derive(key, f"link-zero/{each.value}") for each in (self.role, self.role.other))
         self._hub_link = HubLink(Sealer(sealer), Opener(opener), self._budget)
-        self._hub_pump = VirtualPump[bytes, LinkEvent](
+        self._hub_pump = VirtualPump(
             self._internet, self._hub_link, self._stream.send_binary, self._on_hub_link_event
         )
         self._attach(HUB_LINK, _FlushedHubLink(self._hub_link, self._hub_pump), _RANKS["hub"])

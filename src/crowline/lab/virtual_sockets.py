@@ -59,7 +59,7 @@ class VirtualSockets:
         self._pending = 0
         self._asked_all = False
         self._binding = BindingClient(entropy=internet.random.randbytes)
-        self._binding_pump = VirtualPump[Transmit, BindingEvent](
+        self._binding_pump: VirtualPump[Transmit, BindingEvent] = VirtualPump(
             internet, self._binding, self._send_from_socket, self._on_binding_event
         )
         for local in self._locals:
@@ -194,7 +194,7 @@ class _Relay:
             family=FAMILY_IPV6 if server.is_ipv6 else None,
         )
         self._sockets = sockets
-        self._pump = VirtualPump[Transmit, TurnEvent](
+        self._pump: VirtualPump[Transmit, TurnEvent] = VirtualPump(
             internet, self._client, self._to_server, lambda event: sockets.on_turn_event(self, event)
         )
         self._client.allocate(internet.now)

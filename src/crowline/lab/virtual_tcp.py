@@ -67,15 +67,16 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Send a message, at once or as soon as the connection stands."""
-        if self.state is State.ESTABLISHED:
-            self._sent += 1
-            self._repeat(Segment(Flag.DATA, self._sent, data), 0)
-        elif self.state is not State.CLOSED:
+        if self.state is State.ESTABLISHED and not self._waiting:
+            # What is sent at one time travels together.
+            self._tcp.internet.post(self._tcp.internet.now, self._flush)
+        if self.state is not State.CLOSED:
             self._waiting.append(data)
 
     def close(self) -> None:
         """End the connection; the other end is told after the messages before."""
         if self.state is State.ESTABLISHED:
+            self._flush()
             self._sent += 1
             self._repeat(Segment(Flag.FIN, self._sent), 0)
         self._forget()
@@ -126,9 +127,13 @@ class Connection:
         self._stop_timer()
         if self.stream is not None:
             self.stream.on_open()
-        waiting, self._waiting = self._waiting, []
-        for data in waiting:
-            self.send(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting and self.state is State.ESTABLISHED:
+            messages, self._waiting = tuple(self._waiting), []
+            self._sent += 1
+            self._repeat(Segment(Flag.DATA, self._sent, messages), 0)
 
     def _on_data(self, segment: Segment) -> None:
         if self.state is State.SYN_RECEIVED:
@@ -142,8 +147,9 @@ class Connection:
             if ready.flag is Flag.FIN:
                 self._end("closed")
                 return
-            if self.stream is not None:
-                self.stream.on_message(ready.data)
+            for message in ready.messages:
+                if self.stream is not None:
+                    self.stream.on_message(message)
 
     def _plan_syn(self, started: float) -> None:
         times = (*SYN_REPEATS, SYN_LIMIT)
@@ -172,9 +178,7 @@ class Connection:
         self._emit(segment, lost)
 
     def _emit(self, segment: Segment, on_lost: Callable[[], None] | None = None) -> None:
-        packet = Packet(
-            TCP, self.local, self.remote, segment, HEADERS + len(segment.data), self._hops, on_lost
-        )
+        packet = Packet(TCP, self.local, self.remote, segment, segment.size, self._hops, on_lost)
         self._tcp.internet.launch(self._tcp.host, packet)
 
     def _end(self, reason: str) -> None:
