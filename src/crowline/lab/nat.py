@@ -136,18 +136,27 @@ class Nat:
         return Turned(source if self.behaviour.hairpin is Hairpin.INTERNAL_SOURCE else outside, inside)
 
     def forward(
-        self, protocol: int, inside: Address, lifetime: float, now: float, *, suggested: int = 0
+        self,
+        protocol: int,
+        inside: Address,
+        lifetime: float,
+        now: float,
+        *,
+        suggested: int = 0,
+        exactly: bool = False,
     ) -> Address | None:
         """Open a port for everyone, as a port mapping service does, or prolong it: the outside address.
 
-        `suggested` is taken when it is free. Traffic of `inside` uses the forward as its mapping, and does
-        not prolong it. ``None`` when no port is left.
+        `suggested` is taken when it is free; with `exactly`, no other one. Traffic of `inside` uses the
+        forward as its mapping, and does not prolong it. ``None`` when no port is left.
         """
         entry = self._forwards.get((protocol, inside))
         if entry is not None and entry.expires <= now:
             self._remove(entry)
             entry = None
         if entry is None:
+            if exactly and suggested and not self._is_free(protocol, suggested, now):
+                return None
             entry = self._open(protocol, inside, suggested, now)
         if entry is None:
             return None
