@@ -121,7 +121,7 @@ class Gate:
     """
 
     def __init__(self, boundary: Boundary, firewall: Firewall, proxy: str = "") -> None:
-        self._boundary = boundary
+        self.boundary = boundary
         self._firewall = firewall
         self._proxy = proxy
 
@@ -129,19 +129,19 @@ class Gate:
     def refusal(self) -> UnsolicitedSyn:
         if self._firewall in (Firewall.HTTPS_ONLY, Firewall.PROXY_ONLY):
             return UnsolicitedSyn.DROP
-        return self._boundary.refusal
+        return self.boundary.refusal
 
     def outbound(self, protocol: int, source: Address, destination: Address, now: float) -> Ends | None:
         if not self._lets(protocol, destination.port):
             return None
         if self._firewall is Firewall.PROXY_ONLY and source.host != self._proxy:
             return None
-        return self._boundary.outbound(protocol, source, destination, now)
+        return self.boundary.outbound(protocol, source, destination, now)
 
     def inbound(self, protocol: int, source: Address, destination: Address, now: float) -> Ends | None:
         if not self._lets(protocol, source.port):
             return None
-        return self._boundary.inbound(protocol, source, destination, now)
+        return self.boundary.inbound(protocol, source, destination, now)
 
     def _lets(self, protocol: int, remote_port: int) -> bool:
         if self._firewall is Firewall.NONE:

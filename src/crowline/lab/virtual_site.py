@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crowline.base.addresses import Address
 from crowline.lab.address_plan import AddressPlan
 from crowline.lab.boundary import Boundary, Gate, Nat64, Passage, StatefulFirewall, Translation
 from crowline.lab.nat import Nat
 from crowline.lab.network import Host, Network, Place
-from crowline.lab.profile import Firewall, Ipv6, Profile
+from crowline.lab.port_mapping_service import PORT, PortMappingService
+from crowline.lab.profile import Firewall, Ipv6, PortMapping, Profile
 from crowline.lab.virtual import Internet
 
 PROXY_PORT = 3128
@@ -16,13 +18,17 @@ PROXY_PORT = 3128
 
 @dataclass(frozen=True, slots=True)
 class VirtualSite:
-    """A host with its addresses, where it enters the internet, and the host of the site's HTTP proxy."""
+    """A host with its addresses, where it enters the internet, and the host of the site's HTTP proxy.
+
+    `gateway` is where NAT-PMP and PCP are spoken, in the profiles that have them.
+    """
 
     profile: Profile
     host: Host
     addresses: tuple[str, ...]
     place: Place
     proxy: Host | None = None
+    gateway: Address | None = None
 
     def address_like(self, other: str) -> str | None:
         """The host's own address of the family of `other`."""
@@ -38,6 +44,7 @@ def build_site(internet: Internet, profile: Profile, number: int) -> VirtualSite
         return _build_nat64(internet, profile, plan)
     network = _build_ipv4(internet, profile, plan, proxy[0])
     host = internet.host(own[0], network)
+    gateway = _add_port_mapping(internet, profile, network, plan.gateway)
     if with_ipv6:
         _add_ipv6(internet, profile, host, own[1], proxy[1])
     place = _outermost(network, host)
@@ -46,7 +53,7 @@ def build_site(internet: Internet, profile: Profile, number: int) -> VirtualSite
     through = None
     if profile.firewall is Firewall.PROXY_ONLY:
         through = internet.host(proxy[0], network)
-    return VirtualSite(profile, host, tuple(own), place, through)
+    return VirtualSite(profile, host, tuple(own), place, through, gateway)
 
 
 def _build_ipv4(internet: Internet, profile: Profile, plan: AddressPlan, proxy: str) -> Network:
@@ -64,6 +71,19 @@ def _build_ipv4(internet: Internet, profile: Profile, plan: AddressPlan, proxy: 
         addresses = [each[0] for each in plan.public]
         network = internet.network(_guarded(Passage(), profile.firewall, proxy), addresses)
     return network
+
+
+def _add_port_mapping(internet: Internet, profile: Profile, network: Network, host: str) -> Address | None:
+    """A gateway that opens ports, at the translator's own inside address."""
+    if profile.port_mapping not in (PortMapping.NAT_PMP, PortMapping.PCP) or network.boundary is None:
+        return None
+    boundary = network.boundary.boundary if isinstance(network.boundary, Gate) else network.boundary
+    if not isinstance(boundary, Translation):
+        return None
+    address = Address(host, PORT)
+    service = internet.attach(PortMappingService(boundary.nat, profile.port_mapping, internet.now))
+    internet.bind(service, internet.host(host, network), address)
+    return address
 
 
 def _add_ipv6(internet: Internet, profile: Profile, host: Host, address: str, proxy: str) -> None:
