@@ -11,6 +11,7 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from types import FunctionType, ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import Keyed, MeetingFailed, Signalled, Welcomed
 from crowline.rendezvous.hub import Hub
 from crowline.rendezvous.limits import HubLimits
+from crowline.rendezvous.mailbox import MAX_HOSTS, Mailbox
 from crowline.rendezvous.meeting import HUB, MAX_MOTD, Meeting
 from crowline.rendezvous.pake import Spake2Pake
 from crowline.rendezvous.role import Role
@@ -243,6 +245,51 @@ def test_r7_abandoned_mailboxes_are_cleared() -> None:
     bench.pass_time(bench.hub.limits.code_lifetime)
     assert len(bench.hub) == 0
     assert bench.hub.next_timeout() is None
+
+
+def test_r7_nothing_is_kept_of_meetings_that_are_over() -> None:
+    """However a meeting ends, its mailbox and its signals are let go at once, not when its timers go off."""
+    bench = Bench(HubLimits(claims_per_minute=100))
+    for ending in (wire.Leave(), wire.Burn()):
+        host, number = bench.host()
+        join, _ = bench.claim(number)
+        bench.say(join, wire.Relay("sealed", bytes(40_000)))
+        for side in (join, host):
+            bench.say(side, ending)
+        bench.disconnect(join)
+    assert len(bench.hub) == 0
+    assert [thing for thing in _reachable(bench.hub) if isinstance(thing, Mailbox)] == []
+
+
+def test_r7_empty_messages_are_not_free() -> None:
+    """Signals without a body use up the meeting's share too, and empty frames are not carried at all."""
+    bench = Bench(HubLimits(text_bytes=10_000, budget=100))
+    host, number = bench.host()
+    join, _ = bench.claim(number)
+    bench.frame(host, bytes(100))
+    for _ in range(1000):
+        bench.frame(host, b"")
+    assert len(bench.frames[join]) == 1
+    for _ in range(1000):
+        bench.say(join, wire.Relay("sealed", b""))
+    assert bench.heard[join][-1] == wire.Gone("flood")
+    assert len(bench.heard[host]) < 200
+
+
+def test_r7_a_side_that_comes_back_from_everywhere_does_not_grow_its_meeting() -> None:
+    """The addresses of a meeting are bounded, and the latest ones count."""
+    bench = Bench()
+    host, number = bench.host()
+    _, claimed = bench.claim(number)
+    assert isinstance(claimed, wire.Claimed)
+    for suffix in range(1, 1000):
+        again = bench.connect(f"2001:db8::{suffix:x}")
+        bench.say(again, wire.Resume(wire.VERSION, claimed.token, 0))
+    box = bench.hub._store.by_number(number)
+    assert box is not None
+    assert len(box.hosts) == MAX_HOSTS
+    assert "2001:db8::3e7" in box.hosts
+    assert host not in bench.closed
 
 
 TAMPERINGS: dict[str, Callable[[bytes], list[bytes]]] = {
@@ -671,3 +718,16 @@ def _cut(data: bytes) -> bytes:
     name = "body" if "body" in table else "element"
     table[name] = base64.b64encode(base64.b64decode(table[name])[:-1]).decode()
     return json.dumps(table).encode()
+
+
+def _reachable(root: object) -> list[object]:
+    """What `root` keeps alive, without classes and modules."""
+    found: dict[int, object] = {}
+    pending = [root]
+    while pending:
+        thing = pending.pop()
+        if id(thing) in found or isinstance(thing, type | ModuleType | FunctionType):
+            continue
+        found[id(thing)] = thing
+        pending += gc.get_referents(thing)
+    return list(found.values())

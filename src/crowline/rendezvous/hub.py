@@ -30,6 +30,9 @@ POLICY_VIOLATION = 1008
 
 _TOKEN_BYTES = 16
 
+ENVELOPE = 128
+"""Bytes that a signal costs beside its body, on its way and while it is kept: empty ones are not free."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -113,7 +116,7 @@ class Hub:
             self._leave(box, side, now)
             return
         side.return_by = now + self.limits.grace
-        self._at(side.return_by, partial(self._check_side, box, side))
+        self._at(side.return_by, partial(self._check_side, side.token))
         self._tell(box.other(side), wire.Left(final=False))
 
     def receive(self, connection: int, data: Buffer, now: float) -> None:
@@ -139,7 +142,7 @@ class Hub:
             self.counters["binary too early"] += 1
             return
         box, other = known.box, known.box.other(known.side)
-        if len(data) > wire.MAX_MESSAGE or other is None or other.connection is None:
+        if not 0 < len(data) <= wire.MAX_MESSAGE or other is None or other.connection is None:
             self.counters["binary dropped"] += 1
             return
         if box.spent + len(data) > self.limits.budget:
@@ -194,11 +197,11 @@ class Hub:
             expires=now + self.limits.code_lifetime,
             host=side,
             text=Bucket(self.limits.text_bytes, self.limits.text_rate, now),
-            hosts={known.host},
         )
+        box.see(known.host)
         self._store.add(box)
         known.box, known.side = box, side
-        self._at(box.expires, partial(self._check_box, box))
+        self._at(box.expires, partial(self._check_box, box.host.token))
         self._tell(side, wire.Allocated(number, side.token, int(self.limits.code_lifetime)))
 
     def _claim(self, connection: int, known: _Connection, message: wire.Claim, now: float) -> None:
@@ -213,9 +216,9 @@ class Hub:
             self._refuse(connection, wire.Error("no-such-code"), now)
             return
         known.box, known.side = box, side
-        box.hosts.add(known.host)
+        box.see(known.host)
         box.expires = now + self.limits.idle
-        self._at(box.expires, partial(self._check_box, box))
+        self._at(box.expires, partial(self._check_box, box.host.token))
         self._tell(side, wire.Claimed(box.element, side.token, self._grant(side.user)))
         self._tell_logged(box.host, wire.Joined(message.element, self._grant(box.host.user)))
 
@@ -233,7 +236,7 @@ class Hub:
             self._drop(side.connection)
         side.connection, side.return_by = connection, None
         known.box, known.side = box, side
-        box.hosts.add(known.host)
+        box.see(known.host)
         self._tell(side, wire.Resumed(side.received))
         for data in missed:
             self._deliver(connection, data)
@@ -263,7 +266,7 @@ class Hub:
             self.counters["relay too early"] += 1
             return
         side.received += 1
-        if not box.text.take(len(message.body), now):
+        if not box.text.take(len(message.body) + ENVELOPE, now):
             self.counters["flood"] += 1
             self._end(box, "flood", now)
         elif not other.gone:
@@ -308,17 +311,22 @@ class Hub:
             self.counters["silent"] += 1
             self._drop(connection, POLICY_VIOLATION)
 
-    def _check_box(self, box: Mailbox, now: float) -> None:
-        if self._store.by_number(box.number) is not box:
+    # Timers know sides by their tokens: a mailbox that is over must not be kept until its timers go off.
+
+    def _check_box(self, token: str, now: float) -> None:
+        found = self._store.by_token(token)
+        if found is None:
             return
+        box, _ = found
         if now < box.expires:
-            self._at(box.expires, partial(self._check_box, box))
+            self._at(box.expires, partial(self._check_box, token))
             return
         self._end(box, "expired", now)
 
-    def _check_side(self, box: Mailbox, side: Side, now: float) -> None:
-        if side.return_by is not None and now >= side.return_by:
-            self._leave(box, side, now)
+    def _check_side(self, token: str, now: float) -> None:
+        found = self._store.by_token(token)
+        if found is not None and found[1].return_by is not None and now >= found[1].return_by:
+            self._leave(*found, now)
 
     def _new_side(self, connection: int) -> Side:
         return Side(
@@ -331,7 +339,7 @@ class Hub:
     def _tell_logged(self, side: Side, message: wire.HubMessage) -> None:
         """What a side must get even if it has to come back for it."""
         data = wire.encode(message)
-        side.log.append(data, len(data))
+        side.log.append(data, len(data) + ENVELOPE)
         if side.connection is not None:
             self._deliver(side.connection, data)
 

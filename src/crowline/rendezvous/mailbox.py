@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from crowline.rendezvous.rate import Bucket
 from crowline.rendezvous.sent import SentLog
 
+MAX_HOSTS = 64
+"""IP addresses of one meeting: more networks than two travellers pass through in a day."""
+
 
 @dataclass(slots=True)
 class Side:
@@ -23,7 +26,7 @@ class Side:
 
 @dataclass(slots=True)
 class Mailbox:
-    """One meeting. `hosts` are the IP addresses from which its sides have come."""
+    """One meeting. `hosts` are the IP addresses from which its sides have come, the last `MAX_HOSTS`."""
 
     number: int
     source: str
@@ -32,9 +35,16 @@ class Mailbox:
     host: Side
     text: Bucket
     join: Side | None = None
-    hosts: set[str] = field(default_factory=set)
+    hosts: dict[str, None] = field(default_factory=dict)
     spent: int = 0
     is_budget_told: bool = False
+
+    def see(self, host: str) -> None:
+        """A side has come from there."""
+        self.hosts.pop(host, None)
+        self.hosts[host] = None
+        if len(self.hosts) > MAX_HOSTS:
+            del self.hosts[next(iter(self.hosts))]
 
     def sides(self) -> tuple[Side, ...]:
         return (self.host,) if self.join is None else (self.host, self.join)
