@@ -130,7 +130,7 @@ class LinkTable:
         for timer in self._timers:
             timer.cancel()
         now = self._loop.time()
-        for link in self._links.values():
+        for link in list(self._links.values()):  # what the pump still hands on may remove some
             link.quic.close(now)
             link.pump.flush()
             link.pump.close()
