@@ -1,0 +1,119 @@
+"""Crowline itself as a program under test: a peer script as `lab/peer_script.py` describes them.
+
+    python -m crowline.lab.crowline_peer server|a|b
+
+Side a opens a room and leaves its code in the shared folder, side b joins with it. Both talk over whatever
+path there is, and end when both have a direct one or `SETTLE` seconds after they met.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path as File
+
+from crowline.api.path import Path
+from crowline.api.peer import Peer, Stream
+from crowline.api.room import host, join
+from crowline.base.errors import CrowlineError
+from crowline.lab.outcome import Outcome
+
+# Seconds after both are there in which a better path may still be found: four checks of each pair, which
+# leave at 0, 0.5, 1.5 and 3.5 s (RFC 8489 §6.2.1).
+SETTLE = 4.5
+_POLL = 0.01  # seconds between looks for the code
+_READY, _DIRECT, _DONE = b"ready\n", b"direct\n", b"done\n"
+
+
+def main(role: str) -> int:
+    """Take that part; print the outcome."""
+    if role == "server":
+        return 0  # the laboratory runs one
+    try:
+        outcome = asyncio.run(_attempt(role))
+    except CrowlineError as error:
+        outcome = Outcome("failed", reason=error.message)
+    sys.stdout.write(json.dumps(outcome.to_fields()) + "\n")
+    return 0
+
+
+async def _attempt(role: str) -> Outcome:
+    async with _peer(role) as peer:
+        is_asker = role == "b"
+        stream = await peer.open_stream() if is_asker else await anext(peer.streams())
+        await _settle(peer, stream, is_asker)
+        return _outcome(peer)
+
+
+@asynccontextmanager
+async def _peer(role: str) -> AsyncIterator[Peer]:
+    server, file = os.environ["CROWLINE_LAB_URL"], File(os.environ["CROWLINE_LAB_FOLDER"]) / "code"
+    timeout = float(os.environ["CROWLINE_LAB_TIMEOUT"])
+    if role == "a":
+        async with host(server, timeout=timeout) as room:
+            unfinished = file.with_suffix(".unfinished")
+            unfinished.write_text(room.code)
+            unfinished.rename(file)
+            yield await room.peer()
+    else:
+        while not file.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(_POLL)
+        async with join(file.read_text(), server, timeout=timeout) as peer:
+            yield peer
+
+
+async def _settle(peer: Peer, stream: Stream, is_asker: bool) -> None:
+    """Exchange first bytes, then wait until both sides have said that they need no better path."""
+    await stream.write(_READY)
+    await _expect(stream, _READY)
+    is_direct = asyncio.Event()
+    peer.on_path(lambda now, _: is_direct.set() if _is_direct(now) else None)
+    if not _is_direct(peer.path):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(is_direct.wait(), SETTLE)
+    await stream.write(_DIRECT)
+    await _expect(stream, _DIRECT)
+    # The side that hears the last word goes first: else the other one would lose its connection for it.
+    if is_asker:
+        await stream.write(_DONE)
+        await _expect(stream, _DONE)
+    else:
+        await _expect(stream, _DONE)
+        await stream.write(_DONE)
+        await stream.close()
+
+
+async def _expect(stream: Stream, line: bytes) -> None:
+    if await stream.readline() != line:
+        raise CrowlineError("The other side ended the conversation early.")
+
+
+def _is_direct(path: Path | None) -> bool:
+    return path is not None and path.is_direct
+
+
+def _outcome(peer: Peer) -> Outcome:
+    path = peer.path
+    if path is None:
+        return Outcome("failed", reason="no path is left")
+    return Outcome(path.kind, peer.setup_ms, peer.direct_ms, _technique(path), path.reason)
+
+
+def _technique(path: Path) -> str:
+    """As far as this side can tell; "" where the other side knows more."""
+    if not path.is_direct:
+        return path.kind
+    if path.kind == "lan":
+        return "host"
+    local = path.local.rpartition(":")[0].strip("[]")
+    if ":" in local:
+        return "ipv6"
+    return "" if local in os.environ["CROWLINE_LAB_ADDRESSES"].split() else "srflx"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,60 @@
+"""One complete attempt to connect two places of the world, with real programs in network namespaces."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from crowline.lab import crowline_peer
+from crowline.lab.bed import STUN_PORT, Bed, build_bed
+from crowline.lab.outcome import Outcome
+from crowline.lab.peer_script import PATIENCE, Role, Spawn, Surroundings, run_script
+from crowline.lab.profile import Profile
+
+RTT = 0.04  # seconds between the two hosts and back
+_ROLES: tuple[Role, ...] = ("server", "a", "b")
+
+
+def kernel_attempt(a: Profile, b: Profile, *, rtt: float = RTT, patience: float = PATIENCE) -> Outcome:
+    """Crowline behind `a` opens a room, Crowline behind `b` joins it, and both look for their best path.
+
+    `rtt` in seconds between the two hosts; each is half as far from the server. Raises `LocalProblem` where
+    this machine cannot build the places; everything else that goes wrong is in the outcome.
+    """
+    outcome = peer_attempt(a, b, Path(crowline_peer.__file__), rtt=rtt, patience=patience)
+    # Public hosts leave it to the other side to say what it is behind.
+    return outcome if outcome.technique or not outcome.is_direct else replace(outcome, technique="host")
+
+
+def peer_attempt(
+    a: Profile, b: Profile, script: Path, *, rtt: float = RTT, patience: float = PATIENCE
+) -> Outcome:
+    """The same with a foreign program: `lab/peer_script.py` says what its script is told and must answer."""
+    with tempfile.TemporaryDirectory(prefix="crowline-lab-") as name, build_bed(a, b, rtt=rtt) as bed:
+        folder, work, own = (Path(name) / part for part in ("shared", "work", "server"))
+        for each in (folder, work, own):
+            each.mkdir()
+        bed.serve(own)
+        facts = bed.facts("a")
+        surroundings = Surroundings(
+            folder,
+            bed.server.addresses,
+            {role: bed.host(role).addresses for role in ("a", "b")},
+            f"{bed.server.addresses[0]}:{STUN_PORT}",
+            facts["CROWLINE_LAB_URL"],
+            patience,
+        )
+        return run_script(script, {role: _spawn(bed, role) for role in _ROLES}, surroundings, work)
+
+
+def _spawn(bed: Bed, role: Role) -> Spawn:
+    """Starts processes there; addresses that this host cannot reach are replaced by those that it can."""
+
+    def spawn(argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        return bed.spawn(role, argv, **options)
+
+    return spawn
