@@ -297,6 +297,38 @@ def kill(connection: Connection) -> None:
     transport.abort()
 
 
+async def test_a_host_that_waits_survives_a_broken_websocket(server: Server) -> None:
+    """The code on the screen stays good: the host comes back to its mailbox, and the person is told."""
+    warnings: list[str] = []
+    async with crowline.host(server.url) as room:
+        room.on_warning(warnings.append)
+        hub = room._connection._hub
+        assert hub is not None
+        first = hub.socket
+        transport = first._connection.transport
+        assert transport is not None
+        transport.abort()
+        await until(lambda: hub.socket is not first)
+        async with crowline.join(room.code, server.url) as there:
+            here = await room.peer()
+            stream = await here.open_stream()
+            await stream.write(b"still here\n")
+            assert await (await there.accept_stream()).readline() == b"still here\n"
+    assert warnings == ["The connection to the server broke; trying again."]
+
+
+async def test_a_server_that_does_not_come_back_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the attempts the person is told which server it was about."""
+    from crowline.api import hub_channel
+
+    monkeypatch.setattr(hub_channel, "RETURN_DELAYS", (0.01, 0.01))
+    async with serving() as server, crowline.host(server.url) as room:
+        await server.close()
+        with pytest.raises(crowline.ServerUnreachable):
+            async with asyncio.timeout(10):
+                await room.peer()
+
+
 async def test_nobody_comes_in_time(server: Server) -> None:
     """`timeout` is how long to wait for the other side."""
     async with crowline.host(server.url, timeout=0.1) as room:

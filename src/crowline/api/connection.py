@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine
 
-from crowline.api.hub_channel import HubChannel
+from crowline.api.hub_channel import HubChannel, reach_hub
 from crowline.api.links import LinkSecrets, LinkTable, PairLink
 from crowline.api.observers import Observers
 from crowline.api.options import Options
@@ -25,10 +25,8 @@ from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
 from crowline.link.identity import Identity
-from crowline.link.quic import warm_up
 from crowline.net.patience import within
 from crowline.net.pump import Pump
-from crowline.net.websocket import HubSocket
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
     CodeReady,
@@ -104,7 +102,7 @@ class Connection:
 
     async def open(self) -> None:
         """Reach the hub and begin; `code_ready`, `opened` and `ended` tell the rest."""
-        socket = await self._connect()
+        socket = await reach_hub(self._options.server)
         meeting = Meeting(self.role, pake_factory=Spake2Pake, entropy=os.urandom, code=self.code)
         self._hub = HubChannel(
             socket,
@@ -113,6 +111,7 @@ class Connection:
             on_link_data=lambda data: self._receive(HUB_LINK, data),
             on_link_down=lambda reason: self._detach(HUB_LINK, reason),
             on_link_room=self.flush,
+            on_broken=self._on_hub_broken,
             on_closed=self._on_hub_closed,
         )
         self._traversal = Traversal(
@@ -136,16 +135,6 @@ class Connection:
                 await within(FAREWELL_LIMIT, self._farewell.wait())
             self._end(None)
         await self._release()
-
-    async def _connect(self) -> HubSocket:
-        connecting = asyncio.create_task(HubSocket.connect(self._options.server))
-        try:
-            await asyncio.sleep(0)
-            # What would cost the meeting milliseconds later is done while the server is being reached.
-            warm_up()
-            return await connecting
-        finally:
-            connecting.cancel()
 
     async def _release(self) -> None:
         if self._watch is not None:
@@ -210,7 +199,7 @@ class Connection:
         elif isinstance(event, Signalled):
             self._on_signal(event.signal)
         elif isinstance(event, PeerLeft):
-            self._on_left()
+            self._on_left(event)
         elif isinstance(event, MeetingFailed):
             if self._key is None:
                 self._end(event.error)
@@ -269,13 +258,20 @@ class Connection:
         if not self._traversal.set_remote(signal):
             self._fail(ProtocolViolation("The other side's description makes no sense."))
 
-    def _on_left(self) -> None:
+    def _on_left(self, event: PeerLeft) -> None:
         """The other side's WebSocket is gone; its other links may live, which they must show now."""
+        if self._key is None and not event.final:
+            # It may come back and prove itself; the meeting knows how long to wait for that.
+            return
         self._detach(HUB_LINK, "the other side left the server")
         if self._watch is not None:
             self._watch.left()
         self.session.ping(self._loop.time() + 1.0)
         self._session_pump.flush()
+
+    def _on_hub_broken(self) -> None:
+        if not self.opened.done() and not self.ended.done():
+            self.observers.tell_warning("The connection to the server broke; trying again.")
 
     def _on_hub_closed(self) -> None:
         """The hub is gone; what does not need it goes on."""

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable
 
 from crowline.base.addresses import Address
+from crowline.base.errors import CrowlineError, UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
+from crowline.link.quic import warm_up
 from crowline.net.pump import Pump
 from crowline.net.websocket import HubSocket
 from crowline.rendezvous.events import MeetingEvent
@@ -23,10 +25,16 @@ from crowline.rendezvous.signals import Signal
 _DRAIN_INTERVAL = 0.01
 # The meeting has one other end; its address says nothing.
 HUB = Address("0.0.0.0", 0)
+# Seconds before each attempt to reach the hub again; together less than the 30 s it keeps a place.
+RETURN_DELAYS = (0.2, 1.0, 2.0, 4.0, 8.0, 8.0)
 
 
 class HubChannel:
-    """Carries one meeting. `on_closed` is called once, when the WebSocket ends without `close`."""
+    """Carries one meeting, by another WebSocket when the first one breaks.
+
+    Link zero ends with the WebSocket that it began on: frames may be missing. `on_broken` is called at each
+    break, `on_closed` once, when the hub could not be reached again.
+    """
 
     def __init__(
         self,
@@ -37,6 +45,7 @@ class HubChannel:
         on_link_data: Callable[[Buffer], None],
         on_link_down: Callable[[str], None],
         on_link_room: Callable[[], None],
+        on_broken: Callable[[], None],
         on_closed: Callable[[], None],
     ) -> None:
         self.socket = socket
@@ -47,7 +56,7 @@ class HubChannel:
         self._pump = Pump[Transmit, MeetingEvent](meeting, self._send_text, on_event)
         self._link_pump: Pump[bytes, LinkEvent] | None = None
         self._on_link_data, self._on_link_down, self._on_link_room = on_link_data, on_link_down, on_link_room
-        self._on_closed = on_closed
+        self._on_broken, self._on_closed = on_broken, on_closed
         self._loop = asyncio.get_running_loop()
         self._drain_timer: asyncio.TimerHandle | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -56,7 +65,7 @@ class HubChannel:
         """Begin the meeting and read what the hub sends."""
         self._meeting.open(self._pump.now)
         self._pump.flush()
-        self._reader = asyncio.create_task(self._read(), name="hub reader")
+        self._reader = asyncio.create_task(self._run(), name="hub reader")
 
     def signal(self, signal: Signal) -> None:
         """Send to the other side, sealed, as soon as there is a key."""
@@ -107,6 +116,36 @@ class HubChannel:
         elif isinstance(event, LinkDown):
             self._on_link_down(event.reason)
 
+    async def _run(self) -> None:
+        """Read, and come back after each break, until that fails."""
+        returned = True
+        while returned:
+            await self._read()
+            if self.link is not None and self._link_pump is not None:
+                self.link.close("the connection to the server ended")
+                self._link_pump.flush()
+            self._on_broken()
+            returned = await self._come_back()
+        self._on_closed()
+
+    async def _come_back(self) -> bool:
+        """Whether the meeting goes on by a new WebSocket."""
+        for delay in RETURN_DELAYS:
+            await asyncio.sleep(delay)
+            try:
+                socket = await HubSocket.connect(self.socket.url)
+            except CrowlineError:
+                continue
+            await self.socket.close()
+            self.socket = socket
+            try:
+                self._meeting.reopen(self._pump.now)
+            except UsageError:
+                return False
+            self._pump.flush()
+            return True
+        return False
+
     async def _read(self) -> None:
         async for message in self.socket.messages():
             self.received_at = self._pump.now
@@ -116,4 +155,14 @@ class HubChannel:
             elif self.link is not None and self._link_pump is not None:
                 self.link.receive(message, None, self.received_at)
                 self._link_pump.flush()
-        self._on_closed()
+
+
+async def reach_hub(url: str) -> HubSocket:
+    """Connect, and meanwhile do what would cost the meeting milliseconds later."""
+    connecting = asyncio.create_task(HubSocket.connect(url))
+    try:
+        await asyncio.sleep(0)
+        warm_up()
+        return await connecting
+    finally:
+        connecting.cancel()
