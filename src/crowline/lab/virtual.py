@@ -246,6 +246,7 @@ class Internet(VirtualClock):
         times = down.carry(packet.size, self.now)
         if not times:
             packet.lost()
+            return
         for time, each in zip(times, packet.copies(len(times)), strict=True):
             self.post(time, self._arrive, self.root, each)
 

@@ -28,10 +28,12 @@ _WORST_FIRST: tuple[Kind, ...] = ("failed", "hub", "relay", "direct", "lan")
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Distances in seconds one way, and what the two access lines do, each direction alike."""
+    """Distances in seconds one way, the share of packets lost between any two places, and what the two access
+    lines do, each direction alike."""
 
     to_server: float = 0.01
     between: float = 0.02
+    loss: float = 0.0
     line_a: Impairment | None = None
     line_b: Impairment | None = None
 
@@ -68,7 +70,7 @@ class _World:
         wait: float,
         observe: Callable[[float, Packet], None] | None,
     ) -> None:
-        self._internet = Internet(seed, delay=geometry.between, observe=observe)
+        self._internet = Internet(seed, delay=geometry.between, loss=geometry.loss, observe=observe)
         self._server = VirtualServer(self._internet)
         self._wait = wait
         self._sites = (build_site(self._internet, a, 1), build_site(self._internet, b, 2))
