@@ -14,7 +14,7 @@ from crowline.base.addresses import Address
 from crowline.rendezvous import wire
 from crowline.rendezvous.hub import Hub
 from crowline.rendezvous.limits import HubLimits
-from crowline.server.guard import Gate
+from crowline.server.gate import Gate
 from crowline.server.http import HttpServer
 from crowline.server.hub import HubFront
 from crowline.server.listener import bound_address, listen

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import hashlib
+import ipaddress
 import itertools
 import json
 import os
@@ -28,7 +29,8 @@ from crowline.rendezvous.meeting import HUB, MAX_MOTD, Meeting
 from crowline.rendezvous.pake import Spake2Pake
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Hello
-from crowline.server.guard import MAX_FRAGMENTS, Gate
+from crowline.server.gate import Gate
+from crowline.server.guard import MAX_FRAGMENTS
 from hub_bench import Bench
 from hub_server import HubServer, eventually, hear, hub_server, say
 from rendezvous_room import Client, Room
@@ -580,6 +582,23 @@ async def test_t1_one_source_cannot_take_all_connections() -> None:
     assert gate.enter("203.0.113.2")
 
 
+def test_t1_a_subscriber_with_many_addresses_is_one_source() -> None:
+    """All of an IPv6 /64 together have one share of the connections."""
+    gate = Gate(per_source=3)
+    assert [gate.enter(f"2001:db8::{number}") for number in range(5)] == [True] * 3 + [False] * 2
+    assert gate.enter("2001:db8:0:1::1")
+    gate.leave("2001:db8::1")
+    assert gate.enter("2001:db8::ffff")
+
+
+def test_t1_a_trusted_proxy_brings_more_connections_than_one_client() -> None:
+    """It connects for everybody: only the common cap holds, on loopback and elsewhere."""
+    gate = Gate(per_source=2, total=6, proxies=(ipaddress.ip_network("10.0.0.0/8"),))
+    assert [gate.enter("10.1.2.3") for _ in range(4)] == [True] * 4
+    assert [gate.enter("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert not gate.enter("10.1.2.3")
+
+
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -603,6 +622,18 @@ async def test_t3_a_bad_frame_ends_the_connection(frame: bytes, code: int) -> No
         assert struct.pack("!H", code) in answer[answer.rindex(b"\x88") :]
         writer.close()
         await eventually(lambda: not server.front._readers)
+
+
+async def test_c2_a_bad_frame_writes_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Strangers cannot fill a log: what they send wrong ends their connection and nothing else."""
+    async with hub_server() as server:
+        reader, writer = await upgraded(server)
+        writer.write(b"\x81\x81mask" + bytes([0xFF ^ ord("m")]))
+        async with asyncio.timeout(5):
+            await reader.read()
+        writer.close()
+        await eventually(lambda: not server.front._readers)
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
 
 
 async def test_t3_compression_is_not_agreed() -> None:

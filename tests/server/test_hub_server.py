@@ -12,7 +12,8 @@ from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.rendezvous import wire
 from crowline.rendezvous.limits import HubLimits
-from crowline.server.guard import ABORT, Gate, canonical_host
+from crowline.server.gate import Gate, canonical_host
+from crowline.server.guard import ABORT
 from crowline.server.listener import bound_address, listen
 from hub_server import eventually, hear, hub_server, meet, say
 

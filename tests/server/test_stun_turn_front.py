@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -23,6 +24,7 @@ from crowline.server.relay import StunTurnFront
 from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance
 from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.stun.responder import Responder
 from crowline.turn import checks
 from crowline.turn.auth import issue_credentials
 from crowline.turn.client import AllocationFailed, DataReceived, PermissionRefused
@@ -314,9 +316,19 @@ async def test_tcp_silence_and_dribble_are_cut_off(monkeypatch: pytest.MonkeyPat
         writer.close()
 
 
+def test_tcp_connections_of_one_subscriber_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IPv6 /64 has as many connections as an IPv4 address, and gives its places back."""
+    monkeypatch.setattr(stun_tcp, "MAX_CONNECTIONS_PER_SOURCE", 2)
+    server = stun_tcp.BindingServer(Responder(), Counter())
+    assert [server.admit(f"2001:db8::{number}") for number in range(3)] == [True, True, False]
+    assert server.admit("2001:db8:0:1::1")
+    server.release("2001:db8::1")
+    assert server.admit("2001:db8::9")
+
+
 async def test_tcp_connections_of_one_host_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the cap connections are refused at once; when one ends there is room again."""
-    monkeypatch.setattr(stun_tcp, "MAX_CONNECTIONS_PER_HOST", 2)
+    monkeypatch.setattr(stun_tcp, "MAX_CONNECTIONS_PER_SOURCE", 2)
     async with front() as running:
         kept = [await tcp(running) for _ in range(2)]
         for reader, writer in kept:

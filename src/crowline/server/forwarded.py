@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 
 from crowline.base.addresses import IPNetwork
+from crowline.server.gate import canonical_host, is_one_of
 
 # Hops looked at, from the nearest: more proxies in a row than anybody runs.
 MAX_HOPS = 8
@@ -13,18 +13,15 @@ MAX_HOPS = 8
 
 def true_source(peer: str, header: str | None, proxies: Sequence[IPNetwork]) -> str:
     """The address of the client: `peer`, or where that is one of `proxies`, the nearest address in `header`
-    that is none of them. What is left of it in the header is the client's own claim and not looked at."""
+    that is none of them. What is left of it in the header is the client's own claim and not looked at.
+
+    Several header lines are one, joined by commas in their order: some proxies add a line of their own."""
     source = peer
     for claimed in reversed((header or "").split(",")[-MAX_HOPS:]):
-        if not _is_one_of(source, proxies):
+        if not is_one_of(source, proxies):
             return source
         try:
-            source = str(ipaddress.ip_address(claimed.strip()))
+            source = canonical_host(claimed.strip())
         except ValueError:
             return source
     return source
-
-
-def _is_one_of(host: str, networks: Sequence[IPNetwork]) -> bool:
-    address = ipaddress.ip_address(host)
-    return any(address.version == network.version and address in network for network in networks)

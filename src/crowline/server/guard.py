@@ -7,8 +7,6 @@ keeps a list of fragments of any length. These subclasses of its two protocols a
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections import Counter
 from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,48 +14,19 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request as WebSocketRequest
 
+from crowline.server.gate import Gate, canonical_host
+
 REQUEST_LIMIT = 10.0
 """Seconds from the first moment of a request to the end of its head; a slow telephone line needs two."""
 
 CLOSE_LIMIT = 2.0
 """Seconds for the answer to a close frame: several round trips."""
 
-MAX_PER_SOURCE = 256
-"""Connections of one address: an office behind one NAT."""
-
-MAX_CONNECTIONS = 8192
-"""Connections of all; a socket with its buffers takes about 20 KB, so these are 160 MB."""
-
 ABORT = "crowline.abort"
 """In the scope of a WebSocket: what drops the connection at once, when a close would wait for its reader."""
 
 MAX_FRAGMENTS = 64
 """Frames of one message; ours come in one."""
-
-
-class Gate:
-    """Counts connections by source. Loopback, from where a reverse proxy comes, has only the common cap."""
-
-    def __init__(self, per_source: int = MAX_PER_SOURCE, total: int = MAX_CONNECTIONS) -> None:
-        self._per_source = per_source
-        self._total = total
-        self._sources: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return self._sources.total()
-
-    def enter(self, host: str) -> bool:
-        """Count a connection; False if there are too many already, and then it is not counted."""
-        is_crowded = self._sources[host] >= self._per_source and not ipaddress.ip_address(host).is_loopback
-        if is_crowded or len(self) >= self._total:
-            return False
-        self._sources[host] += 1
-        return True
-
-    def leave(self, host: str) -> None:
-        self._sources[host] -= 1
-        if not self._sources[host]:
-            del self._sources[host]
 
 
 class _GuardedHttp(H11Protocol):
@@ -123,10 +92,16 @@ class _GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= MAX_FRAGMENTS:
-            self.conn.fail(CloseCode.PROTOCOL_ERROR, "too many fragments")
-            self.handle_parser_exception()
+            self._refuse(CloseCode.PROTOCOL_ERROR, "too many fragments")
             return
         super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """The library writes a traceback into the log for each text that is none."""
+        if self.curr_msg_data_type == "text" and not _is_text(b"".join(self.frames)):
+            self._refuse(CloseCode.INVALID_DATA, "not UTF-8")
+            return
+        super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         """Somebody who sends pings and does not read the answers would fill the write buffer."""
@@ -134,6 +109,10 @@ class _GuardedWebSocket(WebSocketsSansIOProtocol):
             self.transport.abort()
             return
         super().handle_ping()
+
+    def _refuse(self, code: CloseCode, reason: str) -> None:
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
 
 
 def guarded(gate: Gate) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
@@ -149,8 +128,9 @@ def source_of(transport: asyncio.BaseTransport) -> str | None:
     return canonical_host(peer[0]) if peer else None
 
 
-def canonical_host(host: str) -> str:
-    """An address as a socket names it, without its zone, and IPv4 as IPv4 on a socket for both."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -11,7 +11,8 @@ from typing import Any
 import uvicorn
 
 from crowline.rendezvous.wire import MAX_MESSAGE
-from crowline.server.guard import Gate, guarded
+from crowline.server.gate import Gate
+from crowline.server.guard import guarded
 
 PING_INTERVAL = 20.0
 """Seconds between pings of a WebSocket, and until a lost client is noticed; NATs forget TCP much later."""

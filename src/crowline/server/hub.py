@@ -17,7 +17,8 @@ from crowline.base.addresses import Address, IPNetwork
 from crowline.base.machine import Buffer
 from crowline.rendezvous.hub import NORMAL, Delivery, Hub
 from crowline.server.forwarded import true_source
-from crowline.server.guard import ABORT, canonical_host
+from crowline.server.gate import canonical_host
+from crowline.server.guard import ABORT
 
 PATH = "/v1"
 
@@ -87,8 +88,8 @@ class HubFront:
         await websocket.accept()
         number = next(self._numbers)
         peer = canonical_host(websocket.client.host)
-        host = true_source(peer, websocket.headers.get("x-forwarded-for"), self._proxies)
-        source = Address(canonical_host(host), websocket.client.port)
+        forwarded = ",".join(websocket.headers.getlist("x-forwarded-for"))
+        source = Address(true_source(peer, forwarded, self._proxies), websocket.client.port)
         reader = self._readers[number] = _Reader(websocket)
         code = INTERNAL_ERROR
         try:

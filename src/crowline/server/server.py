@@ -13,6 +13,7 @@ from crowline.net.interfaces import local_addresses
 from crowline.rendezvous.hub import Hub
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.server.config import TURN_LIFETIME, ServerConfig
+from crowline.server.gate import Gate
 from crowline.server.http import HttpServer
 from crowline.server.hub import HubFront
 from crowline.server.listener import bound_address, listen, stun_addresses
@@ -75,7 +76,8 @@ class Server:
             self._front = self._make_front()
             await self._front.start()
             self._hub_front = HubFront(self._make_hub(), self.config.origins, self.config.trusted_proxies)
-            self._http = HttpServer(self._hub_front.app, sock)
+            gate = Gate(proxies=self.config.trusted_proxies)
+            self._http = HttpServer(self._hub_front.app, sock, gate)
             await self._http.start()
         except BaseException:
             sock.close()

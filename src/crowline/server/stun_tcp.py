@@ -1,7 +1,7 @@
 """STUN Binding over TCP (RFC 8489 §6.2.2): how a client's TCP connections look from outside.
 
 A connection holds at most one unfinished message of 4 KiB, must finish its first within five seconds, and
-each source address may have only so many: a thousand silent connections cost little and end soon.
+each source may have only so many: a thousand silent connections cost little and end soon.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 
 from crowline.base.addresses import Address
+from crowline.rendezvous.rate import source_of
 from crowline.stun.attributes import COOKIE_BYTES
 from crowline.stun.message import HEADER_SIZE
 from crowline.stun.responder import Responder
@@ -17,7 +18,7 @@ from crowline.stun.responder import Responder
 MAX_MESSAGE = 4096  # bytes; real ones have about a hundred
 FIRST_MESSAGE_TIME = 5.0  # seconds from connecting to the first complete message
 IDLE_TIME = 30.0  # seconds between messages
-MAX_CONNECTIONS_PER_HOST = 64
+MAX_CONNECTIONS_PER_SOURCE = 64  # an IPv4 address or an IPv6 /64
 MAX_CONNECTIONS = 4096
 
 
@@ -34,18 +35,18 @@ class BindingServer:
 
     def admit(self, host: str) -> bool:
         """Whether `host` may have one connection more."""
-        if self._open[host] >= MAX_CONNECTIONS_PER_HOST or self._open.total() >= MAX_CONNECTIONS:
+        source = source_of(host)
+        if self._open[source] >= MAX_CONNECTIONS_PER_SOURCE or self._open.total() >= MAX_CONNECTIONS:
             self.counters["tcp_refused"] += 1
-            if not self._open[host]:
-                del self._open[host]
             return False
-        self._open[host] += 1
+        self._open[source] += 1
         return True
 
     def release(self, host: str) -> None:
-        self._open[host] -= 1
-        if self._open[host] <= 0:
-            del self._open[host]
+        source = source_of(host)
+        self._open[source] -= 1
+        if not self._open[source]:
+            del self._open[source]
 
 
 class BindingConnection(asyncio.Protocol):
