@@ -50,7 +50,9 @@ class Journal:
             ) from None
         except OSError as error:
             self._close()
-            raise LocalProblem(f"The state file cannot be used: {error.strerror}.") from error
+            raise LocalProblem(
+                f"The state file cannot be used: {error.strerror}.", hint="Give another --state."
+            ) from error
         except BaseException:
             self._close()
             raise

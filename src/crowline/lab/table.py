@@ -69,7 +69,8 @@ def parameters_in_words(plan: Plan) -> dict[str, str]:
     words = {}
     for name, value in plan.parameters.items():
         label = name.removesuffix("_ms")
-        words[label.replace("_", " ")] = str(value) if label == name else f"{value} ms"
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        words[label.replace("_", " ")] = text if label == name else f"{text} ms"
     return words
 
 
