@@ -147,7 +147,7 @@ def test_the_table_is_bounded_and_expired_mappings_make_room() -> None:
 
 def test_outbound_traffic_keeps_a_mapping_alive_and_silence_ends_it() -> None:
     """A mapping lives for the lifetime after the last packet out; packets in do not count."""
-    box = nat(replace(HOME, lifetimes=Lifetimes(udp_idle=30.0)))
+    box = nat(replace(HOME, lifetimes=Lifetimes(udp_idle=30.0), inbound_refreshes=False))
     external = mapped(box, INSIDE, SERVER, now=0.0)
     mapped(box, INSIDE, SERVER, now=20.0)
     assert box.inbound(UDP, external, SERVER, 49.9) == INSIDE

@@ -90,6 +90,12 @@ def test_the_other_fields_of_presets_are_what_their_names_mean() -> None:
     assert found["public"].udp_idle == Bracket(150.0, None)
     assert (found["mobile"].udp_idle, found["mobile"].absolute) == (Bracket(35.0, 50.0), Bracket(54.0, 66.0))
     assert {name for name, what in found.items() if what.absolute} == {"mobile"}
+    assert {name for name, what in found.items() if what.inbound_refreshes is False} == {
+        "address-dependent",
+        "cgn",
+        "nat64",
+    }
+    assert found["public"].inbound_refreshes is None
     assert {name for name, what in found.items() if what.unsolicited_syn is not Answer.SILENCE} == {
         "public",
         "rst-sender",
@@ -137,6 +143,7 @@ BEHAVIOURS = st.builds(
         absolute=st.sampled_from([None, 60.0, 90.0]),
     ),
     tcp_mapping=st.sampled_from([None, *Mapping]),
+    inbound_refreshes=st.booleans(),
 )
 
 
@@ -164,6 +171,7 @@ WRONG = {
     "unsolicited_syn": (site(HOME), site(replace(HOME, unsolicited_syn=UnsolicitedSyn.ICMP))),
     "tcp_mapping": (site(SYMMETRIC), site(replace(SYMMETRIC, tcp_mapping=EIM))),
     "udp_idle": (site(HOME), site(replace(HOME, lifetimes=Lifetimes(udp_idle=60.0)))),
+    "inbound_refreshes": (site(HOME), site(replace(HOME, inbound_refreshes=False))),
     "absolute": (site(SYMMETRIC), site(replace(SYMMETRIC, lifetimes=Lifetimes(absolute=130.0)))),
     "translated": (site(), site(FULL_CONE)),
     "ipv6": (site(HOME, ipv6=Ipv6.OPEN), site(HOME, ipv6=Ipv6.FIREWALLED)),

@@ -121,7 +121,8 @@ class NatBehaviour:
     """What a translator does with UDP, and with TCP where nothing else is said.
 
     `tcp_mapping`, `tcp_filtering`, `tcp_allocation`: ``None`` where TCP is treated like UDP.
-    `inbound_refreshes`: packets that are let in keep a mapping alive too (RFC 4787 REQ-6b leaves it open).
+    `inbound_refreshes`: packets that are let in keep a mapping and its filter alive too; RFC 4787 REQ-6b
+    leaves it to the box.
     `ports`: lowest and highest port given out; a preserved port may lie outside.
     `table_size`: most mappings alive at a time; a packet that needs one more is dropped.
     """

@@ -24,6 +24,7 @@ SILENCES = (5.0, 15.0, 25.0, 35.0, 50.0, 75.0, 105.0, 150.0)
 # Seconds after its first packet at which a busy mapping is used again: away from full multiples of ten.
 BUSY_TIMES = tuple(float(time) for time in range(6, 151, 12))
 LONGEST_GAP = 12.0  # seconds between two of them: what dies sooner cannot be kept busy
+SHORTEST_REFRESH = 15.0  # seconds, likewise for what comes in
 LARGEST_BLOCK = 8192  # ports; more cannot be told from the whole range by a few samples
 
 _TCP_REACH = {Firewall.HTTPS_ONLY: TcpReach.HTTPS, Firewall.PROXY_ONLY: TcpReach.NONE}
@@ -52,6 +53,7 @@ def expected(profile: Profile) -> Measured:
         hairpin=_hairpin(nats) if udp and nats else None,
         tcp_mapping=_mapping(nats, TCP) if tcp is TcpReach.ANY else None,
         udp_idle=bracket(SILENCES, _longest_silence(nats)) if udp else None,
+        inbound_refreshes=_inbound_refreshes(nats) if udp else None,
         absolute=_absolute(nats) if udp else None,
     )
 
@@ -136,6 +138,24 @@ def _longest_silence(nats: Sequence[NatBehaviour]) -> float:
     ends = [nat.lifetimes.udp_idle for nat in nats]
     ends += [nat.lifetimes.absolute for nat in nats if nat.lifetimes.absolute is not None]
     return min(ends, default=float("inf"))
+
+
+def _inbound_refreshes(nats: Sequence[NatBehaviour]) -> bool | None:
+    """Whether what comes in keeps every layer open for longer than silence does."""
+    silent = bracket(SILENCES, _longest_silence(nats))
+    ends = [float("inf")]
+    for nat in nats:
+        ends.append(nat.lifetimes.absolute or float("inf"))
+        if not nat.inbound_refreshes or nat.lifetimes.udp_idle <= LONGEST_GAP:
+            ends.append(nat.lifetimes.udp_idle)
+    return outlives(bracket((0.0, *BUSY_TIMES), min(ends)).alive, silent)
+
+
+def outlives(heard: float, silent: Bracket) -> bool | None:
+    """Whether a mapping that let its server in until `heard` was open for longer than a silent one."""
+    if silent.dead is None or silent.dead <= SHORTEST_REFRESH:
+        return None
+    return heard >= silent.dead
 
 
 def _absolute(nats: Sequence[NatBehaviour]) -> Bracket | None:

@@ -26,15 +26,10 @@ _IPV4 = "meta nfproto ipv4"
 
 
 def is_linux(behaviour: NatBehaviour) -> bool:
-    """Whether nftables behaves like this, as far as a neighbour can tell.
-
-    Its lifetimes count from packets that come in, too, which RFC 4787 REQ-6b allows.
-    """
+    """Whether nftables behaves like this, as far as a neighbour can tell."""
     if behaviour.lifetimes.absolute is not None:
         return False
-    plain = replace(
-        behaviour, lifetimes=HOME.lifetimes, unsolicited_syn=UnsolicitedSyn.DROP, inbound_refreshes=False
-    )
+    plain = replace(behaviour, lifetimes=HOME.lifetimes, unsolicited_syn=UnsolicitedSyn.DROP)
     return plain in (HOME, SYMMETRIC)
 
 

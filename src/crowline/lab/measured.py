@@ -37,7 +37,8 @@ class Measured:
     `translated`: others see another address than the host has. `hairpin`: whether and how two hosts of the
     site reach each other by what a server told them; address-dependent mappings prevent that with most
     filters. A block's size is rounded up to a power of two. `udp_idle` is how long a silent mapping lets its
-    server in; `absolute` when a busy one changed its outside port, ``None`` where it did not.
+    server in; `inbound_refreshes` whether packets of that server alone keep it open; `absolute` when a busy
+    one changed its outside port, ``None`` where it did not.
     """
 
     udp: bool
@@ -51,6 +52,7 @@ class Measured:
     hairpin: Hairpin | None = None
     tcp_mapping: Mapping | None = None
     udp_idle: Bracket | None = None
+    inbound_refreshes: bool | None = None
     absolute: Bracket | None = None
 
     def to_fields(self) -> dict[str, Any]:

@@ -16,8 +16,13 @@ from crowline.lab.behaviour import (
 )
 from crowline.lab.profile import Firewall, Ipv6, PortMapping, Profile
 
-HOME = NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, Allocation.PRESERVING)
-"""The common home router."""
+HOME = NatBehaviour(
+    Mapping.ENDPOINT_INDEPENDENT,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT,
+    Allocation.PRESERVING,
+    inbound_refreshes=True,
+)
+"""The common home router: Linux, whose connection tracking takes packets in both directions for traffic."""
 
 FULL_CONE = replace(HOME, filtering=Filtering.ENDPOINT_INDEPENDENT)
 """RFC 3489's full cone."""
@@ -29,7 +34,10 @@ ADDRESS_DEPENDENT = NatBehaviour(Mapping.ADDRESS_DEPENDENT, Filtering.ADDRESS_DE
 """One outside port for each remote host."""
 
 SYMMETRIC = NatBehaviour(
-    Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, Allocation.RANDOM
+    Mapping.ADDRESS_AND_PORT_DEPENDENT,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT,
+    Allocation.RANDOM,
+    inbound_refreshes=True,
 )
 """RFC 3489's symmetric NAT, with ports that nobody guesses."""
 
@@ -65,7 +73,8 @@ _PROFILES = (
         "home",
         (HOME,),
         summary="Endpoint-independent mapping, address and port-dependent filtering, port preservation, no "
-        "hairpinning; UDP mappings live 120 s without outbound traffic; an unsolicited SYN is dropped.",
+        "hairpinning; UDP mappings live 120 s without traffic in either direction; an unsolicited SYN is "
+        "dropped.",
     ),
     Profile(
         "full-cone",
@@ -131,7 +140,7 @@ _PROFILES = (
     Profile(
         "short-lived",
         (replace(HOME, lifetimes=Lifetimes(udp_idle=30.0, tcp_idle=240.0)),),
-        summary="As home, but mappings live 30 s (UDP) and 240 s (TCP) without outbound traffic: below RFC "
+        summary="As home, but mappings live 30 s (UDP) and 240 s (TCP) without traffic: below RFC "
         "4787 REQ-5 and RFC 5382 REQ-5.",
     ),
     Profile(

@@ -28,6 +28,7 @@ from crowline.lab.expectation import (
     SILENCES,
     block_size,
     expected,
+    outlives,
 )
 from crowline.lab.measured import Bracket, Measured, TcpReach
 from crowline.lab.profile import Ipv6, Profile
@@ -87,8 +88,7 @@ class _Probe:
         """What takes time comes last: mappings that have expired in one layer only would be met again."""
         found = self._measure_tcp(self._measure_udp())
         if found.udp:
-            udp_idle, absolute = self._lifetimes()
-            found = replace(found, udp_idle=udp_idle, absolute=absolute)
+            found = self._lifetimes(found)
         closed = Address(self._bench.external_host, CLOSED_PORT)
         return replace(found, unsolicited_syn=self._bench.connect_in(1, closed))
 
@@ -178,36 +178,37 @@ class _Probe:
             raise ProbeLost("The answer of a server that was written to over IPv6 did not get in.")
         return Ipv6.OPEN if self._hears(end, stranger, outside) else Ipv6.FIREWALLED
 
-    def _lifetimes(self) -> tuple[Bracket, Bracket | None]:
-        """One mapping for each length of silence, and two that are kept busy: one alone might come back with
-        the same port by chance."""
+    def _lifetimes(self, found: Measured) -> Measured:
+        """One mapping for each length of silence, one that is kept open from outside alone, if it can be, and
+        two that are kept busy from inside: one alone might come back with the same port by chance."""
         server = self._servers[0][UDP_PORT]
-        busy = [self._open(0), self._open(0)]
+        busy, called = [self._open(0), self._open(0)], self._open(0)
         silent = {silence: self._open(0) for silence in SILENCES}
-        sources = self._sources([*busy, *silent.values()], server)
-        before, outside = sources[:2], dict(zip(SILENCES, sources[2:], strict=True))
+        sources = self._sources([*busy, called, *silent.values()], server)
+        before, door, outside = sources[:2], sources[2], dict(zip(SILENCES, sources[3:], strict=True))
         start = self._bench.now
-        alive, dead = 0.0, None
-        kept, changed = 0.0, None
+        idle, heard, use = _Looks(), _Looks(), _Looks()
         for time in sorted({*SILENCES, *BUSY_TIMES}):
             self._bench.pass_time(max(0.0, start + time - self._bench.now))
-            if time in silent and dead is None:
-                mapped = outside[time]
-                if mapped is not None and self._hears(silent[time], server, mapped):
-                    alive = time
-                else:
-                    dead = time
-            if time in BUSY_TIMES and changed is None:
-                if self._sources(busy, server) == before:
-                    kept = time
-                else:
-                    changed = time
-        if changed is None or (dead is not None and dead <= LONGEST_GAP):  # the busy ones died of silence too
-            return Bracket(alive, dead), None
-        return Bracket(alive, dead), Bracket(kept, changed)
+            if time in silent and idle.goes_on:
+                idle.note(time, self._hears(silent[time], server, outside[time]))
+            if time in BUSY_TIMES and heard.goes_on:
+                heard.note(time, self._hears(called, server, door))
+            if time in BUSY_TIMES and use.goes_on:
+                use.note(time, self._sources(busy, server) == before)
+        silence = idle.bracket
+        died_of_silence = silence.dead is not None and silence.dead <= LONGEST_GAP
+        return replace(
+            found,
+            udp_idle=silence,
+            inbound_refreshes=outlives(heard.bracket.alive, silence),
+            absolute=None if use.goes_on or died_of_silence else use.bracket,
+        )
 
-    def _hears(self, end: Endpoint, who: Endpoint, outside: Address) -> bool:
+    def _hears(self, end: Endpoint, who: Endpoint, outside: Address | None) -> bool:
         """Whether what `who` sends to `outside` arrives at `end`."""
+        if outside is None:
+            return False
         token = next(self._tokens)
         for _ in range(ATTEMPTS):
             who.send(token, outside)
@@ -261,6 +262,20 @@ class _Probe:
         if len(sources) < len(seen):
             raise ProbeLost("A TCP connection from inside did not come about, others did.")
         return _mapping_of(sources)
+
+
+class _Looks:
+    """Looks at something that ends at some time."""
+
+    def __init__(self) -> None:
+        self.bracket = Bracket(0.0, None)
+
+    @property
+    def goes_on(self) -> bool:
+        return self.bracket.dead is None
+
+    def note(self, time: float, is_alive: bool) -> None:
+        self.bracket = Bracket(time, None) if is_alive else replace(self.bracket, dead=time)
 
 
 def _mapping_of(seen: Sequence[Address]) -> Mapping:
