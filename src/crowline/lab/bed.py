@@ -28,15 +28,24 @@ _PROXY_NAMES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_P
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """One laboratory with one pair of hosts. `sites` has `a` and `b`."""
+    """One laboratory with one pair of hosts. `sites` has `a` and `b`; `folder` is for what all may see."""
 
     internet: Internet
+    folder: Path
     server: Host
     sites: Mapping[Role, Site]
     servers: dict[str, subprocess.Popen[Any]] = field(default_factory=dict)
 
     def host(self, role: Role) -> Host:
         return self.server if role == "server" else self.sites[role].hosts[0]
+
+    def describe(self) -> list[str]:
+        """A line for each of the three: its name, its own addresses, what it is behind."""
+        lines = [f"server  {' '.join(self.server.addresses)}"]
+        for role, site in self.sites.items():
+            behind = f"behind {site.outside[0]}, " if site.is_translated else ""
+            lines.append(f"{role}       {' '.join(site.hosts[0].addresses)}  ({behind}{site.profile.name})")
+        return lines
 
     def proxy(self, role: Role) -> str:
         """The URL of the HTTP proxy that this host must use; "" without one."""
@@ -56,6 +65,7 @@ class Bed:
             "CROWLINE_LAB_ROLE": role,
             "CROWLINE_LAB_ADDRESSES": " ".join(self.host(role).addresses),
             "CROWLINE_LAB_SERVERS": " ".join(self.server.addresses),
+            "CROWLINE_LAB_FOLDER": str(self.folder),
         }
         if self.servers:
             facts |= {"CROWLINE_LAB_URL": url, "CROWLINE_LAB_STUN": stun, "CROWLINE_SERVER": url}
@@ -77,16 +87,16 @@ class Bed:
         environment = self.environment(role) if environment is None else {**environment, **self.facts(role)}
         return self.internet.spawn(self.host(role), argv, env=environment, **options)
 
-    def serve(self, folder: Path) -> None:
-        """Run `crowline serve` on the server and wait until it listens, also on port 443.
+    def serve(self) -> None:
+        """Run `crowline serve` on the server and wait until it listens, on port 443 that firewalls let pass.
 
-        Raises `LocalProblem` where it does not; `folder` gets what it complains about.
+        Raises `LocalProblem` where it does not.
         """
         argv = [sys.executable, "-m", "crowline", "serve", "--listen", f"[::]:{HTTPS_PORT}"]
         argv += ["--stun-listen", f"[::]:{STUN_PORT}"]
         if len(self.server.addresses) > 2:
             argv += ["--alternate-address", self.server.addresses[1]]
-        complaints = folder / "server.err"
+        complaints = self.internet.folder() / "server.err"
         with complaints.open("wb") as errors:
             nowhere = subprocess.DEVNULL
             process = self.spawn("server", argv, stdin=nowhere, stdout=nowhere, stderr=errors)
@@ -120,7 +130,7 @@ def build_bed(
             "a": internet.site(a, name="a", impairment=line),
             "b": internet.site(b, name="b", impairment=line),
         }
-        yield Bed(internet, server, sites)
+        yield Bed(internet, internet.folder(), server, sites)
 
 
 def _is_listening() -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,9 @@ def kernel_attempt(a: Profile, b: Profile, *, rtt: float = RTT, patience: float 
     `rtt` in seconds between the two hosts; each is half as far from the server. Raises `LocalProblem` where
     this machine cannot build the places; everything else that goes wrong is in the outcome.
     """
-    outcome = peer_attempt(a, b, Path(crowline_peer.__file__), rtt=rtt, patience=patience)
+    # The folder of our own script is not where Python should look for the standard library.
+    ours = {"PYTHONSAFEPATH": "1"}
+    outcome = _attempt(a, b, Path(crowline_peer.__file__), rtt, patience, ours)
     # Public hosts leave it to the other side to say what it is behind.
     return outcome if outcome.technique or not outcome.is_direct else replace(outcome, technique="host")
 
@@ -34,27 +35,31 @@ def peer_attempt(
     a: Profile, b: Profile, script: Path, *, rtt: float = RTT, patience: float = PATIENCE
 ) -> Outcome:
     """The same with a foreign program: `lab/peer_script.py` says what its script is told and must answer."""
-    with tempfile.TemporaryDirectory(prefix="crowline-lab-") as name, build_bed(a, b, rtt=rtt) as bed:
-        folder, work, own = (Path(name) / part for part in ("shared", "work", "server"))
-        for each in (folder, work, own):
-            each.mkdir()
-        bed.serve(own)
-        facts = bed.facts("a")
+    return _attempt(a, b, script, rtt, patience, {})
+
+
+def _attempt(
+    a: Profile, b: Profile, script: Path, rtt: float, patience: float, more: Mapping[str, str]
+) -> Outcome:
+    with build_bed(a, b, rtt=rtt) as bed:
+        work = bed.internet.folder()
+        bed.serve()
         surroundings = Surroundings(
-            folder,
+            bed.folder,
             bed.server.addresses,
             {role: bed.host(role).addresses for role in ("a", "b")},
             f"{bed.server.addresses[0]}:{STUN_PORT}",
-            facts["CROWLINE_LAB_URL"],
+            bed.facts("server")["CROWLINE_LAB_URL"],
             patience,
         )
-        return run_script(script, {role: _spawn(bed, role) for role in _ROLES}, surroundings, work)
+        return run_script(script, {role: _spawn(bed, role, more) for role in _ROLES}, surroundings, work)
 
 
-def _spawn(bed: Bed, role: Role) -> Spawn:
+def _spawn(bed: Bed, role: Role, more: Mapping[str, str]) -> Spawn:
     """Starts processes there; addresses that this host cannot reach are replaced by those that it can."""
 
     def spawn(argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        return bed.spawn(role, argv, **options)
+        environment = {**options.pop("env"), **more}
+        return bed.spawn(role, argv, env=environment, **options)
 
     return spawn

@@ -20,6 +20,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from crowline.base.errors import LocalProblem, UsageError
@@ -109,6 +110,10 @@ class Internet:
             raise UsageError("the laboratory is not open")
         return self._wire
 
+    def folder(self) -> Path:
+        """A new folder for temporary files; it is removed at the end, too."""
+        return leftovers.new_folder(self._prefix)
+
     def server(self, name: str = "server", *, addresses: int = 2, delay: float = 0.0) -> Host:
         """A public host with that many IPv4 and as many IPv6 addresses."""
         self._servers += 1
@@ -182,7 +187,7 @@ class Internet:
             inside(gateway, partial(conntrack.age, seconds))
 
     def spawn(self, host: Host, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a program on that host, in a session of its own. `options` go to `subprocess.Popen`."""
+        """Start a program on that host, by default in a session of its own; `options` are those of Popen."""
         return self.spawn_in(host.namespace, argv, **options)
 
     def inside(self, host: Host, work: Callable[[], T]) -> T:
@@ -260,7 +265,8 @@ class Internet:
     def spawn_in(self, namespace: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program in a namespace; `close` ends it."""
         command = [find_program("ip"), "netns", "exec", namespace, *argv]
-        process = subprocess.Popen(command, start_new_session=True, **options)
+        options.setdefault("start_new_session", True)
+        process = subprocess.Popen(command, **options)
         self._processes.append(process)
         return process
 
