@@ -69,7 +69,9 @@ class ConsentKeeper:
         self._keepalives.pop(pair, None)
 
     def next_timeout(self) -> float | None:
-        return min(self._deadlines(), default=None)
+        if not self._watches and not self._keepalives:
+            return None
+        return min(self._deadlines())
 
     def expired(self, now: float) -> list[ValidPair]:
         """Pairs whose consent has ended."""

@@ -72,11 +72,13 @@ class OutstandingChecks:
             check.transaction.stop_retransmitting()
 
     def next_timeout(self) -> float | None:
-        return min((check.transaction.next_timeout() for check in self._checks.values()), default=None)
+        if not self._checks:
+            return None
+        return min([check.transaction.next_timeout() for check in self._checks.values()])
 
     def due(self, now: float) -> list[Transmit]:
         """What is to be sent again now."""
-        transmits = (check.transaction.due(now) for check in self._checks.values())
+        transmits = [check.transaction.due(now) for check in self._checks.values()]
         return [transmit for transmit in transmits if transmit is not None]
 
     def expired(self, now: float) -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from enum import Enum
@@ -116,16 +117,17 @@ class ValidPair:
         """``relay`` when either end is relayed, ``lan`` between neighbours, else ``direct``."""
         if CandidateType.RELAYED in (self.local.type, self.remote.type):
             return "relay"
-        return "lan" if _are_neighbours(self.local.address, self.remote.address) else "direct"
+        return "lan" if _are_neighbours(self.local.address.host, self.remote.address.host) else "direct"
 
     def measure(self, sample: float) -> None:
         """Take a round-trip time into account."""
         self.rtt = sample if self.rtt is None else self.rtt + RTT_GAIN * (sample - self.rtt)
 
 
-def _are_neighbours(one: Address, other: Address) -> bool:
+@functools.lru_cache(maxsize=1024)
+def _are_neighbours(one: str, other: str) -> bool:
     """Both in local address space, in the same IPv6 /64, or one and the same host."""
-    first, second = ipaddress.ip_address(one.host), ipaddress.ip_address(other.host)
+    first, second = ipaddress.ip_address(one), ipaddress.ip_address(other)
     if first == second or (first.version == second.version == 6 and first.packed[:8] == second.packed[:8]):
         return True
     return _is_local(first) and _is_local(second)
