@@ -41,6 +41,7 @@ class FakePorts:
         self.free = [Address(RELAY_HOST, 50_001 + n) for n in range(size)]
         self.opened: list[Address] = []
         self.families = {a.FAMILY_IPV4}
+        self.relay_hosts = {RELAY_HOST}
 
     def open(self, family: int, local: Address | None, *, even: bool) -> Address | None:
         for address in self.free:
@@ -58,10 +59,10 @@ class FakePorts:
         return family in self.families
 
     def is_relay_host(self, host: str) -> bool:
-        return host == RELAY_HOST
+        return host in self.relay_hosts
 
     def is_own_host(self, host: str) -> bool:
-        return host in (RELAY_HOST, OWN_ASIDE)
+        return host in self.relay_hosts or host == OWN_ASIDE
 
 
 class World:
@@ -76,12 +77,13 @@ class World:
         allowance: Allowance | None = None,
         ports: FakePorts | None = None,
         users: dict[str, Secret] | None = None,
+        is_current: Callable[[str], bool] = lambda user: True,
     ) -> None:
         self.now = 0.0
         self.ports = ports or FakePorts()
         self.permits = permits
         self.server = TurnServer(
-            Authenticator(SECRET, entropy=entropy(1), epoch=EPOCH, users=users),
+            Authenticator(SECRET, entropy=entropy(1), epoch=EPOCH, users=users, is_current=is_current),
             self.ports,
             permits=lambda user, peer: self.permits(user, peer),
             policy=policy or AddressPolicy(),

@@ -554,6 +554,27 @@ def test_p9_a_withdrawn_peer_ends_with_its_permission() -> None:
     assert try_peer(caller, "send", PEER) == 403
 
 
+def test_p9_credentials_of_a_meeting_that_is_over_open_nothing_new() -> None:
+    """Without its mailbox a user gets no allocation; one that carries a session goes on."""
+    current = {"mailbox"}
+    world = World(is_current=lambda user: user in current)
+    caller = allocated(world)
+    current.clear()
+    assert error_code(Caller(world, OTHER_CLIENT, "mailbox").allocate()) == 401
+    assert caller.code(Method.REFRESH, a.Lifetime(600)) == 0
+    assert try_peer(caller, "permission", PEER) == 0
+
+
+def test_p6_an_address_that_becomes_the_servers_own_is_not_sent_to() -> None:
+    """A permission from before the machine got that address turns inward with its next refresh."""
+    world = World()
+    caller = allocated(world)
+    assert try_peer(caller, "permission", PEER) == 0
+    world.ports.relay_hosts.add(PEER.host)
+    assert try_peer(caller, "permission", PEER) == 0
+    assert try_peer(caller, "send", PEER) == 403
+
+
 def test_p10_data_without_permission_is_dropped() -> None:
     """Send without permission and data from an unknown peer vanish without any answer."""
     caller = allocated()
@@ -592,6 +613,21 @@ def test_q1_new_credentials_of_the_same_user_share_its_quota() -> None:
     again = Caller(world, OTHER_CLIENT)
     again.username, again.password = issue_credentials(SECRET, "mailbox", EXPIRES + 1)
     assert error_code(again.allocate()) == 486
+
+
+def test_q1_one_source_with_many_users_cannot_take_all() -> None:
+    """Whoever has credentials made for many users has one share of the relays, for an IPv6 /64 too."""
+    world = World(ports=FakePorts(100), limits=Limits(allocations_per_source=5))
+    for prefix in ("44.2.2.2", "2001:db8::"):
+        codes = []
+        for n in range(8):
+            address = Address(f"{prefix}{n:x}" if ":" in prefix else prefix, 5000 + n)
+            codes.append(error_code(Caller(world, address, f"user-{n}").allocate()))
+        assert codes == [0] * 5 + [486] * 3
+    first = Caller(world, CLIENT, "user-0")
+    assert first.code(Method.REFRESH, a.Lifetime(0)) == 0
+    assert error_code(Caller(world, Address("44.2.2.2", 7000), "late").allocate()) == 0
+    assert error_code(Caller(world, OTHER_CLIENT, "other").allocate()) == 0
 
 
 def test_q2_even_ports_leak_nothing() -> None:

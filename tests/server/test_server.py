@@ -24,7 +24,9 @@ from crowline.server.server import Server
 from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.auth import user_of
-from hub_server import hear, meet
+from crowline.turn.events import AllocationFailed
+from hub_server import eventually, hear, meet
+from turn_socket import turn_client
 
 LOOPBACK = Config(listen=Address("127.0.0.1", 0), stun_listen=Address("127.0.0.1", 0))
 
@@ -55,6 +57,26 @@ async def test_turn_credentials_are_good_for_this_meeting() -> None:
             user = user_of(turn.username)
             assert server.hub.permits(user, Address("127.0.0.1", 9))
             assert not server.hub.permits(user, Address("198.51.100.1", 9))
+
+
+async def test_turn_credentials_end_with_their_meeting() -> None:
+    """Once both sides have left, nobody gets a relay for what they were given."""
+    async with Server(LOOPBACK) as server:
+        async with (
+            connect(f"{server.url}/v1", proxy=None) as host,
+            connect(f"{server.url}/v1", proxy=None) as join,
+        ):
+            _, claimed, _ = await meet(host, join)
+            turn = claimed.turn
+            assert turn is not None
+            async with turn_client(server.stun, turn.username, turn.password) as client:
+                await client.allocate()
+                await client.close()
+        await eventually(lambda: len(server.hub) == 0)
+        async with turn_client(server.stun, turn.username, turn.password) as client:
+            client.client.allocate(client.pump.now)
+            client.pump.flush()
+            assert (await client.event(AllocationFailed)).code == 401
 
 
 async def test_all_addresses_means_where_the_hub_was_reached() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.errors import LocalProblem, UsageError
+from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
 from crowline.net.udp import UdpSocket
 from crowline.server import relay, stun_tcp
@@ -221,6 +222,31 @@ async def test_a_fault_of_ours_costs_one_packet(monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setattr(responder, "receive", honest)
             probe.send(binding(), running.address)
             await probe.receive()
+        assert running.counters["handler_error"] == 1
+
+
+async def test_a_fault_leaves_nothing_to_send_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was about to leave points into a buffer that the next packet overwrites: it is dropped."""
+    async with front() as running, client_of(running) as client:
+        allocated = await client.allocate()
+        with plain_socket(PEER_HOST) as peer:
+            await client.bind(peer.local)
+            ports = vars(running)["_ports"]
+            honest = ports.send
+
+            def fail(transmit: Transmit) -> bool:
+                monkeypatch.setattr(ports, "send", honest)
+                raise RuntimeError("a fault")
+
+            monkeypatch.setattr(ports, "send", fail)
+            turn = vars(running)["_turn"]
+            first = client.client.wrap(b"first", peer.local).data
+            turn.receive(first, client.socket.local, time.monotonic(), running.address)
+            client.send(b"other", peer.local)
+            await asyncio.sleep(0.1)
+            client.send(b"after", peer.local)
+            assert await peer.receive() == (b"after", allocated.relayed)
+            assert await peer.hears_nothing()
         assert running.counters["handler_error"] == 1
 
 

@@ -91,8 +91,12 @@ class Hub:
 
     def permits(self, user: str, peer: Address) -> bool:
         """Whether a TURN user (with or without its expiry) may send to `peer`: a side was seen at that IP."""
-        box = self._store.by_user(user.rpartition(":")[2])
+        box = self._box_of(user)
         return box is not None and peer.host in box.hosts
+
+    def knows(self, user: str) -> bool:
+        """Whether the meeting of a TURN user still goes on."""
+        return self._box_of(user) is not None
 
     def connect(self, connection: int, source: Address, now: float) -> None:
         """A WebSocket is open."""
@@ -163,6 +167,9 @@ class Hub:
 
     def next_transmit(self) -> Delivery | None:
         return self._deliveries.popleft() if self._deliveries else None
+
+    def _box_of(self, user: str) -> Mailbox | None:
+        return self._store.by_user(user.rpartition(":")[2])
 
     def _begin(self, connection: int, known: _Connection, message: wire.ClientMessage, now: float) -> None:
         """The first message of a connection."""

@@ -50,6 +50,7 @@ class StunTurnFront:
 
     `permits(user, peer)` says whether the user that `turn.auth.issue_credentials` was called with may
     exchange datagrams with `peer`; `policy` must agree. Relayed addresses of this server are always allowed.
+    `is_current(user)` says whether that user may still make new allocations.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StunTurnFront:
         *,
         secret: Secret,
         permits: Callable[[str, Address], bool],
+        is_current: Callable[[str], bool] = lambda user: True,
         policy: AddressPolicy | None = None,
         public_address: str | None = None,
         relay_ports: tuple[int, int] | None = None,
@@ -100,7 +102,12 @@ class StunTurnFront:
         )
         self._turn = TurnServer(
             Authenticator(
-                secret, entropy=os.urandom, epoch=time.time() - time.monotonic(), realm=realm, users=users
+                secret,
+                entropy=os.urandom,
+                epoch=time.time() - time.monotonic(),
+                realm=realm,
+                users=users,
+                is_current=is_current,
             ),
             self._ports,
             permits=permits,
@@ -346,6 +353,10 @@ class StunTurnFront:
     def _survive(self) -> None:
         """A packet met a fault of ours: it is lost, the front lives, and the counter shows it."""
         self._own["handler_error"] += 1
+        # Bulk data that is still to leave lies in a buffer that the next packet overwrites.
+        for machine in (self._responder, self._turn):
+            while machine.next_transmit() is not None:
+                self._own["dropped_by_error"] += 1
         _log.debug("a packet could not be handled", exc_info=True)
 
 

@@ -108,6 +108,7 @@ class Server:
             relay_ports=config.relay_ports,
             secret=self._secret,
             permits=lambda user, peer: self.hub.permits(user, peer),
+            is_current=lambda user: self.hub.knows(user),
             policy=AddressPolicy(config.allow_peers, config.allow_loopback),
         )
 

@@ -46,7 +46,7 @@ class ReplyBudget:
 
     def take(self, source: Address, now: float) -> bool:
         """Whether one more answer to `source` is within the budget."""
-        slot = hash(_prefix(source)) % SLOTS
+        slot = hash(prefix_of(source)) % SLOTS
         elapsed = max(0.0, now - self._times[slot])
         tokens = min(self._allowance.burst, self._tokens[slot] + elapsed * self._allowance.rate)
         self._times[slot] = now
@@ -57,6 +57,6 @@ class ReplyBudget:
         return True
 
 
-def _prefix(source: Address) -> str | bytes:
+def prefix_of(source: Address) -> str | bytes:
     """What one customer of a network has: an IPv4 address or an IPv6 /64. Strings and bytes hash keyed."""
     return packed_host(source.host)[:8] if source.is_ipv6 else source.host

@@ -84,6 +84,8 @@ class Allocation:
         permission = self.permissions.get(host)
         if permission is None:
             permission = self.permissions[host] = Permission(0.0, is_own)
+        # The machine may have got or lost that address since.
+        permission.is_own = is_own
         permission.expires = now + PERMISSION_LIFETIME
         return permission
 

@@ -108,12 +108,15 @@ class Authenticator:
         epoch: float,
         realm: str = DEFAULT_REALM,
         users: Mapping[str, Secret] | None = None,
+        is_current: Callable[[str], bool] = lambda user: True,
     ) -> None:
-        """`epoch` is the Unix time at which the machine's clock read 0; `users` have their own passwords."""
+        """`epoch` is the Unix time at which the machine's clock read 0; `users` have their own passwords.
+        Time-limited users may begin something new only while `is_current` says so."""
         self.realm = realm
         self._secret = secret
         self._epoch = epoch
         self._users = dict(users or {})
+        self._is_current = is_current
         self._mint = NonceMint(entropy(32))
         # What a request of an unknown user is checked against, so that it takes as long as any other.
         self._nobody = entropy(16)
@@ -121,7 +124,8 @@ class Authenticator:
     def check(
         self, received: Received, client: Address, now: float, *, is_new: bool
     ) -> Authenticated | Rejected:
-        """Who sent it, or why not. Expired users may go on (`is_new` False) but not begin."""
+        """Who sent it, or why not. Users whose time is over may go on (`is_new` False)
+        but not begin."""
         if not received.is_signed:
             return Rejected(UNAUTHORIZED)
         message = received.message
@@ -148,9 +152,12 @@ class Authenticator:
         if known is not None:
             return known.reveal().decode()
         timed = _TIMED_USER.fullmatch(username)
-        if timed is None or (is_new and int(timed[1]) < self._epoch + now):
+        if timed is None or (is_new and not self._may_begin(timed, now)):
             return None
         return _derived_password(self._secret, username)
+
+    def _may_begin(self, timed: re.Match[str], now: float) -> bool:
+        return int(timed[1]) >= self._epoch + now and self._is_current(timed[2])
 
 
 def _derived_password(secret: Secret, username: str) -> str:

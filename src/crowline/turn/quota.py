@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+
+from crowline.base.addresses import Address
+from crowline.stun.budget import prefix_of
 
 MAX_LIFETIME = 3600  # seconds, the most that RFC 8656 §7.2 recommends
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps, each with its unit. They are counted by user, not by address (RFC 8656 §7.2, check 10)."""
+    """Caps, each with its unit. They are counted by user (RFC 8656 §7.2, check 10); where anybody may have
+    users made, a cap for each source keeps one of them from taking all relays."""
 
     allocations_per_user: int = 10
     """An ICE agent needs one for each of its interfaces."""
+    allocations_per_source: int = 128
+    """From one IPv4 address or IPv6 /64, whatever their users: an office behind one NAT."""
     allocations: int = 4096
     """All users together; one port and one socket each."""
     permissions: int = 64
@@ -48,9 +55,12 @@ class Quota:
         self.limits = limits
         self.allocations = 0
         self._accounts: dict[str, _Account] = {}
+        self._sources: Counter[str | bytes] = Counter()
 
-    def has_room(self, user: str) -> bool:
-        """Whether `user` may have one allocation more."""
+    def has_room(self, user: str, client: Address) -> bool:
+        """Whether `user`, who is at `client`, may have one allocation more."""
+        if self._sources[prefix_of(client)] >= self.limits.allocations_per_source:
+            return False
         account = self._accounts.get(user)
         held = 0 if account is None else account.allocations
         return held < self.limits.allocations_per_user
@@ -60,19 +70,24 @@ class Quota:
         """Whether the whole server has no room for another allocation."""
         return self.allocations >= self.limits.allocations
 
-    def charge_allocation(self, user: str, now: float) -> None:
+    def charge_allocation(self, user: str, client: Address, now: float) -> None:
         account = self._accounts.get(user)
         if account is None:
             account = self._accounts[user] = _Account(self.limits.burst, now)
         account.allocations += 1
         self.allocations += 1
+        self._sources[prefix_of(client)] += 1
 
-    def release_allocation(self, user: str) -> None:
+    def release_allocation(self, user: str, client: Address) -> None:
         account = self._accounts[user]
         account.allocations -= 1
         self.allocations -= 1
         if account.allocations == 0:
             del self._accounts[user]
+        source = prefix_of(client)
+        self._sources[source] -= 1
+        if not self._sources[source]:
+            del self._sources[source]
 
     def take(self, user: str, size: int, now: float) -> bool:
         """Whether `size` more bytes are within the user's rate."""

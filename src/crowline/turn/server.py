@@ -265,7 +265,7 @@ class TurnServer:
         check_transport(request)
         family, additional = check_families(request, lambda family: self._ports.has_family(family, local))
         # 10, before 8 and 9 because a port is opened there
-        if not self._quota.has_room(who.user):
+        if not self._quota.has_room(who.user, client):
             raise Refusal(QUOTA_REACHED)
         if self._quota.is_full:
             raise Refusal(INSUFFICIENT_CAPACITY)
@@ -277,7 +277,7 @@ class TurnServer:
         allocation = Allocation(
             client, local, relayed, who.username, who.user, who.key, request.transaction_id, now + lifetime
         )
-        self._quota.charge_allocation(who.user, now)
+        self._quota.charge_allocation(who.user, client, now)
         self.allocations.add(allocation)
         self.counters["allocated"] += 1
         attributes = (
@@ -357,6 +357,6 @@ class TurnServer:
 
     def _end(self, allocation: Allocation) -> None:
         self.allocations.remove(allocation)
-        self._quota.release_allocation(allocation.user)
+        self._quota.release_allocation(allocation.user, allocation.client)
         self._ports.close(allocation.relayed)
         self.counters["ended"] += 1
