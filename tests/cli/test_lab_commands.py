@@ -174,6 +174,35 @@ def test_the_selftest_proves_every_preset(tmp_path: Path) -> None:
     assert code == 0 and "✓ symmetric" in err and "mapping APD, filtering APD, ports random" in err
 
 
+def test_the_population_ends_with_the_shares(tmp_path: Path) -> None:
+    """One object with the shares of 1; the same seed gives the same, with however many jobs."""
+    wishes = ("population", "--pairs", "60", "--seed", "3", "--json")
+    results = [lab(tmp_path, *wishes, "--jobs", jobs) for jobs in ("1", "2")]
+    assert results[0] == results[1]
+    code, out, err = results[0]
+    assert (code, err) == (0, "")
+    last = objects(out)[-1]
+    assert (last["t"], last["pairs"]) == ("population", 60)
+    assert last["direct"] + last["relay"] + last["failed"] == pytest.approx(1)
+    assert 0.5 < last["direct"] < 0.95
+    low, high = last["confidence"]["direct"]
+    assert low < last["direct"] < high
+
+
+def test_the_population_can_be_another_one(tmp_path: Path) -> None:
+    """Weights of the user's, also for places of the user's; for people in words."""
+    (tmp_path / "places.toml").write_text("[office]\n")
+    (tmp_path / "weights.toml").write_text(
+        'title = "Offices"\n[[classes]]\nname = "all of us"\nweight = 1\nplace = "office"\n'
+    )
+    files = ("--weights", "weights.toml", "--places", "places.toml")
+    code, out, _ = lab(tmp_path, "population", "--pairs", "10", *files)
+    assert code == 0 and out.startswith("Offices: 10 pairs, seed 1")
+    assert "direct                            100 %  [72.2 % … 100 %]" in out
+    code, _, err = lab(tmp_path, "population", "--pairs", "10", *files[:2])
+    assert code == 2 and "office is no place of the laboratory" in err
+
+
 @pytest.mark.parametrize("command", ["matrix", "selftest"])
 def test_without_root_the_sentence_says_what_still_works(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

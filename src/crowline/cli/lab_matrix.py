@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crowline.base.errors import LocalProblem, UsageError
-from crowline.cli.lab_options import jobs_option, names
+from crowline.cli.lab_options import jobs_option, names, places_option
 from crowline.cli.lab_progress import progress, stoppable
 from crowline.cli.output import Output
 
@@ -41,7 +41,7 @@ _INTERRUPTED = 130
 )
 @click.option("--presets", metavar="NAME,…", default="", help="Only these; all where none is given.")
 @click.option("--against", metavar="NAME,…", default="", help="The columns, where they are not the rows.")
-@click.option("--places", type=_FILE, metavar="FILE", help="Places of your own; docs/lab.md says how.")
+@places_option
 @click.option("--both-ways", is_flag=True, help="Try each pair with either side as the host.")
 @click.option("--runs", type=click.IntRange(1, 1000), help="Attempts of each pair.  [default: 5, kernel 1]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same virtual world.")
@@ -77,9 +77,10 @@ def matrix(as_json: bool, quiet: bool, **wishes: Any) -> int:
     """
     # The laboratory is large, and help must be quick.
     from crowline.lab.journal import Journal
+    from crowline.lab.places_file import known_places
 
     output = Output(as_json=as_json, quiet=quiet)
-    places = _places(wishes["places"])
+    places = known_places(wishes["places"])
     plan, world = _plan(places, **wishes)
     files = [wishes["html"], wishes["markdown"]]
     _check_folders(files)
@@ -99,14 +100,6 @@ def matrix(as_json: bool, quiet: bool, **wishes: Any) -> int:
         if wishes["state"] is None:
             journal.discard()
     return 0
-
-
-def _places(file: Path | None) -> dict[str, Profile]:
-    """The presets, and what the user has described."""
-    from crowline.lab.places_file import load_places
-    from crowline.lab.presets import PRESETS
-
-    return {**PRESETS, **(load_places(file) if file else {})}
 
 
 def _plan(

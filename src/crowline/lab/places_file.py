@@ -33,6 +33,11 @@ _HINT = "docs/lab.md says how a place is described."
 _PARTS: Mapping[str, type] = {"allocation": Allocation, "lifetimes": Lifetimes}
 
 
+def known_places(path: Path | None = None) -> dict[str, Profile]:
+    """The presets, and the places of a file where one is given. Raises like `load_places`."""
+    return {**PRESETS, **(load_places(path) if path is not None else {})}
+
+
 def load_places(path: Path) -> dict[str, Profile]:
     """Every place of the file by its name. Raises `LocalProblem`, or `UsageError` that says what is wrong."""
     try:
