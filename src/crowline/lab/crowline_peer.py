@@ -16,10 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path as File
 
-from crowline.api.path import Path
-from crowline.api.peer import Peer, Stream
-from crowline.api.room import host, join
-from crowline.base.errors import CrowlineError
+from crowline import CrowlineError, Path, Peer, Stream, host, join
 from crowline.lab.outcome import Outcome
 
 # Seconds after both are there in which a better path may still be found: four checks of each pair, which

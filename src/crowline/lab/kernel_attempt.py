@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crowline.lab import crowline_peer
 from crowline.lab.bed import STUN_PORT, Bed, build_bed
 from crowline.lab.outcome import Outcome
 from crowline.lab.peer_script import PATIENCE, Role, Spawn, Surroundings, run_script
 from crowline.lab.profile import Profile
+
+# A program of its own, which uses what people import: the laboratory itself stays below the public API.
+_OURS = Path(__file__).with_name("crowline_peer.py")
 
 RTT = 0.04  # seconds between the two hosts and back
 _ROLES: tuple[Role, ...] = ("server", "a", "b")
@@ -26,7 +28,7 @@ def kernel_attempt(a: Profile, b: Profile, *, rtt: float = RTT, patience: float 
     """
     # The folder of our own script is not where Python should look for the standard library.
     ours = {"PYTHONSAFEPATH": "1"}
-    outcome = _attempt(a, b, Path(crowline_peer.__file__), rtt, patience, ours)
+    outcome = _attempt(a, b, _OURS, rtt, patience, ours)
     # Public hosts leave it to the other side to say what it is behind.
     return outcome if outcome.technique or not outcome.is_direct else replace(outcome, technique="host")
 
