@@ -196,6 +196,29 @@ async def test_a_read_error_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(only, ReadFailed) and "cannot be read" in only.sentence
 
 
+async def test_a_link_that_the_user_names_is_read_through(tmp_path: Path) -> None:
+    """What was offered under the link's name is the file behind it."""
+    (tmp_path / "real").write_bytes(b"1234")
+    os.utime(tmp_path / "real", (LONG_AGO, LONG_AGO))
+    (tmp_path / "link").symlink_to("real")
+    reader = FileReader(SourceTree.walk([tmp_path / "link"]), [Wanted(0, 0)])
+    assert await read_all(reader) == [ReadChunk(b"1234"), ReadDone(sha256(b"1234"))]
+
+
+async def test_a_fault_while_reading_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that dies leaves nobody waiting."""
+    reader_source = source(tmp_path / "a", b"content")
+
+    def fail(*args: object) -> ReadDone:
+        raise MemoryError
+
+    monkeypatch.setattr(FileReader, "_read_open", fail)
+    reader = FileReader(reader_source, [Wanted(0, 0)])
+    async with asyncio.timeout(5):
+        [failed] = await read_all(reader)
+    assert isinstance(failed, ReadFailed)
+
+
 async def test_reading_ahead_is_bounded(tmp_path: Path) -> None:
     """A reader that nobody listens to stops, and can be closed."""
     reader = FileReader(source(tmp_path / "a", bytes(READ_AHEAD * 4)), [Wanted(0, 0)])
@@ -283,3 +306,19 @@ async def test_a_folder_that_cannot_be_made_is_an_outcome(tmp_path: Path) -> Non
     failed = await writer.next_outcome()
     assert isinstance(failed, Failed) and type(failed.problem) is LocalProblem
     await writer.close()
+
+
+async def test_a_fault_while_writing_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that dies leaves nobody waiting, and nothing half-written."""
+
+    def fail(self: SafeFolder) -> dict[str, str]:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(SafeFolder, "settle", fail)
+    writer = writer_for(tmp_path, File("d/a", 3, 0o644), folders=[Folder("d", 0o755)])
+    await writer.settle()
+    async with asyncio.timeout(5):
+        failed = await writer.next_outcome()
+    assert isinstance(failed, Failed) and isinstance(failed.problem.__cause__, RuntimeError)
+    await writer.close()
+    assert tree(tmp_path) == {}

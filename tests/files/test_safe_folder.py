@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -348,3 +349,29 @@ def test_descriptors_are_closed(folder: SafeFolder) -> None:
         receive(folder, f"d{i % 10}/{i}")
     folder.settle()
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(("number", "kept"), [(errno.EIO, {}), (errno.EINVAL, {"a": b"new"})])
+def test_a_name_that_cannot_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kept: dict[str, bytes]
+) -> None:
+    """A failing disk is a problem, and then the file is not kept; some systems cannot flush folders."""
+    folder = SafeFolder.open(tmp_path, durable=True)
+    honest = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        honest(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if kept:
+        receive(folder, "a")
+        folder.settle()
+    else:
+        with pytest.raises(LocalProblem):
+            receive(folder, "a")
+        with pytest.raises(LocalProblem):
+            folder.settle()
+    assert tree(tmp_path) == kept
+    folder.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +35,7 @@ from crowline.base.errors import (
     ProtocolViolation,
     Refused,
 )
-from crowline.net.files import DiskFull, IncomingFile
+from crowline.net.files import DiskFull, IncomingFile, SafeFolder
 from crowline.transfer.manifest import File, Folder, Manifest
 from crowline.transfer.messages import (
     HEADER_BYTES,
@@ -143,6 +144,34 @@ async def test_both_sides_end_their_stream(source: Path, target: Path) -> None:
     await transfer([source], target, streams=streams)
     assert [stream._ended for stream in streams] == [True, True]
     assert not any(stream.aborted for stream in streams)
+
+
+async def test_a_folder_that_opens_too_late_is_closed(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that is cancelled while a slow disk opens the folder leaves no descriptor behind."""
+    opening, release, closed = threading.Event(), threading.Event(), threading.Event()
+    honest_open, honest_close = SafeFolder.open, SafeFolder.close
+
+    def slow(folder: Path) -> SafeFolder:
+        opening.set()
+        release.wait(10)
+        return honest_open(folder)
+
+    def note(self: SafeFolder) -> None:
+        honest_close(self)
+        closed.set()
+
+    monkeypatch.setattr(SafeFolder, "open", staticmethod(slow))
+    monkeypatch.setattr(SafeFolder, "close", note)
+    one, other = stream_pair()
+    sender = asyncio.create_task(send_paths(one, [source]))
+    receiver = asyncio.create_task(receive_into(other, target, decide=yes))
+    assert await asyncio.to_thread(opening.wait, 10)
+    receiver.cancel()
+    release.set()
+    await asyncio.gather(sender, receiver, return_exceptions=True)
+    assert await asyncio.to_thread(closed.wait, 10)
 
 
 async def test_the_listener_is_heard_when_everything_fails_at_once() -> None:

@@ -104,15 +104,14 @@ class Receiving:
         await self._flush()
 
     async def _start_writer(self, target: Path, wanted: Manifest) -> None:
-        folder = await asyncio.to_thread(SafeFolder.open, target)
+        opening = asyncio.ensure_future(asyncio.to_thread(_open_with_room, target, wanted))
         try:
-            await asyncio.to_thread(
-                folder.require_space, wanted.total, len(wanted.folders) + len(wanted.files)
-            )
-            self._writer = FileWriter(folder, wanted.folders, self._manifest.files)
-        except BaseException:
-            folder.close()
+            folder = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on, and what it opens is nobody's.
+            opening.add_done_callback(_close_opened)
             raise
+        self._writer = FileWriter(folder, wanted.folders, self._manifest.files)
 
     async def _judge_all(self) -> tuple[str, ...]:
         """Give the writer's verdicts to the sender until all is in its place; the names there."""
@@ -226,6 +225,21 @@ class Receiving:
     def _orders(self) -> FileWriter:
         assert self._writer is not None, "data comes only after the offer was accepted"
         return self._writer
+
+
+def _open_with_room(target: Path, wanted: Manifest) -> SafeFolder:
+    folder = SafeFolder.open(target)
+    try:
+        folder.require_space(wanted.total, len(wanted.folders) + len(wanted.files))
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _close_opened(opening: asyncio.Future[SafeFolder]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _top(path: str) -> str:

@@ -116,8 +116,14 @@ class Directory:
 
     def flush(self) -> None:
         """Make the names in this folder survive a power failure, where the system can."""
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        try:
             os.fsync(self._descriptor)
+        except OSError as error:
+            # Some network file systems cannot flush a folder.
+            if error.errno != errno.EINVAL:
+                raise
 
     def rename_file(self, old: str, new: str) -> None:
         """Give a file a name that must be free: `FileExistsError` if it is not; nothing is ever replaced."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ _READ = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 )
 _READ |= getattr(os, "O_BINARY", 0)
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ class FileReader:
                 end = self._read(wanted)
             except OSError as error:
                 end = ReadFailed(_reason(error))
+            except Exception:
+                _log.debug("a file could not be read", exc_info=True)
+                end = ReadFailed("could not be read")
             if end is None or not self._items.give(end, ITEM_COST):
                 return
 

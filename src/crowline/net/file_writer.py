@@ -133,12 +133,20 @@ class FileWriter:
             while (order := self._orders.take()) is not None:
                 self._carry_out(order)
         except LocalProblem as problem:
-            self._abandon()
-            self._orders.close()
-            self._outcomes.give(Failed(problem))
+            self._fail(problem)
+        except Exception as fault:
+            # Whoever waits for an outcome must hear of faults of ours too.
+            unforeseen = LocalProblem("Something went wrong while writing.")
+            unforeseen.__cause__ = fault
+            self._fail(unforeseen)
         finally:
             self._abandon()
             self._folder.close()
+
+    def _fail(self, problem: LocalProblem) -> None:
+        self._abandon()
+        self._orders.close()
+        self._outcomes.give(Failed(problem))
 
     def _carry_out(self, order: _Order) -> None:
         match order:

@@ -120,7 +120,10 @@ class SafeFolder:
                 raise local_problem(error, f"finish the folder {display_name('/'.join(parts))}") from error
         self._folders.clear()
         if self._durable:
-            self._root.flush()
+            try:
+                self._root.flush()
+            except OSError as error:
+                raise local_problem(error, f"write to {display_name(str(self.path))}") from error
         return self._saved
 
     def give_up(self) -> dict[str, str]:
@@ -273,10 +276,18 @@ class IncomingFile:
         if (found.st_dev, found.st_ino) != (written.st_dev, written.st_ino):
             raise LocalProblem(f"Could not keep {self._shown}: another program put something in its place.")
         if self._folder.durable:
-            self._directory.flush()
+            self._flush_name(placed)
         self._end()
         self._folder._stored(self._parts, placed)
         return placed
+
+    def _flush_name(self, placed: str) -> None:
+        try:
+            self._directory.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._directory.remove_file(placed)
+            raise
 
     def _close_descriptor(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

@@ -73,14 +73,16 @@ class _Walk:
         """A path that the user typed. It is offered by its last name; ``.`` and ``..`` by their real ones."""
         try:
             status = path.stat()
-            name = path.name if path.name not in ("", "..") else path.resolve().name
+            real = path.resolve()
+            name = path.name if path.name not in ("", "..") else real.name
         except (OSError, RuntimeError, ValueError) as error:
             reason = error if isinstance(error, OSError) else OSError(str(error))
             raise local_problem(reason, f"read {_shown(path)}") from error
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise LocalProblem(f"{_shown(path)} is neither a file nor a folder.")
         name = self._choose(self._top, str(path), name or "everything")
-        pending = [iter([(str(path), name, status)])]
+        # What is read is what was looked at: a link that the user named is followed here, once.
+        pending = [iter([(str(real if path.is_symlink() else path), name, status)])]
         while pending:
             entry = next(pending[-1], None)
             if entry is None:
