@@ -166,7 +166,7 @@ class StandInLink:
         self.unanswered_since = None
         self._give_up_at = max(self._give_up_at, now + IDLE_TIMEOUT) if self._up else self._give_up_at
         if kind is _Kind.HELLO:
-            self._on_hello()
+            self._on_hello(now)
         elif kind is _Kind.CLOSE:
             self._sink("the other side ended the link")
         elif self._is_greeting(kind):
@@ -203,13 +203,15 @@ class StandInLink:
     # --- the greeting -----------------------------------------------------------------------------------
 
     def _greet(self, now: float) -> None:
-        self._emit(_Kind.HELLO, 0)
-        self._resend_at = now + self._rto * self._backoff
+        """Greet until the other end has proven itself; the client answers each WELCOME with its proof."""
+        self._emit(_Kind.HELLO if self._is_client else _Kind.WELCOME, 0)
+        if not self._up:
+            self._resend_at = now + self._rto * self._backoff
 
-    def _on_hello(self) -> None:
+    def _on_hello(self, now: float) -> None:
         if not self._is_client:
             self._greeted = True
-            self._emit(_Kind.WELCOME, 0)
+            self._greet(now)
 
     def _is_greeting(self, kind: _Kind) -> bool:
         """Whether this datagram proves the other end: WELCOME to the client, what follows to the server."""
