@@ -30,6 +30,12 @@ _UDP_GRO = 104
 _MAX_SEGMENTS = 64
 _MAX_PAYLOAD = 65507
 
+# What a kernel answers that cannot cut a run at all: one datagram a call from there on.
+_CANNOT_SEGMENT = {errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
+# And where the datagrams do not fit into a packet of this one path, so that only this run is cut here: the
+# socket is everybody's, and no client may slow down the others.
+_REFUSED_RUN = _CANNOT_SEGMENT | {errno.EINVAL, errno.EMSGSIZE}
+
 _RECEIVE_BUFFER = 65536
 _ANCILLARY_BUFFER = 128  # GRO size and packet info, with room
 _KERNEL_BUFFER = 4 << 20
@@ -108,9 +114,8 @@ class AskedSocket:
             target = (transmit.destination.host, transmit.destination.port)
             self._socket.sendmsg([data], ancillary, 0, target)
         except OSError as error:
-            if is_run and error.errno in (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT):
-                # The device cannot segment: one datagram a call from here on.
-                self._can_segment = False
+            if is_run and error.errno in _REFUSED_RUN:
+                self._can_segment = error.errno not in _CANNOT_SEGMENT
                 self._send_singly(data, size or len(data), transmit)
                 return
             self.lost += 1
