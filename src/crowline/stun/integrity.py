@@ -59,22 +59,27 @@ def verify_integrity(received: Received, key: bytes) -> bool:
 
 def sha1_integrity(before: bytes, key: bytes) -> bytes:
     """The value of MESSAGE-INTEGRITY for a message whose bytes up to that attribute are `before`."""
-    return hmac.digest(key, _with_length(before, SHA1_SIZE), "sha1")
+    return hmac.digest(key, _with_value(before, SHA1_SIZE), "sha1")
 
 
 def sha256_integrity(before: bytes, key: bytes, size: int = SHA256_SIZE) -> bytes:
     """The value of MESSAGE-INTEGRITY-SHA256, `size` bytes of it, for a message that starts with `before`."""
-    return hmac.digest(key, _with_length(before, size), "sha256")[:size]
+    return hmac.digest(key, _with_value(before, size), "sha256")[:size]
 
 
 def fingerprint(before: bytes) -> bytes:
     """The value of FINGERPRINT for a message whose bytes up to that attribute are `before`."""
-    return (zlib.crc32(_with_length(before, 4)) ^ FINGERPRINT_XOR).to_bytes(4, "big")
+    return (zlib.crc32(_with_value(before, 4)) ^ FINGERPRINT_XOR).to_bytes(4, "big")
 
 
-def _with_length(before: bytes, value_size: int) -> bytes:
-    length = len(before) - HEADER_SIZE + ATTRIBUTE_HEADER_SIZE + value_size
-    return before[:2] + length.to_bytes(2, "big") + before[4:]
+def with_length(data: bytes, length: int) -> bytes:
+    """A message with that length in its header."""
+    return data[:2] + length.to_bytes(2, "big") + data[4:]
+
+
+def _with_value(before: bytes, value_size: int) -> bytes:
+    """What is signed: the bytes before an attribute, as if the message ended with it."""
+    return with_length(before, len(before) - HEADER_SIZE + ATTRIBUTE_HEADER_SIZE + value_size)
 
 
 def _value(raw: bytes, offset: int) -> bytes:

@@ -14,7 +14,6 @@ Rules of this codec:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -45,6 +44,8 @@ MESSAGE_INTEGRITY_SHA256 = 0x001C
 FINGERPRINT = 0x8028
 _PROTECTION = (MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, FINGERPRINT)
 
+_HEADER = struct.Struct("!HH4s12s")
+_ATTRIBUTE_HEADER = struct.Struct("!HH")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by size modulo 4
 
 A = TypeVar("A", bound=AnyAttribute)
@@ -100,20 +101,18 @@ class Message:
 
         `key` adds MESSAGE-INTEGRITY, or with `sha256` MESSAGE-INTEGRITY-SHA256 in its place.
         """
-        body = bytearray(HEADER_SIZE)
-        for attribute in self.attributes:
-            body += _attribute(attribute.type, attribute.write(self.transaction_id))
-        head = _type_field(self.method, self.message_class)
-        body[:HEADER_SIZE] = struct.pack("!HH", head, 0) + COOKIE_BYTES + self.transaction_id
+        head = _FIELDS[self.method, self.message_class]
+        transaction_id = self.transaction_id
+        data = _HEADER.pack(head, 0, COOKIE_BYTES, transaction_id) + b"".join(
+            [_attribute(attribute.type, attribute.write(transaction_id)) for attribute in self.attributes]
+        )
         if key is not None and sha256:
-            value = integrity.sha256_integrity(bytes(body), key)
-            body += _attribute(MESSAGE_INTEGRITY_SHA256, value)
+            data += _attribute(MESSAGE_INTEGRITY_SHA256, integrity.sha256_integrity(data, key))
         elif key is not None:
-            body += _attribute(MESSAGE_INTEGRITY, integrity.sha1_integrity(bytes(body), key))
+            data += _attribute(MESSAGE_INTEGRITY, integrity.sha1_integrity(data, key))
         if fingerprint:
-            body += _attribute(FINGERPRINT, integrity.fingerprint(bytes(body)))
-        body[2:4] = (len(body) - HEADER_SIZE).to_bytes(2, "big")
-        return bytes(body)
+            data += _attribute(FINGERPRINT, integrity.fingerprint(data))
+        return integrity.with_length(data, len(data) - HEADER_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +158,14 @@ def parse(data: Buffer) -> Received:
     unknown: list[int] = []
     offsets: dict[int, int] = {}
     for number, offset, value in _walk(raw):
-        if number in _PROTECTION:
+        cls = ATTRIBUTES.get(number)
+        if cls is not None:
+            attribute: AnyAttribute = cls.read(value, transaction_id)
+        elif number in _PROTECTION:
             _note_protection(raw, number, offset, value, offsets)
             continue
-        cls = ATTRIBUTES.get(number)
-        attribute: AnyAttribute = (
-            UnknownAttribute(number, value) if cls is None else cls.read(value, transaction_id)
-        )
+        else:
+            attribute = UnknownAttribute(number, value)
         if offsets:
             continue
         attributes.append(attribute)
@@ -181,21 +181,23 @@ def parse(data: Buffer) -> Received:
     )
 
 
-def _walk(raw: bytes) -> Iterable[tuple[int, int, bytes]]:
+def _walk(raw: bytes) -> list[tuple[int, int, bytes]]:
     """Type, offset and value of each attribute, padding skipped."""
-    offset, count = HEADER_SIZE, 0
-    while offset < len(raw):
-        count += 1
-        if count > MAX_ATTRIBUTES:
+    found: list[tuple[int, int, bytes]] = []
+    offset, end_of_all = HEADER_SIZE, len(raw)
+    while offset < end_of_all:
+        if len(found) == MAX_ATTRIBUTES:
             raise MalformedStun(f"more than {MAX_ATTRIBUTES} attributes")
         # The header's length is a multiple of four, and so is every step: four bytes are always left here.
-        number, size = struct.unpack_from("!HH", raw, offset)
+        number, size = _ATTRIBUTE_HEADER.unpack_from(raw, offset)
         start = offset + integrity.ATTRIBUTE_HEADER_SIZE
         end = start + size
-        if end + (-size % 4) > len(raw):
+        after = end + (-size & 3)
+        if after > end_of_all:
             raise MalformedStun("an attribute runs past the end")
-        yield number, offset, raw[start:end]
-        offset = end + (-size % 4)
+        found.append((number, offset, raw[start:end]))
+        offset = after
+    return found
 
 
 def _note_protection(raw: bytes, number: int, offset: int, value: bytes, offsets: dict[int, int]) -> None:
@@ -218,7 +220,8 @@ def _note_protection(raw: bytes, number: int, offset: int, value: bytes, offsets
 
 
 def _attribute(number: int, value: bytes) -> bytes:
-    return struct.pack("!HH", number, len(value)) + value + _PADDING[len(value) % 4]
+    size = len(value)
+    return _ATTRIBUTE_HEADER.pack(number, size) + value + _PADDING[size & 3]
 
 
 def _type_field(method: int, message_class: int) -> int:
@@ -228,12 +231,12 @@ def _type_field(method: int, message_class: int) -> int:
 
 
 def _read_type(field: int) -> tuple[Method, MessageClass]:
-    number = (field & 0x000F) | (field & 0x00E0) >> 1 | (field & 0x3E00) >> 2
-    message_class = (field & 0x0010) >> 4 | (field & 0x0100) >> 7
-    method = _METHODS.get(number)
-    if method is None:
+    known = _TYPES.get(field)
+    if known is None:
+        number = (field & 0x000F) | (field & 0x00E0) >> 1 | (field & 0x3E00) >> 2
         raise MalformedStun(f"unknown method 0x{number:03x}")
-    return method, MessageClass(message_class)
+    return known
 
 
-_METHODS = {int(method): method for method in Method}
+_TYPES = {_type_field(method, kind): (method, kind) for method in Method for kind in MessageClass}
+_FIELDS = {known: field for field, known in _TYPES.items()}
