@@ -42,7 +42,7 @@ def age(seconds: int) -> None:
 
     Raises `OSError` without privilege or without connection tracking.
     """
-    with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)) as kernel:
+    with closing(open_netlink()) as kernel:
         for entry in list(entries(kernel)):
             # What is left has been rounded down: an entry just refreshed has its full lifetime.
             left = entry.left + 1 - seconds
@@ -50,6 +50,11 @@ def age(seconds: int) -> None:
             if left > 0:
                 attributes += _attribute(_TIMEOUT, struct.pack("!I", left))
             _request(kernel, _NEW if left > 0 else _DELETE, entry.family, attributes)
+
+
+def open_netlink() -> socket.socket:
+    """A socket to the connection tracking of the thread's namespace."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
 
 
 def entries(kernel: socket.socket) -> Iterator[Entry]:

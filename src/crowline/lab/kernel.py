@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
+import socket
+import struct
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +29,13 @@ PARAMETERS = {
 FORWARDING = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
 
 _PACKAGES = {"ip": "iproute2", "nft": "nftables", "miniupnpd": "miniupnpd"}
+_SIOCGIFFLAGS = 0x8913  # linux/sockios.h
+_IFF_RUNNING = 0x40  # linux/if.h
+_INTERFACE_REQUEST = struct.Struct("16sH22x")
+_LINK_PATIENCE = 5.0  # seconds that a link gets to come up
+_POLL = 0.002  # seconds between looks at it
+TUNNEL_QUEUE = 4096  # packets that the kernel keeps for the wire: a burst of runs, cut up
+
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"  # a user's PATH often lacks the first ones
 
 
@@ -77,6 +88,23 @@ def set_kernel_parameters(namespace: str, parameters: Mapping[str, str]) -> None
     inside(namespace, write)
 
 
+def await_running(namespace: str, devices: Sequence[str]) -> None:
+    """Wait until these devices carry packets: the kernel lets bridges and cables begin in its own time, and
+    loses what is sent before. Raises `LocalProblem` after some seconds."""
+
+    def wait() -> bool:
+        deadline = time.monotonic() + _LINK_PATIENCE
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            while not all(_is_running(asker, device) for device in devices):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(_POLL)
+        return True
+
+    if not inside(namespace, wait):
+        raise LocalProblem("The kernel does not bring the laboratory's links up.")
+
+
 def load_rules(namespace: str, rules: str) -> None:
     """Give nftables a rule set. Raises `LocalProblem`."""
     _run([find_program("nft"), "-f", "-"], rules, namespace)
@@ -90,6 +118,12 @@ def has_kernel_translator(namespace: str) -> bool:
     except LocalProblem:
         return False
     return True
+
+
+def _is_running(asker: socket.socket, device: str) -> bool:
+    request = _INTERFACE_REQUEST.pack(device.encode(), 0)
+    _, flags = _INTERFACE_REQUEST.unpack(fcntl.ioctl(asker, _SIOCGIFFLAGS, request))
+    return bool(flags & _IFF_RUNNING)
 
 
 def _run(argv: Sequence[str], text: str, namespace: str | None = None) -> None:

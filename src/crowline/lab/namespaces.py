@@ -30,6 +30,7 @@ from crowline.lab.behaviour import NatBehaviour
 from crowline.lab.impairment import Impairment
 from crowline.lab.kernel import (
     PARAMETERS,
+    TUNNEL_QUEUE,
     configure,
     find_program,
     has_kernel_translator,
@@ -247,6 +248,7 @@ class Internet:
     ) -> None:
         """A tunnel device in that namespace, on the wire by its name."""
         self.wire.command(AddPort(namespace, namespace, device, list(hosts), outer, firewalled))
+        ip(namespace, f"link set {device} txqueuelen {TUNNEL_QUEUE}")
 
     def add_gateway(
         self,

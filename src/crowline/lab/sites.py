@@ -12,7 +12,7 @@ from typing import Protocol
 from crowline.lab import linux_nat
 from crowline.lab.address_plan import AddressPlan
 from crowline.lab.behaviour import NatBehaviour
-from crowline.lab.kernel import FORWARDING, configure, ip, load_rules, set_kernel_parameters
+from crowline.lab.kernel import FORWARDING, await_running, configure, ip, load_rules, set_kernel_parameters
 from crowline.lab.places import Host, Site, Translator
 from crowline.lab.profile import Ipv6, PortMapping, Profile
 
@@ -95,6 +95,10 @@ class _Builder:
         if not self.translators and self.profile.ipv6 is Ipv6.FIREWALLED:
             self._enter_wire_gateway(self.ground.add_gateway(f"{self.name}-firewall"))
         hosts = tuple(self._add_host(number) for number in range(self.plan.hosts))
+        for gateway in self.gateways:
+            await_running(gateway, ["wan", "lan"])
+        for host in hosts if self.gateways else ():
+            await_running(host.namespace, ["eth0"])
         outside = (self.plan.outside,) if self.translators else tuple(host.addresses[0] for host in hosts)
         site = Site(self.name, self.profile, self.translators, outside, hosts)
         return BuiltSite(site, tuple(self.borders), tuple(reversed(self.gateways)))
