@@ -148,6 +148,9 @@ def test_half_a_line_is_dropped_and_written_anew(tmp_path: Path) -> None:
         journal.add(Trial("a", "d"), Outcome("relay"))
     with Journal(path, about) as journal:
         assert list(journal.outcomes) == [Trial("a", "b"), Trial("a", "d")]
+    path.write_bytes(whole[:20])
+    with Journal(path, about) as journal:
+        assert not journal.outcomes
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,7 @@ def test_lines_of_somebody_else_are_skipped(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        ("notes of mine", "not the state of a run"),
         ("notes of mine\n", "not the state of a run"),
         ('{"v":1}\n', "not the state of a run"),
         ('{"v":1,"about":{"seed":2}}\n', "other parameters"),
@@ -179,6 +183,21 @@ def test_a_file_of_another_run_is_not_touched(tmp_path: Path, content: str, sent
     with pytest.raises(UsageError, match=sentence), Journal(path, plan().about()):
         pass
     assert path.read_text() == content
+
+
+def test_a_fresh_start_forgets_what_was_done(tmp_path: Path) -> None:
+    """Also a run with other parameters, but never a file that is no state."""
+    path = tmp_path / "state"
+    with Journal(path, {"seed": 1}) as journal:
+        journal.add(Trial("a", "b"), Outcome("direct"))
+    with Journal(path, {"seed": 2}, fresh=True) as journal:
+        assert not journal.outcomes
+    with Journal(path, {"seed": 2}) as journal:
+        assert not journal.outcomes
+    path.write_text("notes of mine\n")
+    with pytest.raises(UsageError, match="not the state of a run"), Journal(path, {}, fresh=True):
+        pass
+    assert path.read_text() == "notes of mine\n"
 
 
 def test_two_runs_do_not_write_one_state(tmp_path: Path) -> None:

@@ -85,9 +85,7 @@ def matrix(as_json: bool, quiet: bool, **wishes: Any) -> int:
     files = [wishes["html"], wishes["markdown"]]
     _check_folders(files)
     state = wishes["state"] or _state_file(plan)
-    if wishes["fresh"]:
-        state.unlink(missing_ok=True)
-    with Journal(state, plan.about()) as journal, stoppable():
+    with Journal(state, plan.about(), fresh=wishes["fresh"]) as journal, stoppable():
         try:
             result = _run(plan, world, wishes["jobs"] or os.cpu_count() or 1, journal, output)
         except KeyboardInterrupt:

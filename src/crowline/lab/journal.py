@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,18 +20,21 @@ except ImportError:  # Windows: two runs with one file are then the user's busin
     fcntl = None  # type: ignore[assignment]
 
 _VERSION = 1
+_BEGINNING = b'{"v":'  # of every file
 
 
 class Journal:
     """JSON lines: what the run is about, then one line for each finished attempt, written at once.
 
-    `about` are the parameters that the results depend on. Entering raises `UsageError` when the file belongs
+    `about` are the parameters that the results depend on; `fresh` forgets what an earlier run did, also one
+    with other parameters. Entering raises `UsageError` when the file belongs
     to a run with other parameters, and `LocalProblem` when it cannot be used or another run is using it.
     A line that was cut off when its writer was killed is dropped: its attempt is made again.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any], *, fresh: bool = False) -> None:
         self.path = path
+        self._fresh = fresh
         self.outcomes: dict[Trial, Outcome] = {}
         self._about = json.loads(json.dumps(about))
         self._descriptor = -1
@@ -76,31 +79,38 @@ class Journal:
     def _load(self) -> None:
         with self.path.open("rb") as file:
             data = file.read()
-        whole, newline, _ = data.rpartition(b"\n")
-        os.ftruncate(self._descriptor, len(whole) + len(newline))
-        lines = whole.split(b"\n") if newline else []
-        if not lines:
-            self._write({"v": _VERSION, "about": self._about})
+        header, *lines = data.split(b"\n")
+        is_cut_off = not lines and header.startswith(_BEGINNING)  # its writer was killed at once
+        if data and not is_cut_off and self._is_ours(header if lines else b""):
+            os.ftruncate(self._descriptor, len(data) - len(lines[-1]))
+            self._read(lines[:-1])
             return
-        self._check(lines[0])
-        for line in lines[1:]:
-            # Something else wrote into the file: those attempts are made again.
-            with suppress(ValueError, KeyError, TypeError, MalformedMessage, RecursionError):
-                entry = json.loads(line)
-                trial = Trial(str(entry["a"]), str(entry["b"]), int(entry["n"]))
-                self.outcomes[trial] = Outcome.from_fields(entry["outcome"])
+        os.ftruncate(self._descriptor, 0)
+        self._write({"v": _VERSION, "about": self._about})
 
-    def _check(self, line: bytes) -> None:
+    def _is_ours(self, header: bytes) -> bool:
+        """Whether the file is to be gone on with, rather than begun anew. Raises `UsageError`."""
         try:
-            header = json.loads(line)
-            version, about = header["v"], header["about"]
+            found = json.loads(header)
+            version, about = found["v"], found["about"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError("That file is not the state of a run.", hint="Give another --state.") from None
+        if self._fresh:
+            return False
         if (version, about) != (_VERSION, self._about):
             raise UsageError(
                 "The state belongs to a run with other parameters.",
                 hint="Repeat those, give another --state, or start anew with --fresh.",
             )
+        return True
+
+    def _read(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            # Something else wrote into the file: those attempts are made again.
+            with suppress(ValueError, KeyError, TypeError, MalformedMessage, RecursionError):
+                entry = json.loads(line)
+                trial = Trial(str(entry["a"]), str(entry["b"]), int(entry["n"]))
+                self.outcomes[trial] = Outcome.from_fields(entry["outcome"])
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
