@@ -144,6 +144,21 @@ async def test_nothing_is_left_when_clients_break_off_at_any_step() -> None:
         await eventually(lambda: not (len(server.hub) or server.front._readers or len(server.gate)))
 
 
+async def test_a_closed_front_asks_nothing_more_of_the_loop() -> None:
+    """What its last connections leave in the hub keeps no timer going."""
+    async with hub_server() as server:
+        host = await server.connect()
+        await hear(host)
+        await say(host, wire.Allocate(wire.VERSION, b"host"))
+        await hear(host)
+        host.transport.abort()
+        async with server.connect() as other:
+            await hear(other)
+    await eventually(lambda: not server.front._readers)
+    assert server.hub.next_timeout() is not None
+    assert server.front._timer is None
+
+
 async def test_a_source_with_too_many_connections_is_refused() -> None:
     """The cap over all counts loopback too, and a place that is left can be taken."""
     async with hub_server(gate=Gate(total=2)) as server:

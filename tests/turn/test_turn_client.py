@@ -69,6 +69,19 @@ def test_allocating_twice_is_misuse() -> None:
         client.allocate(0.0)
 
 
+def test_an_impossible_lifetime_does_not_make_the_client_race() -> None:
+    """A server that grants no time at all is asked again a second later, and not at once for ever."""
+    client = World().client()
+    client.allocate(0.0)
+    transmit = client.next_transmit()
+    assert transmit is not None
+    granted = (a.XorRelayedAddress(PEER), a.XorMappedAddress(CLIENT), a.Lifetime(0))
+    answer = parse(transmit.data).message.answer(MessageClass.SUCCESS, *granted)
+    client.receive(answer.encode(), SERVER, 0.0)
+    assert events(client) == [Allocated(PEER, CLIENT, 0)]
+    assert client.next_timeout() == 1.0
+
+
 def test_wrong_password_fails_once_and_stops() -> None:
     """A 401 to a signed request is final: no loop, no further packet."""
     world = World()

@@ -56,6 +56,7 @@ class HubFront:
         self._numbers = count(1)
         self._readers: dict[int, _Reader] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self.app = Starlette(
             routes=[
                 Route("/", self._page),
@@ -66,8 +67,8 @@ class HubFront:
 
     def close(self) -> None:
         """End all connections: the server is going away."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._is_closed = True
+        self._arm()
         for reader in self._readers.values():
             reader.close(GOING_AWAY)
 
@@ -133,7 +134,7 @@ class HubFront:
             self._timer.cancel()
             self._timer = None
         time = self.hub.next_timeout()
-        if time is not None:
+        if time is not None and not self._is_closed:
             self._timer = asyncio.get_running_loop().call_at(time, self._on_timer)
 
     def _on_timer(self) -> None:

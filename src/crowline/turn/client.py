@@ -59,6 +59,8 @@ UDP_PROTOCOL = 17
 DEFAULT_LIFETIME = 600  # seconds, RFC 8656 §3.2
 # A refresh that nobody answers takes 39.5 s to fail; started so early it fails before the allocation does.
 REFRESH_MARGIN = 60.0
+# Seconds between refreshes at least, whatever lifetime a server may name: real ones name minutes.
+MIN_REFRESH_INTERVAL = 1.0
 PERMISSION_INTERVAL = 240.0  # permissions live 300 s (RFC 8656 §9), and a request takes up to 39.5 s
 CHANNEL_INTERVAL = 540.0  # channels live 600 s (RFC 8656 §12)
 # RFC 8445 §11 asks for 15 s or more between keepalives; NATs of today forget a silent flow after 30 s.
@@ -332,7 +334,7 @@ class TurnClient:
     def _schedule_refresh(self, message: Message, now: float) -> int:
         lifetime = message.get(Lifetime)
         seconds = lifetime.seconds if lifetime is not None else DEFAULT_LIFETIME
-        self._refresh_at = now + max(seconds - REFRESH_MARGIN, seconds / 2)
+        self._refresh_at = now + max(seconds - REFRESH_MARGIN, seconds / 2, MIN_REFRESH_INTERVAL)
         return seconds
 
     def _on_channel_bound(self, channel: Channel, now: float) -> None:
