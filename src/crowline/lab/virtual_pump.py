@@ -55,20 +55,8 @@ class VirtualPump(Generic[TT, EE]):
             return
         if self._closed:
             return
-        self._flushing = True
-        self._drain()
-        self._flushing = False
-        self._arm()
-
-    def close(self) -> None:
-        """Stop; the machine is not called any more."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _drain(self) -> None:
         machine = self._machine
-        self._again = True
+        self._flushing = self._again = True
         while self._again:
             self._again = False
             while (transmit := machine.next_transmit()) is not None:
@@ -76,14 +64,21 @@ class VirtualPump(Generic[TT, EE]):
             while (event := machine.next_event()) is not None:
                 self._again = True
                 self._on_event(event)
+        self._flushing = False
+        self._arm(machine.next_timeout())
 
-    def _arm(self) -> None:
-        at = None if self._closed else self._machine.next_timeout()
-        if self._timer is not None:
-            if at is not None and self._timer.time == at:
+    def close(self) -> None:
+        """Stop; the machine is not called any more."""
+        self._closed = True
+        self._arm(None)
+
+    def _arm(self, at: float | None) -> None:
+        timer = self._timer
+        if timer is not None:
+            if at == timer.time:
                 return
-            self._timer.cancel()
-        self._timer = None if at is None else self._clock.call_at(at, self._expire)
+            timer.is_cancelled = True
+        self._timer = None if at is None or self._closed else self._clock.call_at(at, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
