@@ -27,14 +27,22 @@ UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 PATIENCE = 5.0  # seconds for what must arrive
 SILENCE = 0.15  # seconds in which what must not arrive would have, several times over
 OPENED, STRANGER_PORT = 6000, 7777
+BY_WHOM = pytest.mark.parametrize(
+    "translator", [pytest.param("kernel", marks=pytest.mark.peer), "user"], ids=["miniupnpd", "wire"]
+)
 
 
 def mapping_site(net: Internet, service: PortMapping) -> tuple[Host, Site, str]:
     """A server, a home with that service, and the inside address of its gateway."""
-    needs_program("nft")
-    needs_program("miniupnpd")
     server, site = net.server(), net.site(replace(PRESETS["home"], port_mapping=service), delay=0.001)
     return server, site, site.hosts[0].addresses[0].rpartition(".")[0] + ".1"
+
+
+@pytest.fixture(autouse=True)
+def programs(request: pytest.FixtureRequest) -> None:
+    """miniupnpd for the tests that are marked so."""
+    if request.node.get_closest_marker("peer"):
+        needs_program("miniupnpd")
 
 
 def assert_open(net: Internet, server: Host, site: Site, inside: socket.socket, outside_port: int) -> None:
@@ -61,11 +69,11 @@ def ask(net: Internet, host: Host, request: bytes, to: tuple[str, int]) -> bytes
         return asker.recv(2000)
 
 
-@pytest.mark.peer
+@BY_WHOM
 @pytest.mark.parametrize("service", [PortMapping.NAT_PMP, PortMapping.PCP], ids=lambda each: each.value)
-def test_a_port_is_opened_by_nat_pmp(internet: Factory, service: PortMapping) -> None:
+def test_a_port_is_opened_by_nat_pmp(internet: Factory, translator: str, service: PortMapping) -> None:
     """RFC 6886: the outside address is told, the mapping is made, strangers get in by it."""
-    net = internet("kernel")
+    net = internet(translator)
     server, site, gateway = mapping_site(net, service)
     with closing(net.socket(site.hosts[0], UDP, port=OPENED)) as inside:
         assert_closed(net, server, site, inside)
@@ -78,10 +86,10 @@ def test_a_port_is_opened_by_nat_pmp(internet: Factory, service: PortMapping) ->
         assert_open(net, server, site, inside, public)
 
 
-@pytest.mark.peer
-def test_a_port_is_opened_by_pcp(internet: Factory) -> None:
+@BY_WHOM
+def test_a_port_is_opened_by_pcp(internet: Factory, translator: str) -> None:
     """RFC 6887: MAP gives an outside address and port, and strangers get in by it."""
-    net = internet("kernel")
+    net = internet(translator)
     server, site, gateway = mapping_site(net, PortMapping.PCP)
     client = b"\0" * 10 + b"\xff\xff" + socket.inet_aton(site.hosts[0].addresses[0])
     nonce = os.urandom(12)
@@ -152,8 +160,7 @@ def fetch(
         return received.decode()
 
 
-@pytest.mark.peer
-def test_a_mapping_service_needs_a_gateway_that_is_linux(internet: Factory) -> None:
+def test_upnp_needs_a_gateway_that_is_linux(internet: Factory) -> None:
     """A gateway on the wire runs no programs: that is said, with what to install."""
     with pytest.raises(LocalProblem, match="Only a gateway that Linux can be") as problem:
         internet("user").site("upnp-home")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from crowline.base.addresses import Address
+from crowline.base.errors import UsageError
 from crowline.lab import nat64
 from crowline.lab.access import Access
 from crowline.lab.behaviour import Hairpin, NatBehaviour, UnsolicitedSyn
@@ -17,10 +18,13 @@ from crowline.lab.nat import Nat
 from crowline.lab.packet import (
     ICMP,
     ICMPV6,
+    UDP,
+    UDP_HEADER,
     Header,
     Kind,
     MalformedPacket,
     Trouble,
+    datagram,
     icmp_error,
     is_opening,
     parse_quoted,
@@ -29,7 +33,9 @@ from crowline.lab.packet import (
     rewrite_source,
     tcp_reset,
 )
+from crowline.lab.port_mapping_service import PORT, PortMappingService
 from crowline.lab.presets import HOME
+from crowline.lab.profile import PortMapping
 from crowline.lab.tun import NEEDS_CHECKSUM
 
 if TYPE_CHECKING:
@@ -46,7 +52,8 @@ class Gateway:
     inside has IPv6 alone. `outer` is the gateway that this one is behind itself; `access` counts where there
     is none. `inside` has ports, and gateways by their outside hosts. `firewalls` has one entry for each
     inside IPv6 host that is guarded: a translator that keeps the address (port-preserving, its one inside
-    host being its outside host) filters exactly like a stateful firewall.
+    host being its outside host) filters exactly like a stateful firewall. `own` is the gateway's inside
+    address where it has a service.
     """
 
     name: str
@@ -57,6 +64,8 @@ class Gateway:
     is_nat64: bool = False
     inside: dict[str, Port | Gateway] = field(default_factory=dict)
     firewalls: dict[str, Nat] = field(default_factory=dict)
+    own: str = ""
+    service: PortMappingService | None = None
     queued: int = 0
 
     @classmethod
@@ -73,6 +82,23 @@ class Gateway:
         self.inside[host] = place
         if firewalled and ":" in host and entropy is not None:
             self.firewalls[host] = Nat(HOME, host, entropy)
+
+    def open_ports(self, own: str, kind: PortMapping, now: float) -> None:
+        """Answer on the inside address `own` to hosts that want ports opened."""
+        if self.nat is None:
+            raise UsageError("ports are opened by a translator")
+        self.own, self.service = own, PortMappingService(self.nat, kind, now)
+
+    def serve(self, packet: bytearray, header: Header, now: float) -> list[bytes]:
+        """What the gateway answers to a packet that is for itself."""
+        if self.service is None or header.protocol != UDP or header.destination.port != PORT:
+            return []
+        payload = memoryview(packet)[header.transport + UDP_HEADER :]
+        self.service.receive(payload, header.source, now, header.destination)
+        answers = []
+        while (answer := self.service.next_transmit()) is not None:
+            answers.append(datagram(header.destination, answer.destination, answer.data))
+        return answers
 
     def outbound(self, packet: bytearray, header: Header, now: float) -> bool:
         """Make an inside packet an outside one; ``False``: it is dropped."""

@@ -146,12 +146,7 @@ class Internet:
         self._gateways += built.gateways
         site = built.site
         self.impair(site, impairment or Impairment(delay=delay))
-        if profile.port_mapping is not PortMapping.NONE:
-            if not built.gateways:
-                raise LocalProblem(
-                    f"Only a gateway that Linux can be has {profile.port_mapping.value}.",
-                    hint="Install what is missing: apt-get install nftables miniupnpd",
-                )
+        if profile.port_mapping is not PortMapping.NONE and built.gateways:
             start_port_mapper(self, built.gateways[0], plan.gateway, profile.port_mapping)
         if profile.firewall is not Firewall.NONE:
             site = self._close_off(site, plan)
@@ -258,10 +253,12 @@ class Internet:
         *,
         outer: str = "",
         nat64: bool = False,
+        own: str = "",
+        port_mapping: PortMapping = PortMapping.NONE,
     ) -> str:
         """A gateway on the wire; gives its whole name."""
         whole = f"{self._prefix}{name}"
-        self.wire.command(AddGateway(whole, external, behaviour, outer, nat64))
+        self.wire.command(AddGateway(whole, external, behaviour, outer, nat64, own, port_mapping))
         return whole
 
     def spawn_in(self, namespace: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:

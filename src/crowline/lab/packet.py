@@ -28,7 +28,8 @@ UDP = 17
 ICMPV6 = 58
 
 CHECKSUM_OFFSET = {UDP: 6, TCP: 16}
-_SHORTEST_TRANSPORT = {UDP: 8, TCP: 20, ICMP: 8, ICMPV6: 8}
+UDP_HEADER = 8  # bytes
+_SHORTEST_TRANSPORT = {UDP: UDP_HEADER, TCP: 20, ICMP: 8, ICMPV6: 8}
 _QUOTED_TRANSPORT = 8  # bytes of the offender's payload that every ICMP error quotes (RFC 792)
 
 _ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}
@@ -205,6 +206,16 @@ def ipv6_header(
 ) -> bytes:
     """A header without extensions, for the same arguments."""
     return struct.pack("!IHBB", 0x60000000, payload, protocol, hop_limit) + hosts
+
+
+def datagram(source: Address, destination: Address, payload: Readable) -> bytes:
+    """An IPv4 packet with these bytes in UDP."""
+    length = 8 + len(payload)
+    hosts = source.packed + destination.packed
+    udp = bytearray(struct.pack("!HHHH", source.port, destination.port, length, 0) + bytes(payload))
+    total = checksum(hosts + struct.pack("!HH", UDP, length) + bytes(udp))
+    U16.pack_into(udp, CHECKSUM_OFFSET[UDP], total or 0xFFFF)
+    return ipv4_header(hosts, length, UDP) + bytes(udp)
 
 
 def checksum(data: Readable) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from crowline.base.errors import LocalProblem
 from crowline.lab import linux_nat
 from crowline.lab.address_plan import AddressPlan
 from crowline.lab.behaviour import NatBehaviour
@@ -42,6 +43,8 @@ class Ground(Protocol):
         *,
         outer: str = "",
         nat64: bool = False,
+        own: str = "",
+        port_mapping: PortMapping = PortMapping.NONE,
     ) -> str:
         """A gateway on the wire; gives its whole name."""
 
@@ -112,6 +115,12 @@ class _Builder:
         return self.plan.outside if outermost else self.plan.between(layer)[0]
 
     def _add_wire_gateway(self, layer: int) -> None:
+        service = self.profile.port_mapping if layer == 0 else PortMapping.NONE
+        if service is PortMapping.UPNP:
+            raise LocalProblem(
+                "Only a gateway that Linux can be has UPnP.",
+                hint="Install what is missing, apt-get install nftables miniupnpd, or use NAT-PMP or PCP.",
+            )
         self._enter_wire_gateway(
             self.ground.add_gateway(
                 f"{self.name}-nat{layer}",
@@ -119,6 +128,8 @@ class _Builder:
                 self.profile.nats[layer],
                 outer=self.on_wire,
                 nat64=self.profile.ipv6 is Ipv6.NAT64,
+                own=self.plan.gateway if service is not PortMapping.NONE else "",
+                port_mapping=service,
             )
         )
 

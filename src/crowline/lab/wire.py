@@ -93,6 +93,10 @@ class Wire:
         if neighbour is not None:  # one hop away and without delay
             self._schedule(self._arrive, neighbour, packet, now)
             return
+        if gateway.own and header.destination.host == gateway.own:
+            for answer in gateway.serve(packet, header, now):
+                self._schedule(self._arrive, place, _with_device_header(answer), now)
+            return
         if header.hop_limit <= 1:
             error = icmp_error(packet, header, _name(gateway, header), Trouble.TIME_EXCEEDED)
             if error is not None:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from crowline.lab.behaviour import NatBehaviour
 from crowline.lab.impairment import Impairment
-from crowline.lab.profile import Firewall
+from crowline.lab.profile import Firewall, PortMapping
 
 
 class Command(Struct, frozen=True, tag_field="do", forbid_unknown_fields=True):
@@ -16,13 +16,18 @@ class Command(Struct, frozen=True, tag_field="do", forbid_unknown_fields=True):
 
 
 class AddGateway(Command, frozen=True, tag="gateway"):
-    """A translator, or without `behaviour` none; `outer` names the gateway that it is behind, "" for none."""
+    """A translator, or without `behaviour` none; `outer` names the gateway that it is behind, "" for none.
+
+    With `port_mapping` it opens ports for hosts that ask at its inside address `own`.
+    """
 
     name: str
     external: str = ""
     behaviour: NatBehaviour | None = None
     outer: str = ""
     nat64: bool = False
+    own: str = ""
+    port_mapping: PortMapping = PortMapping.NONE
 
 
 class AddPort(Command, frozen=True, tag="port"):

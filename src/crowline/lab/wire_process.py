@@ -21,6 +21,7 @@ import msgspec
 from crowline.lab import leftovers
 from crowline.lab.gateway import Gateway
 from crowline.lab.impairment import Impairment
+from crowline.lab.profile import PortMapping
 from crowline.lab.tun import LARGEST_READ, Tun, open_tun
 from crowline.lab.wire import Place, Port, Wire
 from crowline.lab.wire_commands import (
@@ -149,6 +150,8 @@ class WireProcess:
             gateway = Gateway.build(
                 command.name, command.external, command.behaviour, os.urandom, nat64=command.nat64
             )
+        if command.port_mapping is not PortMapping.NONE:
+            gateway.open_ports(command.own, command.port_mapping, self._now())
         gateway.outer = self._gateway(command.outer)
         self._places[gateway.name] = gateway
         if not gateway.external:
