@@ -137,10 +137,18 @@ class Checker:
             self._send(Transmit(data, pair.remote.address, pair.base))
 
     def next_timeout(self) -> float | None:
-        times = [self._outstanding.next_timeout(), self.consent.next_timeout(), self._choose_again]
-        if self.credentials.remote_password and self._outstanding.has_room() and self.checklist.has_work():
-            times.append(self._next_check)
-        return min((time for time in times if time is not None), default=None)
+        at = self._outstanding.next_timeout()
+        for time in (self.consent.next_timeout(), self._choose_again):
+            if time is not None and (at is None or time < at):
+                at = time
+        if (at is None or self._next_check < at) and self._may_start():
+            at = self._next_check
+        return at
+
+    def _may_start(self) -> bool:
+        """Whether there is a check to start, and all that it needs."""
+        ready = self.credentials.remote_password and self._outstanding.has_room()
+        return bool(ready) and self.checklist.has_work()
 
     # --- requests of the other side -------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ COOKIE_BYTES = MAGIC_COOKIE.to_bytes(4, "big")
 MAX_TEXT_OCTETS = 763  # 127 characters of UTF-8 at their longest, RFC 8489 §14.8-14.14
 FAMILY_IPV4 = 0x01
 FAMILY_IPV6 = 0x02
+_ADDRESS_HEAD = struct.Struct("!BBH")
 
 
 class MalformedStun(MalformedMessage):
@@ -84,7 +85,7 @@ class XorAddress(Attribute):
         packed = packed_host(self.address.host)
         family = FAMILY_IPV4 if len(packed) == 4 else FAMILY_IPV6
         port = self.address.port ^ (MAGIC_COOKIE >> 16)
-        return struct.pack("!BBH", 0, family, port) + _xor(packed, transaction_id)
+        return _ADDRESS_HEAD.pack(0, family, port) + _xor(packed, transaction_id)
 
     @classmethod
     def read(cls, value: bytes, transaction_id: bytes) -> Self:
@@ -164,7 +165,16 @@ def host_text(packed: bytes) -> str:
 
 
 def _xor(packed: bytes, transaction_id: bytes) -> bytes:
-    mask = (COOKIE_BYTES + transaction_id)[: len(packed)]
+    """IPv4 needs the cookie alone, so that the few addresses of a server's clients need no arithmetic."""
+    return _xor_cookie(packed) if len(packed) == 4 else _xor_mask(packed, COOKIE_BYTES + transaction_id)
+
+
+@functools.lru_cache(maxsize=4096)
+def _xor_cookie(packed: bytes) -> bytes:
+    return _xor_mask(packed, COOKIE_BYTES)
+
+
+def _xor_mask(packed: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(packed, "big") ^ int.from_bytes(mask, "big")).to_bytes(len(packed), "big")
 
 
