@@ -34,7 +34,7 @@ class PairState(Enum):
     FAILED = "failed"
 
 
-OUTSTANDING = frozenset({PairState.FROZEN, PairState.WAITING, PairState.IN_PROGRESS})
+OUTSTANDING = (PairState.FROZEN, PairState.WAITING, PairState.IN_PROGRESS)
 
 
 def pair_priority(controlling: int, controlled: int) -> int:

@@ -19,9 +19,12 @@ from crowline.rendezvous.code import Code
 
 # Seconds in which both sides must have come together; the hub's own limits are far longer.
 MEETING_LIMIT = 60.0
-# Seconds after both are there in which a better path may still be found: four checks of each pair, which
-# leave at 0, 0.5, 1.5 and 3.5 s (RFC 8489 §6.2.1).
-SETTLE = 4.5
+# Seconds after both are there in which a better path may still be found: three checks of each pair, which
+# leave at 0, 0.5 and 1.5 s (RFC 8489 §6.2.1), and two round trips. More on lines that lose much.
+SETTLE = 2.0
+# Seconds more for a relay, where datagrams reach the server from both sides: on bad lines its set-up of five
+# exchanges, some of them lost, takes longer than any check.
+RELAY_PATIENCE = 10.0
 
 _WORST_FIRST: tuple[Kind, ...] = ("failed", "hub", "relay", "direct", "lan")
 
@@ -51,7 +54,8 @@ def virtual_attempt(
     """A host behind `a` gets a code; `wait` seconds later the other side, behind `b`, joins with it.
 
     The same arguments give the same packets at the same times. `observe` is told each of them as it leaves
-    its host. The attempt ends when both use a direct path, or `settle` seconds after both were there.
+    its host. The attempt ends when both use a direct path, or `settle` seconds after both were there, or as
+    soon as there is a relay after that.
     """
     world = _World(a, b, seed, geometry or Geometry(), wait, observe)
     world.run(settle)
@@ -79,7 +83,7 @@ class _World:
             if line is not None:
                 self._internet.set_line(site.place, up=line, down=line)
         self._peers: list[VirtualPeer] = []
-        self._have_met = self._is_over = self._is_direct = False
+        self._have_met = self._is_over = self._is_linked = self._is_direct = False
         self._peers.append(self._peer(self._sites[0]))
 
     def run(self, settle: float) -> None:
@@ -88,6 +92,8 @@ class _World:
         internet.run(lambda: self._have_met or self._is_over, limit=self._wait + MEETING_LIMIT)
         if self._have_met:
             internet.run(lambda: self._is_direct, limit=settle)
+            if all(peer.reached_server_by_udp for peer in self._peers):
+                internet.run(lambda: self._is_linked, limit=RELAY_PATIENCE)
 
     def outcome(self) -> Outcome:
         if len(self._peers) < 2 or any(peer.greeted is None for peer in self._peers):
@@ -120,6 +126,7 @@ class _World:
         peers = self._peers
         self._is_over = any(peer.failure for peer in peers)
         self._have_met = len(peers) == 2 and all(peer.present is not None for peer in peers)
+        self._is_linked = all(peer.greeted is not None and peer.link is not None for peer in peers)
         self._is_direct = all(
             peer.greeted is not None and peer.link is not None and peer.link.category == "direct"
             for peer in peers

@@ -47,7 +47,7 @@ from crowline.session.session import Session
 
 TA = 0.005  # seconds between checks, as in the product
 HUB_LINK = 0
-GREETING = b"hello"  # the application's first bytes, each way on one stream
+GREETING = b"hello"  # the application's first bytes, from the host and back
 FINGERPRINT = "00" * 32  # stand-in links have no certificate
 _RANKS = {"hub": 1 << 64, "relay": 2 << 64, "direct": 3 << 64}  # as in the product
 
@@ -295,7 +295,8 @@ class VirtualPeer:
         self._session.attach(number, carrier, rank, self._internet.now)
         if self.usable is None:
             self.usable = self._internet.now
-            self._session.write(self._session.open_stream(), GREETING)
+            if self.role is Role.HOST:
+                self._session.write(self._session.open_stream(), GREETING)
         self._session_pump.flush()
 
     def _detach(self, number: int, reason: str) -> None:
@@ -307,8 +308,7 @@ class VirtualPeer:
         if transmit.link == HUB_LINK and self._hub_link is not None and self._hub_pump is not None:
             carrier = _FlushedHubLink(self._hub_link, self._hub_pump)
         if carrier is not None:
-            for part in transmit.data:
-                carrier.send(part, self._internet.now)
+            carrier.send(b"".join(transmit.data), self._internet.now)
 
     def _on_session_event(self, event: SessionEvent) -> None:
         if isinstance(event, LinkChosen):
@@ -318,6 +318,8 @@ class VirtualPeer:
             self._on_progress()
         elif isinstance(event, StreamReadable) and self._session.read(event.stream, len(GREETING)):
             self.greeted = self._internet.now
+            if self.role is Role.JOIN:
+                self._session.write(event.stream, GREETING)
             self._on_progress()
 
 

@@ -101,7 +101,7 @@ class Message:
 
         `key` adds MESSAGE-INTEGRITY, or with `sha256` MESSAGE-INTEGRITY-SHA256 in its place.
         """
-        head = _FIELDS[self.method, self.message_class]
+        head = _FIELDS[self.method << 2 | self.message_class]
         transaction_id = self.transaction_id
         data = _HEADER.pack(head, 0, COOKIE_BYTES, transaction_id) + b"".join(
             [_attribute(attribute.type, attribute.write(transaction_id)) for attribute in self.attributes]
@@ -239,4 +239,5 @@ def _read_type(field: int) -> tuple[Method, MessageClass]:
 
 
 _TYPES = {_type_field(method, kind): (method, kind) for method in Method for kind in MessageClass}
-_FIELDS = {known: field for field, known in _TYPES.items()}
+# By whole numbers, whose hash costs nothing: an enumeration's is a call.
+_FIELDS = {method << 2 | kind: field for field, (method, kind) in _TYPES.items()}
