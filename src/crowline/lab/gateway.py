@@ -27,6 +27,7 @@ from crowline.lab.packet import (
     datagram,
     icmp_error,
     is_opening,
+    parse,
     parse_quoted,
     rewrite_destination,
     rewrite_quoted,
@@ -36,7 +37,7 @@ from crowline.lab.packet import (
 from crowline.lab.port_mapping_service import PORT, PortMappingService
 from crowline.lab.presets import HOME
 from crowline.lab.profile import PortMapping
-from crowline.lab.tun import NEEDS_CHECKSUM
+from crowline.lab.tun import HEADER_SIZE, NEEDS_CHECKSUM
 
 if TYPE_CHECKING:
     from crowline.lab.wire import Port
@@ -100,27 +101,27 @@ class Gateway:
             answers.append(datagram(header.destination, answer.destination, answer.data))
         return answers
 
-    def outbound(self, packet: bytearray, header: Header, now: float) -> bool:
-        """Make an inside packet an outside one; ``False``: it is dropped."""
+    def outbound(self, packet: bytearray, header: Header, now: float) -> Header | None:
+        """Make an inside packet an outside one; ``None``: it is dropped."""
         if self.is_nat64 and (host := nat64.embedded(header.destination.host)):
             return self._outbound_nat64(packet, header, host, now)
         if header.kind is Kind.ERROR:
             return self._error_outbound(packet, header, now)
         guard = self._guard(header.source.host, header.version)
         if guard is None:
-            return True
+            return header
         if header.kind is Kind.OTHER:
-            return header.version == 6
+            return header if header.version == 6 else None
         new = guard.outbound(header.protocol, header.source, header.destination, now)
         if new is None:
-            return False
+            return None
         if new != header.source:
             rewrite_source(packet, header, new, partial=_is_partial(packet))
-        return True
+        return header._replace(source=new)
 
-    def turn(self, packet: bytearray, header: Header, now: float) -> Port | Gateway | None:
-        """A packet from inside to the gateway's own outside host: make it one to an inside host and say
-        where it goes; ``None``: it is dropped (RFC 4787 §6)."""
+    def turn(self, packet: bytearray, header: Header, now: float) -> Header | None:
+        """A packet from inside to the gateway's own outside host: make it one to an inside host; ``None``: it
+        is dropped (RFC 4787 §6)."""
         if self.nat is None or header.kind is not Kind.PORTS or self.nat.behaviour.hairpin is Hairpin.NONE:
             return None
         turned = self.nat.hairpin(header.protocol, header.source, header.destination, now)
@@ -129,17 +130,17 @@ class Gateway:
         partial = _is_partial(packet)
         rewrite_source(packet, header, turned.source, partial=partial)
         rewrite_destination(packet, header, turned.destination, partial=partial)
-        return self.inside.get(turned.destination.host)
+        return header._replace(source=turned.source, destination=turned.destination)
 
-    def inbound(self, packet: bytearray, header: Header, now: float) -> Port | Gateway | None:
-        """Make an outside packet an inside one and say where it goes; ``None``: it is filtered."""
+    def inbound(self, packet: bytearray, header: Header, now: float) -> Header | None:
+        """Make an outside packet an inside one; ``None``: it is filtered."""
         if self.is_nat64 and header.version == 4:
             return self._inbound_nat64(packet, header, now)
         if header.kind is Kind.ERROR:
             return self._error_inbound(packet, header, now)
         guard = self._guard(header.destination.host, header.version)
         if guard is None:
-            return self.inside.get(header.destination.host)
+            return header
         if header.kind is Kind.OTHER:
             return None
         new = guard.inbound(header.protocol, header.destination, header.source, now)
@@ -147,7 +148,7 @@ class Gateway:
             return None
         if new != header.destination:
             rewrite_destination(packet, header, new, partial=_is_partial(packet))
-        return self.inside.get(new.host)
+        return header._replace(destination=new)
 
     def refusal(self, packet: bytearray, header: Header) -> bytes | None:
         """What the gateway answers to a packet that it filtered (RFC 5382 §4.3): mostly nothing."""
@@ -161,18 +162,18 @@ class Gateway:
     def _guard(self, host: str, version: int) -> Nat | None:
         return self.nat if version == 4 else self.firewalls.get(host)
 
-    def _outbound_nat64(self, packet: bytearray, header: Header, host: str, now: float) -> bool:
+    def _outbound_nat64(self, packet: bytearray, header: Header, host: str, now: float) -> Header | None:
         if self.nat is None or not nat64.is_translated(header):
-            return False
+            return None
         destination = Address(host, header.destination.port)
         protocol = ICMP if header.protocol == ICMPV6 else header.protocol
         new = self.nat.outbound(protocol, header.source, destination, now)
         if new is None:
-            return False
+            return None
         nat64.translate(packet, header, new, destination)
-        return True
+        return parse(packet, HEADER_SIZE)
 
-    def _inbound_nat64(self, packet: bytearray, header: Header, now: float) -> Port | Gateway | None:
+    def _inbound_nat64(self, packet: bytearray, header: Header, now: float) -> Header | None:
         if self.nat is None or not nat64.is_translated(header):
             return None
         new = self.nat.inbound(header.protocol, header.destination, header.source, now)
@@ -180,35 +181,37 @@ class Gateway:
             return None
         source = Address(nat64.synthesized(header.source.host), header.source.port)
         nat64.translate(packet, header, source, new)
-        return self.inside.get(new.host)
+        return parse(packet, HEADER_SIZE)
 
-    def _error_outbound(self, packet: bytearray, header: Header, now: float) -> bool:
+    def _error_outbound(self, packet: bytearray, header: Header, now: float) -> Header | None:
         if header.version == 6 or self.nat is None:
-            return True
+            return header
         quoted = _quoted(packet, header)
         if quoted is None or quoted.kind not in (Kind.PORTS, Kind.ECHO):
-            return False
+            return None
         new = self.nat.outbound(quoted.protocol, quoted.destination, quoted.source, now)
         if new is None:
-            return False
-        rewrite_source(packet, header, Address(new.host, 0))
+            return None
+        source = Address(new.host, 0)
+        rewrite_source(packet, header, source)
         rewrite_quoted(packet, header, quoted, new, is_source=False)
-        return True
+        return header._replace(source=source)
 
-    def _error_inbound(self, packet: bytearray, header: Header, now: float) -> Port | Gateway | None:
+    def _error_inbound(self, packet: bytearray, header: Header, now: float) -> Header | None:
         quoted = _quoted(packet, header)
         if quoted is None or quoted.kind not in (Kind.PORTS, Kind.ECHO):
             return None
         guard = self._guard(header.destination.host, header.version)
         if guard is None:
-            return self.inside.get(header.destination.host)
+            return header
         new = guard.inbound(quoted.protocol, quoted.source, quoted.destination, now)
         if new is None:
             return None
+        destination = Address(new.host, 0)
         if header.version == 4:
-            rewrite_destination(packet, header, Address(new.host, 0))
+            rewrite_destination(packet, header, destination)
             rewrite_quoted(packet, header, quoted, new, is_source=True)
-        return self.inside.get(new.host)
+        return header._replace(destination=destination)
 
 
 def _is_partial(packet: bytearray) -> bool:

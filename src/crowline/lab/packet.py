@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
@@ -70,8 +69,7 @@ class Trouble(Enum):
     UNREACHABLE_HOST = (3, 1, 1, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """Where things are in a packet, and between whom it goes.
 
     `start` and `transport` are offsets into the buffer. Of an echo both ports are the identifier on the
@@ -112,10 +110,10 @@ def decrement_hop_limit(buffer: Writable, header: Header) -> None:
     if header.version == 6:
         buffer[header.start + 7] -= 1
         return
-    offset = header.start + 8
-    before = bytes(buffer[offset : offset + 2])
-    buffer[offset] -= 1
-    update_checksum(buffer, header.start + 10, before, bytes(buffer[offset : offset + 2]))
+    buffer[header.start + 8] -= 1
+    # The word with the hop limit in its upper half is less by 0x100, so its sum's complement is more.
+    total = (buffer[header.start + 10] << 8 | buffer[header.start + 11]) + 0x100
+    U16.pack_into(buffer, header.start + 10, (total & 0xFFFF) + (total >> 16))
 
 
 def rewrite_source(buffer: Writable, header: Header, new: Address, *, partial: bool = False) -> None:
@@ -284,7 +282,7 @@ def _with_transport(buffer: Readable, network: _Network, *, fragmented: bool, qu
         if len(buffer) < transport + needed:
             raise MalformedPacket("a transport header that is cut short")
         kind, ports = _read_transport(buffer, protocol, transport)
-    source, destination = (Address(host, port) for host, port in zip(network.hosts, ports, strict=True))
+    source, destination = Address(network.hosts[0], ports[0]), Address(network.hosts[1], ports[1])
     return Header(
         network.version, protocol, kind, network.start, transport, source, destination, network.hop_limit
     )
@@ -335,7 +333,7 @@ def _rewrite_host(buffer: Writable, header: Header, new: Address, *, is_source: 
     size = 4 if header.version == 4 else 16
     first = header.start + (12 if header.version == 4 else 8)
     offset = first if is_source else first + size
-    before, after = bytes(buffer[offset : offset + size]), new.packed
+    before, after = bytes(buffer[offset : offset + size]), _packed(new.host)
     buffer[offset : offset + size] = after
     if header.version == 4:
         update_checksum(buffer, header.start + 10, before, after)
@@ -357,15 +355,21 @@ def _fill_icmp_checksum(buffer: Writable, header: Header) -> None:
 
 
 def _ones_sum(data: Readable) -> int:
-    if len(data) % 2:
-        data = bytes(data) + b"\0"
-    return _fold(sum(struct.unpack(f"!{len(data) // 2}H", data)))
+    """The sum of all 16-bit words with its carries folded in: the number that the bytes are, modulo 2^16 - 1,
+    where only nothing but zeros gives zero."""
+    number = int.from_bytes(data, "big") << (len(data) % 2 * 8)
+    return number % 0xFFFF or (0xFFFF if number else 0)
 
 
 def _fold(total: int) -> int:
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total
+
+
+@lru_cache(maxsize=4096)
+def _packed(host: str) -> bytes:
+    return ipaddress.ip_address(host).packed
 
 
 @lru_cache(maxsize=4096)  # the lab has few hosts, and every packet names two of them

@@ -4,6 +4,8 @@ A port is a tunnel device in some namespace. What comes in there is routed by it
 less, and comes out of another port when both delays have passed. Gateways may stand between the router and a
 group of ports, and behind each other. Time is an argument, and the devices are functions:
 `lab/wire_process.py` has the real ones.
+
+A packet is parsed once; from then on its header goes with it, and follows what is done to the packet.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Port:
 
 
 Place: TypeAlias = Port | Gateway
-_Action: TypeAlias = Callable[[Place, bytearray, float], None]
+_Action: TypeAlias = Callable[[Place, bytearray, Header, float], None]
 
 
 class Wire:
@@ -58,7 +60,7 @@ class Wire:
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self._routes: dict[str, Place] = {}
-        self._queue: list[tuple[float, int, _Action, Place, bytearray]] = []
+        self._queue: list[tuple[float, int, _Action, Place, bytearray, Header]] = []
         self._sequence = 0
 
     def route(self, hosts: Iterable[str], place: Place) -> None:
@@ -69,16 +71,18 @@ class Wire:
     def forward(self, port: Port, packet: bytearray, now: float) -> None:
         """A packet came out of the namespace behind `port`. The buffer belongs to the wire from here on."""
         try:
-            self._leave(port, packet, parse(packet, HEADER_SIZE), now)
+            header = parse(packet, HEADER_SIZE)
         except MalformedPacket:
             self.counters["malformed"] += 1
+            return
+        self._leave(port, packet, header, now)
 
     def handle_timeout(self, now: float) -> None:
         """Deliver everything whose time has come."""
         while self._queue and self._queue[0][0] <= now:
-            due, _, action, place, packet = heappop(self._queue)
+            due, _, action, place, packet, header = heappop(self._queue)
             place.queued -= len(packet)
-            action(place, packet, due)
+            action(place, packet, header, due)
 
     def next_timeout(self) -> float | None:
         return self._queue[0][0] if self._queue else None
@@ -89,31 +93,32 @@ class Wire:
         if gateway is None:
             self._cross(place, packet, header, now)
             return
-        neighbour = gateway.inside.get(header.destination.host)
+        host = header.destination.host
+        neighbour = gateway.inside.get(host)
         if neighbour is not None:  # one hop away and without delay
-            self._schedule(self._arrive, neighbour, packet, now)
+            self._schedule(self._arrive, neighbour, packet, header, now)
             return
-        if gateway.own and header.destination.host == gateway.own:
+        if gateway.own and host == gateway.own:
             for answer in gateway.serve(packet, header, now):
-                self._schedule(self._arrive, place, _with_device_header(answer), now)
+                self._speak(place, answer, now)
             return
         if header.hop_limit <= 1:
-            error = icmp_error(packet, header, _name(gateway, header), Trouble.TIME_EXCEEDED)
-            if error is not None:
-                self._schedule(self._arrive, place, _with_device_header(error), now)
+            self._speak(place, icmp_error(packet, header, _name(gateway, header), Trouble.TIME_EXCEEDED), now)
             return
-        decrement_hop_limit(packet, header)
-        if header.destination.host == gateway.external:
+        header = _one_hop_less(packet, header)
+        if host == gateway.external:
             turned = gateway.turn(packet, header, now)
-            if turned is not None:
-                self._schedule(self._arrive, turned, packet, now)
-            else:
+            back = gateway.inside.get(turned.destination.host) if turned is not None else None
+            if turned is None or back is None:
                 self.counters["filtered"] += 1
+            else:
+                self._schedule(self._arrive, back, packet, turned, now)
             return
-        if not gateway.outbound(packet, header, now):
+        translated = gateway.outbound(packet, header, now)
+        if translated is None:
             self.counters["untranslated"] += 1
             return
-        self._leave(gateway, packet, parse(packet, HEADER_SIZE), now)
+        self._leave(gateway, packet, translated, now)
 
     def _cross(self, origin: Place, packet: bytearray, header: Header, now: float) -> None:
         """From `origin` over the router to another place."""
@@ -125,10 +130,10 @@ class Wire:
             self._route(packet, header, now, now + access.delay)
             return
         for at in access.up.carry(len(packet) - HEADER_SIZE, now):
-            self._schedule(self._at_router, origin, bytearray(packet), at)
+            self._schedule(self._at_router, origin, bytearray(packet), header, at)
 
-    def _at_router(self, origin: Place, packet: bytearray, now: float) -> None:
-        self._route(packet, parse(packet, HEADER_SIZE), now, now)
+    def _at_router(self, origin: Place, packet: bytearray, header: Header, now: float) -> None:
+        self._route(packet, header, now, now)
 
     def _route(self, packet: bytearray, header: Header, now: float, at: float) -> None:
         """Send on what is at the router at the time `at`."""
@@ -144,37 +149,42 @@ class Wire:
         if access.firewall is not Firewall.NONE and not access.lets_in(header):
             self.counters["blocked"] += 1
             return
-        decrement_hop_limit(packet, header)
+        header = _one_hop_less(packet, header)
         if access.down is None:
-            self._schedule(self._arrive, target, packet, at + access.delay)
+            self._schedule(self._arrive, target, packet, header, at + access.delay)
         elif at > now:  # a queue must see its packets in the order of their coming
-            self._schedule(self._queue_down, target, packet, at)
+            self._schedule(self._queue_down, target, packet, header, at)
         else:
-            self._queue_down(target, packet, now)
+            self._queue_down(target, packet, header, now)
 
-    def _queue_down(self, target: Place, packet: bytearray, now: float) -> None:
+    def _queue_down(self, target: Place, packet: bytearray, header: Header, now: float) -> None:
         if target.access.down is None:
-            self._schedule(self._arrive, target, packet, now + target.access.delay)
+            self._schedule(self._arrive, target, packet, header, now + target.access.delay)
             return
         for at in target.access.down.carry(len(packet) - HEADER_SIZE, now):
-            self._schedule(self._arrive, target, bytearray(packet), at)
+            self._schedule(self._arrive, target, bytearray(packet), header, at)
 
-    def _arrive(self, place: Place, packet: bytearray, now: float) -> None:
+    def _arrive(self, place: Place, packet: bytearray, header: Header, now: float) -> None:
         """At a device, or at the outside of a gateway: what that lets in depends on what has left by now."""
         if isinstance(place, Port):
             self.counters["delivered" if place.deliver(packet) else "refused"] += 1
             return
-        header = parse(packet, HEADER_SIZE)
         if header.hop_limit <= 1:
             self._answer(place, icmp_error(packet, header, _name(place, header), Trouble.TIME_EXCEEDED), now)
             return
-        inside = place.inbound(packet, header, now)
-        if inside is None:
+        translated = place.inbound(packet, header, now)
+        inside = place.inside.get(translated.destination.host) if translated is not None else None
+        if translated is None or inside is None:
             self.counters["filtered"] += 1
             self._answer(place, place.refusal(packet, header), now)
             return
-        decrement_hop_limit(packet, parse(packet, HEADER_SIZE))
-        self._arrive(inside, packet, now)
+        self._arrive(inside, packet, _one_hop_less(packet, translated), now)
+
+    def _speak(self, place: Place, packet: bytes | None, now: float) -> None:
+        """Let the gateway that `place` is behind say something to it."""
+        if packet is not None:
+            whole = _with_device_header(packet)
+            self._schedule(self._arrive, place, whole, parse(whole, HEADER_SIZE), now)
 
     def _answer(self, gateway: Gateway, packet: bytes | None, now: float) -> None:
         """Let a gateway speak for itself, outwards."""
@@ -187,15 +197,20 @@ class Wire:
         error = icmp_error(packet, header, ROUTER_V6 if header.version == 6 else ROUTER_V4, trouble)
         target = self._routes.get(header.source.host)
         if error is not None and target is not None:
-            self._schedule(self._arrive, target, _with_device_header(error), at + target.access.delay)
+            self._speak(target, error, at + target.access.delay)
 
-    def _schedule(self, action: _Action, place: Place, packet: bytearray, at: float) -> None:
+    def _schedule(self, action: _Action, place: Place, packet: bytearray, header: Header, at: float) -> None:
         if place.queued + len(packet) > QUEUE_LIMIT:
             self.counters["queue full"] += 1
             return
         place.queued += len(packet)
         self._sequence += 1
-        heappush(self._queue, (at, self._sequence, action, place, packet))
+        heappush(self._queue, (at, self._sequence, action, place, packet, header))
+
+
+def _one_hop_less(packet: bytearray, header: Header) -> Header:
+    decrement_hop_limit(packet, header)
+    return header._replace(hop_limit=header.hop_limit - 1)
 
 
 def _name(gateway: Gateway, header: Header) -> str:
