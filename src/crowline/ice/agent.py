@@ -191,10 +191,10 @@ class IceAgent:
     def next_timeout(self) -> float | None:
         if self._over:
             return None
-        times = [self._checker.next_timeout()]
-        if self._checker.gathering or self._may_fail():
-            times.append(self._patient_until)
-        return min((time for time in times if time is not None), default=None)
+        at, end = self._checker.next_timeout(), self._patient_until
+        if end is not None and (at is None or end < at) and (self._checker.gathering or self._may_fail()):
+            return end
+        return at
 
     def next_transmit(self) -> Transmit | None:
         return self._checker.transmits.popleft() if self._checker.transmits else None

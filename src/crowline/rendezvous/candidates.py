@@ -51,12 +51,14 @@ def may_be_checked(address: Address, *, own: list[str], loopback: bool) -> bool:
     """
     if address.port < LOWEST_PORT:
         return False
+    kind = classify(address.host)
+    if kind is AddressClass.OPEN:
+        return True
     host = ipaddress.ip_address(address.host)
     if host.is_loopback:
         return loopback
-    kind = classify(address.host)
-    if kind is AddressClass.CLOSED:
-        return not host.is_link_local and any(
-            classify(each) is AddressClass.CLOSED and (":" in each) == address.is_ipv6 for each in own
-        )
-    return kind is AddressClass.OPEN
+    return (
+        kind is AddressClass.CLOSED
+        and not host.is_link_local
+        and any(classify(each) is AddressClass.CLOSED and (":" in each) == address.is_ipv6 for each in own)
+    )

@@ -240,7 +240,7 @@ class TurnClient:
             return self._requests.next_timeout()
         times = [self._requests.next_timeout(), self._refresh_at, self._permissions_at, self._keepalive_at]
         times += [channel.rebind_at for channel in self._channels.values()]
-        return min((time for time in times if time is not None), default=None)
+        return min([time for time in times if time is not None], default=None)
 
     def next_transmit(self) -> Transmit | None:
         return self._transmits.popleft() if self._transmits else None
