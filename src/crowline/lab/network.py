@@ -38,8 +38,8 @@ class Packet:
         return cls(UDP, source, destination, data, len(data) + headers, hops)
 
     def copies(self, count: int) -> list[Packet]:
-        """This packet, and as many like it as it takes to come so often."""
-        return [self] if count == 1 else [self, *(replace(self) for _ in range(1, count))]
+        """This packet, and as many like it as it takes to come so often; none for 0."""
+        return [self, *(replace(self) for _ in range(1, count))][:count]
 
     def lost(self) -> None:
         if self.on_lost is not None:

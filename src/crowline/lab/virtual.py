@@ -198,12 +198,13 @@ class Internet(VirtualClock):
 
     def _depart(self, network: Network, packet: Packet) -> Network | None:
         """Climb to the network that knows the destination; the packet is translated on the way."""
-        while not network.knows(packet.destination.host):
+        host = packet.destination.host
+        while host not in network.hosts and host not in network.sites:
             if network.boundary is None or network.parent is None:
                 self.counters["unroutable"] += 1
                 packet.lost()
                 return None
-            if not packet.hop():
+            if packet.hops is not None and not packet.hop():
                 self._expired(network, packet)
                 return None
             ends = network.boundary.outbound(packet.protocol, packet.source, packet.destination, self.now)
@@ -212,7 +213,8 @@ class Internet(VirtualClock):
                 packet.lost()
                 return None
             packet.source, packet.destination = ends
-            if not network.knows(packet.destination.host):
+            host = ends[1].host
+            if not network.knows(host):
                 network = network.parent
         return network
 
@@ -225,22 +227,29 @@ class Internet(VirtualClock):
         if here is there:
             self.post(self.now + delay, self._arrive, self.root, packet)
             return
-        up = self._up.get(here)
-        times = (self.now,) if up is None else up.carry(packet.size, self.now)
-        if not times or (self.loss and self.random.random() < self.loss):
+        if self.loss and self.random.random() < self.loss:
             self.counters["lost between places"] += 1
             packet.lost()
             return
-        if not packet.hop(CORE_HOPS):
-            self._expired(self.root, packet)
-            return
         delay += self._delays.get((here, there), self.delay)
-        down = self._down.get(there)
+        up, down = self._up.get(here), self._down.get(there)
+        if up is None:
+            self._traverse(down, packet, self.now + delay)
+            return
+        times = up.carry(packet.size, self.now)
+        if not times:
+            packet.lost()
         for time, each in zip(times, packet.copies(len(times)), strict=True):
-            if down is None:
-                self.post(time + delay, self._arrive, self.root, each)
-            else:
-                self.post(time + delay, self._descend, down, each)
+            self._traverse(down, each, time + delay)
+
+    def _traverse(self, down: Line | None, packet: Packet, time: float) -> None:
+        """Past the routers between two places, to be at the other one at that time."""
+        if packet.hops is not None and not packet.hop(CORE_HOPS):
+            self.post((self.now + time) / 2, self._expired, self.root, packet)
+        elif down is None:
+            self.post(time, self._arrive, self.root, packet)
+        else:
+            self.post(time, self._descend, down, packet)
 
     def _descend(self, down: Line, packet: Packet) -> None:
         times = down.carry(packet.size, self.now)
@@ -253,7 +262,7 @@ class Internet(VirtualClock):
     def _arrive(self, network: Network, packet: Packet) -> None:
         """Enter through the boundaries of the other end, which judge by the time of arrival."""
         while (site := network.sites.get(packet.destination.host)) is not None and site.boundary is not None:
-            if not packet.hop():
+            if packet.hops is not None and not packet.hop():
                 self._expired(network, packet)
                 return
             ends = site.boundary.inbound(packet.protocol, packet.source, packet.destination, self.now)
