@@ -61,12 +61,12 @@ def test_a_file_gets_its_name_when_it_is_whole(folder: SafeFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offered", "kept"), [(0o755, 0o755), (0o400, 0o400), (0o4755, 0o755), (0o3777, 0o777)]
+    ("offered", "kept"), [(0o755, 0o755), (0o400, 0o400), (0o4755, 0o755), (0o3777, 0o755), (0o666, 0o644)]
 )
 def test_f3_permissions_are_kept_without_the_special_bits(
     folder: SafeFolder, offered: int, kept: int
 ) -> None:
-    """Set-user-id, set-group-id and sticky never arrive, for files or folders."""
+    """Set-user-id, set-group-id, sticky and others' right to write never arrive, for files or folders."""
     folder.create_folders([Folder("d", offered)])
     receive(folder, "d/a", mode=offered)
     folder.settle()

@@ -16,7 +16,7 @@ from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Buffer
 from crowline.net.directory import HAS_DIR_FD, Directory
 from crowline.net.file_problems import DiskFull, human_size, local_problem
-from crowline.transfer.manifest import PERMISSIONS, Folder
+from crowline.transfer.manifest import Folder
 from crowline.transfer.names import display_name, incomplete, numbered, split_path
 
 RESERVE_BYTES = 64 << 20
@@ -27,6 +27,9 @@ RESERVE_SHARE = 100
 
 BLOCK_BYTES = 4096
 """What an entry may cost beyond its bytes: a part of a block, and its name."""
+
+KEPT_PERMISSIONS = 0o755
+"""The mode bits that arrive. Letting others write is the receiver's decision, not the sender's."""
 
 MAX_NUMBER = 10_000
 """Names tried before giving up: a folder with as many copies of one name needs a person."""
@@ -144,7 +147,7 @@ class SafeFolder:
 
     def _settle_folder(self, parts: tuple[str, ...], mode: int) -> None:
         if len(parts) > 1:
-            self._directory(parts).set_mode(mode & PERMISSIONS)
+            self._directory(parts).set_mode(mode & KEPT_PERMISSIONS)
             return
         self._leave()
         name = parts[0]
@@ -152,7 +155,7 @@ class SafeFolder:
         self._saved[name] = self._rename_counting(self._staged[name], wished)
         folder = self._root.open_folder(self._saved[name])
         try:
-            folder.set_mode(mode & PERMISSIONS)
+            folder.set_mode(mode & KEPT_PERMISSIONS)
         finally:
             folder.close()
 
@@ -227,7 +230,7 @@ class IncomingFile:
         self._descriptor = descriptor
         self._part_name = part_name
         self._parts = parts
-        self._mode = mode & PERMISSIONS
+        self._mode = mode & KEPT_PERMISSIONS
         self._open = True
 
     def write(self, data: Buffer) -> None:

@@ -7,7 +7,6 @@ and kernels that refuse, take and give one datagram a call behind the same inter
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import struct
 import sys
@@ -18,14 +17,15 @@ from typing import Any, TypeAlias
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
+from crowline.net.segmentation import (
+    CANNOT_SEGMENT,
+    MAX_PAYLOAD,
+    MAX_SEGMENTS,
+    REFUSED_RUN,
+    UDP_GRO,
+    UDP_SEGMENT,
+)
 
-# linux/udp.h; the socket module names them only in later Pythons.
-_UDP_SEGMENT = 103
-_UDP_GRO = 104
-# net/udp.h UDP_MAX_SEGMENTS was 64 before Linux 6.9: the number that every kernel takes.
-_MAX_SEGMENTS = 64
-# The largest UDP payload over IPv4; IPv6 would take a little more.
-_MAX_PAYLOAD = 65507
 # One read may bring a whole super-packet.
 _RECEIVE_BUFFER = 65536
 # Reads for one wake-up, so that a flood on one socket cannot keep the loop from everything else.
@@ -36,8 +36,6 @@ _QUEUE_LIMIT = 64
 _KERNEL_BUFFER = 8 << 20
 # Sources seen are remembered to make one `Address` each; forgotten all at once when there are too many.
 _SOURCE_CACHE = 4096
-# What a kernel answers that cannot cut a run: no checksum offload, datagrams larger than the device's.
-_CANNOT_SEGMENT = {errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 _TRUNCATED = getattr(socket, "MSG_TRUNC", 0)
 
 Receiver: TypeAlias = Callable[[memoryview, Address, int], None]
@@ -100,7 +98,7 @@ class UdpSocket:
         if size is None or size >= len(data):
             self._enqueue(data, None, target)
             return
-        run = size * max(1, min(_MAX_SEGMENTS, _MAX_PAYLOAD // size))
+        run = size * max(1, min(MAX_SEGMENTS, MAX_PAYLOAD // size))
         for start in range(0, len(data), run):
             piece = data[start : start + run]
             self._enqueue(piece, size if len(piece) > size else None, target)
@@ -130,16 +128,16 @@ class UdpSocket:
     def _try_send(self, data: memoryview, size: int | None, target: Any) -> memoryview | None:
         """What the kernel has no room for now; None when it took or refused everything."""
         if size is not None and self._segments:
-            control = [(socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size))]
+            control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))]
             try:
                 self._socket.sendmsg([data], control, 0, target)
             except (BlockingIOError, InterruptedError):
                 return data
             except OSError as error:
-                if error.errno not in _CANNOT_SEGMENT:
+                if error.errno not in REFUSED_RUN:
                     self.lost += 1
                     return None
-                self._segments = False
+                self._segments = error.errno not in CANNOT_SEGMENT
             else:
                 return None
         step = size or max(1, len(data))
@@ -183,7 +181,7 @@ class UdpSocket:
         length, ancillary, flags, source = self._socket.recvmsg_into([self._buffer], 64)
         size = length
         for level, kind, value in ancillary:
-            if level == socket.SOL_UDP and kind == _UDP_GRO:
+            if level == socket.SOL_UDP and kind == UDP_GRO:
                 size = struct.unpack_from("=H", value)[0]
         return (0 if flags & _TRUNCATED else length), size, source
 
@@ -215,7 +213,7 @@ def _prepare(sock: socket.socket) -> None:
             except OSError:
                 break
         try:
-            sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+            sock.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
         except OSError:
             return
 

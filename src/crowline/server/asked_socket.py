@@ -8,7 +8,6 @@ for each answer (IP_PKTINFO, RFC 3542 §6).
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import socket
 import struct
@@ -19,22 +18,19 @@ from typing import Any, TypeAlias
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
+from crowline.net.segmentation import (
+    CANNOT_SEGMENT,
+    MAX_PAYLOAD,
+    MAX_SEGMENTS,
+    REFUSED_RUN,
+    UDP_GRO,
+    UDP_SEGMENT,
+)
 
 # linux/in.h and linux/in6.h; the socket module names only some of them.
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
-# linux/udp.h
-_UDP_SEGMENT = 103
-_UDP_GRO = 104
-_MAX_SEGMENTS = 64
-_MAX_PAYLOAD = 65507
-
-# What a kernel answers that cannot cut a run at all: one datagram a call from there on.
-_CANNOT_SEGMENT = {errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
-# And where the datagrams do not fit into a packet of this one path, so that only this run is cut here: the
-# socket is everybody's, and no client may slow down the others.
-_REFUSED_RUN = _CANNOT_SEGMENT | {errno.EINVAL, errno.EMSGSIZE}
 
 _RECEIVE_BUFFER = 65536
 _ANCILLARY_BUFFER = 128  # GRO size and packet info, with room
@@ -91,7 +87,7 @@ class AskedSocket:
         if size is None or size >= len(data):
             self._send_piece(data, None, transmit)
             return
-        run = size * min(_MAX_SEGMENTS, _MAX_PAYLOAD // size)
+        run = size * min(MAX_SEGMENTS, MAX_PAYLOAD // size)
         for start in range(0, len(data), run):
             self._send_piece(data[start : start + run], size, transmit)
 
@@ -109,13 +105,13 @@ class AskedSocket:
             return
         ancillary = [self._leave_by(transmit.local)] if transmit.local is not None else []
         if is_run:
-            ancillary.append((socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size)))
+            ancillary.append((socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)))
         try:
             target = (transmit.destination.host, transmit.destination.port)
             self._socket.sendmsg([data], ancillary, 0, target)
         except OSError as error:
-            if is_run and error.errno in _REFUSED_RUN:
-                self._can_segment = error.errno not in _CANNOT_SEGMENT
+            if is_run and error.errno in REFUSED_RUN:
+                self._can_segment = error.errno not in CANNOT_SEGMENT
                 self._send_singly(data, size or len(data), transmit)
                 return
             self.lost += 1
@@ -149,7 +145,7 @@ class AskedSocket:
     def _deliver(self, length: int, ancillary: list[tuple[int, int, bytes]], source: Any) -> None:
         size, asked = length, b""
         for level, kind, value in ancillary:
-            if level == socket.SOL_UDP and kind == _UDP_GRO:
+            if level == socket.SOL_UDP and kind == UDP_GRO:
                 size = struct.unpack_from("=H", value)[0]
             elif level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
                 # Destination and local address differ for broadcast and multicast: not for us.
@@ -188,6 +184,6 @@ def _prepare(sock: socket.socket) -> None:
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER)
     try:
-        sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+        sock.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
     except OSError:
         return
