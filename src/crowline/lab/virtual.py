@@ -42,6 +42,16 @@ class Node:
     deadline: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What is between two places: nothing (`stays`), or a delay of its own and two lines, where set."""
+
+    stays: bool
+    delay: float | None
+    up: Line | None
+    down: Line | None
+
+
 class Internet(VirtualClock):
     """The root network and the clock.
 
@@ -69,6 +79,7 @@ class Internet(VirtualClock):
         self._places: dict[Place, Place] = {}
         self._up: dict[Place, Line] = {}
         self._down: dict[Place, Line] = {}
+        self._routes: dict[tuple[Place, str], _Route] = {}
 
     # --- the map --------------------------------------------------------------------------------------
 
@@ -81,6 +92,7 @@ class Internet(VirtualClock):
         """A network behind `boundary`; packets to any of `addresses` in `parent` are handed to it."""
         above = parent or self.root
         network = Network(addresses[0], above, boundary)
+        self._routes.clear()
         for address in addresses:
             above.claim(address)
             above.sites[address] = network
@@ -95,22 +107,26 @@ class Internet(VirtualClock):
     def add_address(self, host: Host, address: str, network: Network | None = None) -> None:
         """Another interface: `address` in `network`, by default in the internet."""
         where = network or self.root
+        self._routes.clear()
         where.claim(address)
         where.hosts[address] = host
         host.networks[address] = where
 
     def set_delay(self, one: Place, other: Place, seconds: float) -> None:
         """One-way delay in both directions between two places: public hosts, or sites of the internet."""
+        self._routes.clear()
         one, other = self._places.get(one, one), self._places.get(other, other)
         self._delays[one, other] = self._delays[other, one] = seconds
 
     def set_line(self, place: Place, *, up: Impairment, down: Impairment) -> None:
         """The line by which a place reaches the internet: what leaves it goes up, what enters comes down."""
+        self._routes.clear()
         self._up[place] = Line(up, self.random, self.counters)
         self._down[place] = Line(down, self.random, self.counters)
 
     def join_places(self, part: Place, whole: Place) -> None:
         """`part` is where `whole` is: one line and one delay for both IP families of a site."""
+        self._routes.clear()
         self._places[part] = whole
 
     def attach(self, machine: Machine[Any], *, on_event: Callable[[Any], None] | None = None) -> Node:
@@ -220,27 +236,34 @@ class Internet(VirtualClock):
 
     def _cross(self, here: Place, packet: Packet, delay: float) -> None:
         """From one place to another: up one line, over the internet, down the other line."""
-        host = packet.destination.host
-        there: Place = self.root.hosts.get(host) or self.root.sites[host]
-        if self._places:
-            here, there = self._places.get(here, here), self._places.get(there, there)
-        if here is there:
+        key = (here, packet.destination.host)
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[key] = self._route(*key)
+        if route.stays:
             self.post(self.now + delay, self._arrive, self.root, packet)
             return
         if self.loss and self.random.random() < self.loss:
             self.counters["lost between places"] += 1
             packet.lost()
             return
-        delay += self._delays.get((here, there), self.delay)
-        up, down = self._up.get(here), self._down.get(there)
-        if up is None:
-            self._traverse(down, packet, self.now + delay)
+        # Whoever has set a delay has set it for the place; the default may change at any time.
+        delay += self.delay if route.delay is None else route.delay
+        if route.up is None:
+            self._traverse(route.down, packet, self.now + delay)
             return
-        times = up.carry(packet.size, self.now)
+        times = route.up.carry(packet.size, self.now)
         if not times:
             packet.lost()
         for time, each in zip(times, packet.copies(len(times)), strict=True):
-            self._traverse(down, each, time + delay)
+            self._traverse(route.down, each, time + delay)
+
+    def _route(self, here: Place, host: str) -> _Route:
+        found = self.root.hosts.get(host) or self.root.sites[host]
+        here, there = self._places.get(here, here), self._places.get(found, found)
+        return _Route(
+            here is there, self._delays.get((here, there)), self._up.get(here), self._down.get(there)
+        )
 
     def _traverse(self, down: Line | None, packet: Packet, time: float) -> None:
         """Past the routers between two places, to be at the other one at that time."""
