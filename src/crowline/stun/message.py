@@ -103,9 +103,12 @@ class Message:
         """
         head = _FIELDS[self.method << 2 | self.message_class]
         transaction_id = self.transaction_id
-        data = _HEADER.pack(head, 0, COOKIE_BYTES, transaction_id) + b"".join(
+        body = b"".join(
             [_attribute(attribute.type, attribute.write(transaction_id)) for attribute in self.attributes]
         )
+        data = _HEADER.pack(head, len(body), COOKIE_BYTES, transaction_id) + body
+        if key is None and not fingerprint:
+            return data
         if key is not None and sha256:
             data += _attribute(MESSAGE_INTEGRITY_SHA256, integrity.sha256_integrity(data, key))
         elif key is not None:
