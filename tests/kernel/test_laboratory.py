@@ -126,6 +126,8 @@ def test_no_device_leads_out(internet: Factory, translator: str) -> None:
     net.server()
     net.site(with_ipv6("home", Ipv6.OPEN), hosts=2)
     net.site("public")
+    for place in ("cgn-symmetric", "full-cone", "proxy-only", "nat64"):
+        net.site(place)
     namespaces = [entry.name for entry in NAMESPACES.iterdir() if entry.name.startswith(net.prefix)]
     ours = {(NAMESPACES / name).stat().st_ino for name in namespaces}
     assert len(namespaces) >= 4
@@ -170,6 +172,7 @@ def test_nothing_leaves(internet: Factory, translator: str) -> None:
     """
     net = internet(translator)
     server, site = net.server(), net.site(with_ipv6("home", Ipv6.OPEN))
+    others = [net.site(place) for place in ("cgn-symmetric", "full-cone")]
     targets = ["1.1.1.1", "8.8.8.8", "192.0.2.1", "127.0.0.1", *machine_addresses()]
     token = os.urandom(16)
     with ExitStack() as stack:
@@ -177,11 +180,13 @@ def test_nothing_leaves(internet: Factory, translator: str) -> None:
             closing(socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)))
         )
         watcher.setblocking(False)
-        for host in (server, site.hosts[0]):
+        for host in (server, site.hosts[0], *(other.hosts[0] for other in others)):
             sender = stack.enter_context(closing(net.socket(host, socket.SOCK_DGRAM)))
             for target in targets:
                 with suppress(OSError):
                     sender.sendto(token, (target, 9))
+            if ":" not in host.addresses[-1]:
+                continue
             sender6 = stack.enter_context(closing(net.socket(host, socket.SOCK_DGRAM, host.addresses[-1])))
             for target in ("2001:4860:4860::8888", "2606:4700:4700::1111"):
                 with suppress(OSError):

@@ -45,6 +45,7 @@ _OPTIONS = (
     click.option(
         "--rate", type=click.FloatRange(0.001, 100_000), metavar="MBIT", help="Of each host's line, each way."
     ),
+    click.option("--mtu", type=click.IntRange(68, 65535), metavar="BYTES", help="Larger packets vanish."),
     click.option(
         "--places",
         type=click.Path(dir_okay=False, exists=True, path_type=Path),
@@ -71,6 +72,7 @@ def bed_of(
     loss: float,
     burst: float | None,
     rate: float | None,
+    mtu: int | None,
     places: Path | None,
 ) -> AbstractContextManager[Bed]:
     """The test bed that the flags describe. Raises `UsageError` and `LocalProblem`."""
@@ -89,6 +91,7 @@ def bed_of(
         jitter=jitter / 1e3,
         loss=GilbertElliott.of_bursts(loss / 100, burst) if burst else loss / 100,
         rate=rate * _BYTES_PER_MBIT if rate else None,
+        mtu=mtu,
     )
     require_kernel()
     return build_bed(known[a], known[b], rtt=rtt / 1e3, line=line)
