@@ -8,8 +8,10 @@ from itertools import groupby, pairwise
 
 import pytest
 
+from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.lab.impairment import GilbertElliott, Impairment, Line, packet_size
+from crowline.lab.impairment import GilbertElliott, Impairment, Line
+from crowline.lab.network import Packet
 
 
 def line(impairment: Impairment, seed: int = 1) -> tuple[Line, Counter[str]]:
@@ -128,7 +130,9 @@ def test_the_seed_decides() -> None:
 
 def test_sizes_count_the_headers() -> None:
     """RFC 791, RFC 768 and RFC 8200: 20 or 40 bytes and 8."""
-    assert (packet_size(100, is_ipv6=False), packet_size(100, is_ipv6=True)) == (128, 148)
+    ipv4, ipv6 = Address("203.0.113.1", 1), Address("2001:db8::1", 1)
+    sizes = [Packet.udp(source, source, bytes(100)).size for source in (ipv4, ipv6)]
+    assert sizes == [128, 148]
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,6 @@ class Line:
         return self._free_at
 
 
-def packet_size(payload: int, *, is_ipv6: bool) -> int:
-    """Bytes of the IP packet that carries a UDP payload of so many bytes."""
-    return payload + (IPV6_UDP_HEADERS if is_ipv6 else IPV4_UDP_HEADERS)
-
-
 def _check_share(share: float) -> None:
     if not 0 <= share <= 1:
         raise UsageError(f"{share} is not a share of 1")
