@@ -216,6 +216,7 @@ class Connection:
     def _on_present(self, event: PeerPresent) -> None:
         assert self._hub is not None and self._traversal is not None
         self.timing.present = self._hub.received_at
+        self._traversal.meet()
         direct_only = self._options.direct_only
         self._watch = Watch(is_stuck=self._is_stuck, direct_only=direct_only, on_verdict=self._fail)
         self._spawn(self._traversal.allocate(None if direct_only else event.turn))

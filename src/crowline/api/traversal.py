@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -19,7 +20,13 @@ from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.interfaces import local_addresses
 from crowline.net.pump import Pump
 from crowline.net.resolver import resolve
-from crowline.rendezvous.candidates import from_signal, may_be_checked, to_signal
+from crowline.rendezvous.candidates import (
+    REFRESH_INTERVAL,
+    OwnCandidates,
+    from_signal,
+    may_be_checked,
+    to_signal,
+)
 from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 
@@ -69,6 +76,7 @@ class Traversal:
             controlling, entropy=os.urandom, ta=TA, renominate=True, permits=self._may_check
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
+        self._own = OwnCandidates()
         self._gatherer = Gatherer(self, self._addresses, offer_host=not options.relay_only)
 
     # This side's candidates -------------------------------------------------------------------------
@@ -87,8 +95,18 @@ class Traversal:
         self._gatherer.offer_hosts()
 
     async def query_stun(self, servers: Iterable[ServerAddress]) -> None:
-        """Have the servers say under which addresses they see the sockets."""
-        self._gatherer.query_stun(await self._resolve(servers))
+        """Have the servers say under which addresses they see the sockets, again and again until `meet`."""
+        addresses = await self._resolve(servers)
+        while True:
+            self._gatherer.query_stun(addresses)
+            await asyncio.sleep(REFRESH_INTERVAL)
+            if self._own.met:
+                return
+
+    def meet(self) -> None:
+        """The other side is there: offer what has been found, and what will be."""
+        for candidate in self._own.meet():
+            self._offer(candidate)
 
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""
@@ -155,9 +173,8 @@ class Traversal:
     def on_candidate(self, candidate: Candidate) -> None:
         if not self._is_wanted(candidate):
             return
-        self._agent.add_local_candidate(candidate, self._pump.now)
-        self._signal(to_signal(candidate, private=self._options.relay_only))
-        self._pump.flush()
+        for each in self._own.add(candidate):
+            self._offer(each)
 
     def on_gathered(self) -> None:
         self._signal(EndOfCandidates())
@@ -181,6 +198,11 @@ class Traversal:
             self._owner.on_pair_valid(event.pair)
         elif isinstance(event, PairLost):
             self._owner.on_pair_lost(event.pair, event.reason.value)
+
+    def _offer(self, candidate: Candidate) -> None:
+        self._agent.add_local_candidate(candidate, self._pump.now)
+        self._signal(to_signal(candidate, private=self._options.relay_only))
+        self._pump.flush()
 
     async def _resolve(self, servers: Iterable[ServerAddress]) -> list[Address]:
         names = [(each.host, each.port) for each in servers if each.transport == "udp"]

@@ -24,7 +24,13 @@ from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
-from crowline.rendezvous.candidates import from_signal, may_be_checked, to_signal
+from crowline.rendezvous.candidates import (
+    REFRESH_INTERVAL,
+    OwnCandidates,
+    from_signal,
+    may_be_checked,
+    to_signal,
+)
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
     CodeReady,
@@ -100,6 +106,7 @@ class VirtualPeer:
         self._agent_pump: VirtualPump[Transmit, IceEvent] = VirtualPump(
             internet, self._agent, self._send, self._on_ice_event
         )
+        self._own = OwnCandidates()
         self._sockets = VirtualSockets(internet, site, self)
         self._meeting = Meeting(self.role, pake_factory=StandInPake, entropy=entropy, code=code)
         self._stream = VirtualHubStream(
@@ -170,12 +177,14 @@ class VirtualPeer:
     def _on_meeting_event(self, event: MeetingEvent) -> None:
         if isinstance(event, Welcomed):
             self._budget = event.welcome.budget
-            self._sockets.query_stun(self._service(event.welcome.stun))
+            self._refresh(self._service(event.welcome.stun))
         elif isinstance(event, CodeReady):
             self._on_code(event.code)
         elif isinstance(event, PeerPresent):
             self.present = self._internet.now
             self._on_progress()
+            for candidate in self._own.meet():
+                self._offer(candidate)
             assert event.turn is not None
             grant = event.turn
             self._sockets.allocate(self._service(grant.servers), grant.username, grant.password)
@@ -231,9 +240,20 @@ class VirtualPeer:
     # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------
 
     def on_candidate(self, candidate: Candidate) -> None:
+        for each in self._own.add(candidate):
+            self._offer(each)
+
+    def _offer(self, candidate: Candidate) -> None:
         self._agent.add_local_candidate(candidate, self._internet.now)
         self._signal(to_signal(candidate, private=False))
         self._agent_pump.flush()
+
+    def _refresh(self, server: Address) -> None:
+        """Ask for the mappings, and again as long as nobody is there."""
+        if not self._own.met:
+            self._sockets.query_stun(server)
+            later = self._internet.now + REFRESH_INTERVAL
+            self._internet.call_at(later, lambda: self._refresh(server))
 
     def on_gathered(self) -> None:
         self._signal(EndOfCandidates())

@@ -10,6 +10,8 @@ from crowline.rendezvous.signals import CandidateSignal
 
 # Ports below are services of somebody; a NAT maps none of them to a client's socket.
 LOWEST_PORT = 1024
+# Seconds between questions that keep mappings while nobody is there: NATs forget a silent flow after 30.
+REFRESH_INTERVAL = 20.0
 
 
 def to_signal(candidate: Candidate, *, private: bool) -> CandidateSignal:
@@ -62,3 +64,33 @@ def may_be_checked(address: Address, *, own: list[str], loopback: bool) -> bool:
         and not host.is_link_local
         and any(classify(each) is AddressClass.CLOSED and (":" in each) == address.is_ipv6 for each in own)
     )
+
+
+class OwnCandidates:
+    """This side's candidates while it waits for the other, which may take an hour.
+
+    Mappings are asked for again every `REFRESH_INTERVAL`, which keeps them; one that moved all the same
+    takes the place of the one before it, so that the other side is only told what still leads here.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, Address], Candidate] = {}
+        self._met = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the other side is there."""
+        return self._met
+
+    def add(self, candidate: Candidate) -> list[Candidate]:
+        """Take a candidate; what is to be offered now."""
+        key = (candidate.foundation, candidate.sending_base)
+        if self._latest.get(key) == candidate:
+            return []
+        self._latest[key] = candidate
+        return [candidate] if self._met else []
+
+    def meet(self) -> list[Candidate]:
+        """The other side is there: what is to be offered now."""
+        self._met = True
+        return list(self._latest.values())
