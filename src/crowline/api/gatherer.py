@@ -158,7 +158,7 @@ class Gatherer:
         """Let `remote` reach our relayed addresses, these and those still to come."""
         if len(self._peers) < MAX_PEERS and all(known.host != remote.host for known in self._peers):
             self._peers.append(remote)
-            for relay in self._relayed.values():
+            for relay in list(self._relayed.values()):
                 self._grant(relay, remote)
 
     def bind(self, local: Address, remote: Address) -> None:
@@ -191,7 +191,7 @@ class Gatherer:
         elif isinstance(event, Allocated):
             relay.relayed = event.relayed
             self._relayed[event.relayed] = relay
-            for remote in self._peers:
+            for remote in list(self._peers):
                 self._grant(relay, remote)
             self._owner.on_candidate(self._factory.relayed(event.relayed, event.mapped, relay.server))
             self._done()
