@@ -12,8 +12,9 @@ Times are seconds of one monotonic clock, chosen by the driver. A machine never 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
+
+import msgspec
 
 from crowline.base.addresses import Address
 
@@ -22,8 +23,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 E = TypeVar("E", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(msgspec.Struct, frozen=True):
     """Bytes to send.
 
     `local` is the base to leave by (RFC 8445 §5.1.1): a socket's address or a relayed transport address;

@@ -14,9 +14,10 @@ Rules of this codec:
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
+
+import msgspec
 
 from crowline.base.machine import Buffer
 from crowline.stun import integrity
@@ -72,8 +73,7 @@ class MessageClass(IntEnum):
     ERROR = 0b11
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A message as its author meant it: without integrity and fingerprint, which `encode` adds."""
 
     method: Method
@@ -118,8 +118,7 @@ class Message:
         return integrity.with_length(data, len(data) - HEADER_SIZE)
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """A message as it came. Nothing in it is proven until `integrity.verify_integrity` says so.
 
     `message` holds the attributes that count. The offsets say where MESSAGE-INTEGRITY and
