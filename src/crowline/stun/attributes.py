@@ -11,7 +11,6 @@ Types from 0x0000 to 0x7FFF are comprehension-required (RFC 8489 §14).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Self
 
 from crowline.stun.numbers import (
@@ -68,71 +67,59 @@ MAX_USERNAME_OCTETS = 512  # RFC 5389 §15.3; RFC 8489 §14.3 sends at most 508
 # --- addresses ------------------------------------------------------------------------------------------
 
 
-class MappedAddress(PlainAddress):
-    __slots__ = ()
+class MappedAddress(PlainAddress, frozen=True):
     type = 0x0001
 
 
-class ResponseOrigin(PlainAddress):
+class ResponseOrigin(PlainAddress, frozen=True):
     """Where a response was sent from: RFC 5780 §7.3."""
 
-    __slots__ = ()
     type = 0x802B
 
 
-class OtherAddress(PlainAddress):
+class OtherAddress(PlainAddress, frozen=True):
     """The server's alternate address and port: RFC 5780 §7.4."""
 
-    __slots__ = ()
     type = 0x802C
 
 
-class AlternateServer(PlainAddress):
-    __slots__ = ()
+class AlternateServer(PlainAddress, frozen=True):
     type = 0x8023
 
 
-class XorMappedAddress(XorAddress):
-    __slots__ = ()
+class XorMappedAddress(XorAddress, frozen=True):
     type = 0x0020
 
 
-class XorPeerAddress(XorAddress):
-    __slots__ = ()
+class XorPeerAddress(XorAddress, frozen=True):
     type = 0x0012
 
 
-class XorRelayedAddress(XorAddress):
-    __slots__ = ()
+class XorRelayedAddress(XorAddress, frozen=True):
     type = 0x0016
 
 
 # --- texts ----------------------------------------------------------------------------------------------
 
 
-class Username(Text):
-    __slots__ = ()
+class Username(Text, frozen=True):
     type = 0x0006
     max_octets = MAX_USERNAME_OCTETS
 
 
-class Realm(Text):
-    __slots__ = ()
+class Realm(Text, frozen=True):
     type = 0x0014
 
 
-class Nonce(Text):
-    __slots__ = ()
+class Nonce(Text, frozen=True):
     type = 0x0015
 
 
-class Software(Text):
-    __slots__ = ()
+class Software(Text, frozen=True):
     type = 0x8022
 
 
-class AlternateDomain(Text):
-    __slots__ = ()
+class AlternateDomain(Text, frozen=True):
     type = 0x8003
     max_octets = 255
 
@@ -140,53 +127,44 @@ class AlternateDomain(Text):
 # --- flags and blobs ------------------------------------------------------------------------------------
 
 
-class UseCandidate(Flag):
-    __slots__ = ()
+class UseCandidate(Flag, frozen=True):
     type = 0x0025
 
 
-class DontFragment(Flag):
-    __slots__ = ()
+class DontFragment(Flag, frozen=True):
     type = 0x001A
 
 
-class Data(Blob):
-    __slots__ = ()
+class Data(Blob, frozen=True):
     type = 0x0013
 
 
-class Padding(Blob):
-    __slots__ = ()
+class Padding(Blob, frozen=True):
     type = 0x0026
 
 
-class PasswordAlgorithms(Blob):
+class PasswordAlgorithms(Blob, frozen=True):
     """The server's list, kept as bytes because a client must echo it exactly: RFC 8489 §14.11."""
 
-    __slots__ = ()
     type = 0x8002
 
 
-class PasswordAlgorithm(Blob):
-    __slots__ = ()
+class PasswordAlgorithm(Blob, frozen=True):
     type = 0x001D
 
 
-class RequestedAddressFamily(Family):
-    __slots__ = ()
+class RequestedAddressFamily(Family, frozen=True):
     type = 0x0017
 
 
-class AdditionalAddressFamily(Family):
-    __slots__ = ()
+class AdditionalAddressFamily(Family, frozen=True):
     type = 0x8000
 
 
 # --- structures -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorCode(Attribute):
+class ErrorCode(Attribute, frozen=True):
     """A code of 300 to 699 and a reason for a person: RFC 8489 §14.8."""
 
     type = 0x0009
@@ -206,8 +184,7 @@ class ErrorCode(Attribute):
         return cls(hundreds * 100 + rest, read_text("ERROR-CODE", value[4:], MAX_TEXT_OCTETS))
 
 
-@dataclass(frozen=True, slots=True)
-class AddressErrorCode(Attribute):
+class AddressErrorCode(Attribute, frozen=True):
     """Why one of two address families got no relay: RFC 8656 §18.12."""
 
     type = 0x8001
@@ -224,8 +201,7 @@ class AddressErrorCode(Attribute):
         return cls(value[0], error.code, error.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownAttributes(Attribute):
+class UnknownAttributes(Attribute, frozen=True):
     """The types a 420 complains about: RFC 8489 §14.13."""
 
     type = 0x000A
@@ -241,8 +217,7 @@ class UnknownAttributes(Attribute):
         return cls(struct.unpack(f"!{len(value) // 2}H", value))
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRequest(Attribute):
+class ChangeRequest(Attribute, frozen=True):
     """Answer from the other IP address, the other port or both: RFC 5780 §7.2."""
 
     type = 0x0003
@@ -258,8 +233,7 @@ class ChangeRequest(Attribute):
         return cls(bool(bits & 4), bool(bits & 2))
 
 
-@dataclass(frozen=True, slots=True)
-class Userhash(Attribute):
+class Userhash(Attribute, frozen=True):
     """SHA-256 of user and realm, in place of the user name: RFC 8489 §14.4."""
 
     type = 0x001E

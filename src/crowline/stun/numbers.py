@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Self
 
 from crowline.stun.shapes import Attribute, MalformedStun, check_size, read_number
 
 
-@dataclass(frozen=True, slots=True)
-class Priority(Attribute):
+class Priority(Attribute, frozen=True):
     """The priority the sender's candidate would have as peer-reflexive: RFC 8445 §7.1.1."""
 
     type = 0x0024
@@ -24,8 +22,7 @@ class Priority(Attribute):
         return cls(read_number(cls, value, 4))
 
 
-@dataclass(frozen=True, slots=True)
-class Lifetime(Attribute):
+class Lifetime(Attribute, frozen=True):
     """Seconds an allocation lives: RFC 8656 §18.2."""
 
     type = 0x000D
@@ -39,8 +36,7 @@ class Lifetime(Attribute):
         return cls(read_number(cls, value, 4))
 
 
-@dataclass(frozen=True, slots=True)
-class TieBreaker(Attribute):
+class TieBreaker(Attribute, frozen=True):
     """64 random bits that settle a role conflict: RFC 8445 §7.3.1.1."""
 
     tie_breaker: int
@@ -53,18 +49,15 @@ class TieBreaker(Attribute):
         return cls(read_number(cls, value, 8))
 
 
-class IceControlled(TieBreaker):
-    __slots__ = ()
+class IceControlled(TieBreaker, frozen=True):
     type = 0x8029
 
 
-class IceControlling(TieBreaker):
-    __slots__ = ()
+class IceControlling(TieBreaker, frozen=True):
     type = 0x802A
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelNumber(Attribute):
+class ChannelNumber(Attribute, frozen=True):
     """Number and two reserved bytes: RFC 8656 §18.1. The range is the server's to judge."""
 
     type = 0x000C
@@ -79,8 +72,7 @@ class ChannelNumber(Attribute):
         return cls(int.from_bytes(value[:2], "big"))
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedTransport(Attribute):
+class RequestedTransport(Attribute, frozen=True):
     """An IP protocol number: RFC 8656 §18.8."""
 
     type = 0x0019
@@ -95,8 +87,7 @@ class RequestedTransport(Attribute):
         return cls(value[0])
 
 
-@dataclass(frozen=True, slots=True)
-class EvenPort(Attribute):
+class EvenPort(Attribute, frozen=True):
     """An even port, and with `reserve` the next one kept too: RFC 8656 §18.7."""
 
     type = 0x0018
@@ -111,8 +102,7 @@ class EvenPort(Attribute):
         return cls(bool(value[0] & 0x80))
 
 
-@dataclass(frozen=True, slots=True)
-class ReservationToken(Attribute):
+class ReservationToken(Attribute, frozen=True):
     """Eight bytes that claim a reserved port: RFC 8656 §18.10."""
 
     type = 0x0022
@@ -127,8 +117,7 @@ class ReservationToken(Attribute):
         return cls(value)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsePort(Attribute):
+class ResponsePort(Attribute, frozen=True):
     """The port to answer to: RFC 5780 §7.5. Padded to four bytes by some senders."""
 
     type = 0x0027

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import ipaddress
 import struct
-from dataclasses import dataclass
 from typing import ClassVar, Self, TypeAlias
+
+import msgspec
 
 from crowline.base.addresses import Address
 from crowline.base.errors import MalformedMessage
@@ -28,8 +29,7 @@ class MalformedStun(MalformedMessage):
     """The other side sent a STUN message that cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(msgspec.Struct, frozen=True):
     """What every attribute has; `type` is its number on the wire."""
 
     type: ClassVar[int]
@@ -44,8 +44,7 @@ class Attribute:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownAttribute:
+class UnknownAttribute(msgspec.Struct, frozen=True):
     """An attribute of a type that is not in the table; kept so that a message can be written as it came."""
 
     type: int
@@ -58,8 +57,7 @@ class UnknownAttribute:
 AnyAttribute: TypeAlias = Attribute | UnknownAttribute
 
 
-@dataclass(frozen=True, slots=True)
-class PlainAddress(Attribute):
+class PlainAddress(Attribute, frozen=True):
     """An address in the clear: RFC 8489 §14.1."""
 
     address: Address
@@ -75,8 +73,7 @@ class PlainAddress(Attribute):
         return cls(Address(host_text(value[4:]), int.from_bytes(value[2:4], "big")))
 
 
-@dataclass(frozen=True, slots=True)
-class XorAddress(Attribute):
+class XorAddress(Attribute, frozen=True):
     """An address hidden from meddling NATs by cookie and transaction id: RFC 8489 §14.2."""
 
     address: Address
@@ -94,8 +91,7 @@ class XorAddress(Attribute):
         return cls(Address(host_text(_xor(value[4:], transaction_id)), port))
 
 
-@dataclass(frozen=True, slots=True)
-class Text(Attribute):
+class Text(Attribute, frozen=True):
     """UTF-8 of at most `max_octets`; it may hold anything a peer likes, so escape it before showing it."""
 
     max_octets: ClassVar[int] = MAX_TEXT_OCTETS
@@ -110,8 +106,7 @@ class Text(Attribute):
         return cls(read_text(cls.__name__, value, cls.max_octets))
 
 
-@dataclass(frozen=True, slots=True)
-class Flag(Attribute):
+class Flag(Attribute, frozen=True):
     """Present or absent, without a value."""
 
     def write(self, transaction_id: bytes) -> bytes:
@@ -123,8 +118,7 @@ class Flag(Attribute):
         return cls()
 
 
-@dataclass(frozen=True, slots=True)
-class Blob(Attribute):
+class Blob(Attribute, frozen=True):
     """Bytes of any size."""
 
     value: bytes
@@ -137,8 +131,7 @@ class Blob(Attribute):
         return cls(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Family(Attribute):
+class Family(Attribute, frozen=True):
     """An address family in the first of four bytes: RFC 8656 §18.6."""
 
     family: int
