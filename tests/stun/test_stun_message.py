@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hmac
 import struct
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -441,7 +441,7 @@ VALUES = {
 
 def any_of(cls: type[a.Attribute]) -> st.SearchStrategy[a.Attribute]:
     fields = {}
-    for field in dataclasses.fields(cls):
+    for field in msgspec.structs.fields(cls):
         if field.name != "value":
             fields[field.name] = BY_FIELD[field.name]
         elif cls in VALUES:
