@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -14,7 +15,14 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result. Raises `KeyboardInterrupt` when a signal ended it."""
-    return asyncio.run(_with_signals(work))
+    return run_plainly(_with_signals(work))
+
+
+def run_plainly(work: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, in a loop that can wait for UDP sockets; Windows' own default loop cannot."""
+    factory = asyncio.SelectorEventLoop if sys.platform == "win32" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
 
 
 async def _with_signals(work: Coroutine[Any, Any, T]) -> T:

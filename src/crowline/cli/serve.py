@@ -50,10 +50,11 @@ def serve(file: Path | None, as_json: bool, **flags: Any) -> int:
     and also motd, origins, claims-per-minute and allocations-per-minute.
     """
     # Help must be quick, and the server's parts are large.
+    from crowline.cli.run import run_plainly
     from crowline.server.settings import Settings, build, load, merge
 
     config = build(merge(load(file) if file else Settings(), flags))
-    return asyncio.run(_serve(config, Output(as_json=as_json)))
+    return run_plainly(_serve(config, Output(as_json=as_json)))
 
 
 async def _serve(config: ServerConfig, output: Output) -> int:
