@@ -128,7 +128,9 @@ class ValidPair:
 def _are_neighbours(one: str, other: str) -> bool:
     """Both in local address space, in the same IPv6 /64, or one and the same host."""
     first, second = ipaddress.ip_address(one), ipaddress.ip_address(other)
-    if first == second or (first.version == second.version == 6 and first.packed[:8] == second.packed[:8]):
+    if first == second or first.is_loopback or second.is_loopback:
+        return True
+    if first.version == second.version == 6 and first.packed[:8] == second.packed[:8]:
         return True
     return _is_local(first) and _is_local(second)
 
