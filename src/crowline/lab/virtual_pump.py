@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from crowline.lab.clock import Timer, VirtualClock
+from crowline.net.pump import Drivable
 
-T = TypeVar("T", covariant=True)
-E = TypeVar("E", covariant=True)
 TT = TypeVar("TT")
 EE = TypeVar("EE")
-
-
-class Drivable(Protocol[T, E]):
-    """The verbs a pump calls."""
-
-    def handle_timeout(self, now: float) -> None: ...
-
-    def next_timeout(self) -> float | None: ...
-
-    def next_transmit(self) -> T | None: ...
-
-    def next_event(self) -> E | None: ...
 
 
 class VirtualPump(Generic[TT, EE]):
