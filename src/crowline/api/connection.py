@@ -15,7 +15,7 @@ from crowline.api.hub_channel import HubChannel, reach_hub
 from crowline.api.links import LinkSecrets, LinkTable, PairLink
 from crowline.api.observers import Observers
 from crowline.api.options import Options
-from crowline.api.paths import HUB_LINK, PathBook
+from crowline.api.paths import PathBook
 from crowline.api.timing import Timing
 from crowline.api.traversal import Traversal
 from crowline.api.watch import Watch
@@ -24,6 +24,7 @@ from crowline.base.errors import CrowlineError, NobodyCame, ProtocolViolation, S
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
+from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
 from crowline.link.identity import Identity
 from crowline.net.patience import within
 from crowline.net.pump import Pump
@@ -56,8 +57,6 @@ from crowline.session.session import Session
 # The QUIC library warns of every connection that a peer closes; links say what matters of that as events.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-# Preference between kinds of link; within one kind the pair's priority decides, which both sides agree on.
-_RANKS = {"hub": 1 << 64, "relay": 2 << 64, "direct": 3 << 64}
 # Seconds that a side waits for its last words to be heard.
 FAREWELL_LIMIT = 1.0
 # Seconds between hearing the other side's last words and the end, in which the answer to them leaves.
@@ -228,7 +227,7 @@ class Connection:
         if not self._options.direct_only:
             link = self._hub.open_link(self.role, event.key, self._budget)
             self.paths.add_hub()
-            self._attach(HUB_LINK, link, _RANKS["hub"])
+            self._attach(HUB_LINK, link, HUB_RANK)
 
     def _on_signal(self, signal: Signal) -> None:
         assert self._traversal is not None
@@ -308,7 +307,7 @@ class Connection:
         assert self._traversal is not None
         self._traversal.use(link.pair)
         self.paths.add(link)
-        self._attach(link.number, link, _RANKS[link.category] + link.pair.priority)
+        self._attach(link.number, link, rank_of(link.pair))
 
     def _on_link_down(self, link: PairLink, reason: str) -> None:
         assert self._traversal is not None

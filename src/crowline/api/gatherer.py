@@ -20,6 +20,7 @@ from crowline.net.pump import Pump
 from crowline.net.udp import UdpSocket
 from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.message import is_stun
+from crowline.stun.shapes import FAMILY_IPV6
 from crowline.turn.client import TurnClient
 from crowline.turn.events import (
     Allocated,
@@ -30,13 +31,10 @@ from crowline.turn.events import (
     PermissionRefused,
     TurnEvent,
 )
+from crowline.turn.held import HeldDatagrams
 
-# Datagrams for peers whose permission is on its way: a few checks.
-MAX_HELD = 32
 # Hosts that may reach our relayed addresses: as many as the other side may have candidates.
 MAX_PEERS = 64
-# REQUESTED-ADDRESS-FAMILY, RFC 8656 §18.8.
-IPV6_FAMILY = 2
 
 
 class Datagrams(Protocol):
@@ -63,27 +61,21 @@ class Relay:
         self.server = server
         self.socket = socket
         self.relayed: Address | None = None
-        self._granted: dict[str, bool] = {}
-        self._held: list[Transmit] = []
+        self._held = HeldDatagrams()
         self.pump = Pump[Transmit, TurnEvent](
             client, self._to_server, lambda event: gatherer.on_turn_event(self, event)
         )
 
     def send(self, transmit: Transmit) -> None:
-        """Send to a peer; what comes before its permission waits for it, since the server would drop it."""
-        granted = self._granted.get(transmit.destination.host)
-        if granted is None and len(self._held) < MAX_HELD:
-            self._held.append(transmit)
-        elif granted:
+        """Send to a peer; what comes before its permission waits for it."""
+        if self._held.admit(transmit):
             peer = transmit.destination
             for wrapped in self.client.wrap_run(transmit.data, transmit.segment_size, peer):
                 self._to_server(wrapped)
 
     def granted(self, host: str, yes: bool) -> None:
         """The server's answer about the peers at `host`."""
-        self._granted[host] = yes
-        held, self._held = self._held, []
-        for transmit in held:
+        for transmit in self._held.answered(host, yes):
             self.send(transmit)
 
     def _to_server(self, transmit: Transmit) -> None:
@@ -139,7 +131,7 @@ class Gatherer:
             if socket is None:
                 continue
             # A server that is reached over IPv6 may have nothing else to relay by (RFC 8656 §7.1).
-            family = IPV6_FAMILY if server.is_ipv6 else None
+            family = FAMILY_IPV6 if server.is_ipv6 else None
             secret = Secret(password.encode())
             client = TurnClient(server, username, secret, entropy=os.urandom, family=family)
             relay = Relay(self, client, socket, server)

@@ -10,13 +10,12 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
+from crowline.link.choice import MAX_LINKS, category_of, deserves_link
 from crowline.link.events import LinkData, LinkEvent, LinkUp
 from crowline.link.identity import Identity
 from crowline.link.quic import LINK_ID_LENGTH, QuicLink, is_initial
 from crowline.net.pump import Pump
 
-# Links that may be opening or up at once: the relayed one, the direct one, and one that is to replace it.
-MAX_LINKS = 4
 # Runs of datagrams kept for a pair that is about to be proven: an Initial flight is one or two.
 MAX_EARLY = 4
 # Seconds that a direct link stays after a better one has taken over, for what is still on its way.
@@ -52,7 +51,7 @@ class PairLink:
     @property
     def category(self) -> str:
         """``relay`` or ``direct``: one link of each is kept."""
-        return _category(self.pair)
+        return category_of(self.pair)
 
     @property
     def unanswered_since(self) -> float | None:
@@ -102,10 +101,8 @@ class LinkTable:
                 self.packet(memoryview(run), size, pair.remote.address, pair.base)
             self.flush()
             return
-        same = [link for link in self._links.values() if link.category == _category(pair)]
-        if pair.key in self._links or any(link.pair.priority >= pair.priority for link in same):
-            return
-        if len(self._links) < MAX_LINKS and self._tries.get(pair.key, 0) < MAX_TRIES:
+        used = [link.pair for link in self._links.values()]
+        if deserves_link(pair, used) and self._tries.get(pair.key, 0) < MAX_TRIES:
             self._open(pair)
 
     def packet(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
@@ -238,7 +235,3 @@ class LinkTable:
             timer for timer in self._timers if not timer.cancelled() and timer.when() > self._loop.time()
         }
         self._timers.add(self._loop.call_later(delay, call, *arguments))
-
-
-def _category(pair: ValidPair) -> str:
-    return "relay" if pair.kind == "relay" else "direct"

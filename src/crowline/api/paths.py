@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from crowline.api.links import PairLink
 from crowline.api.path import Path, PathKind
+from crowline.link.choice import HUB_LINK
 from crowline.session.events import LinkChosen
 from crowline.session.links import BETTER_PATH, FIRST_PATH
 from crowline.session.session import Session
-
-HUB_LINK = 0
 
 
 class PathBook:

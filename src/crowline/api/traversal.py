@@ -12,7 +12,7 @@ from crowline.api.options import Options
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
-from crowline.ice.agent import IceAgent
+from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.ice.events import IceEvent, PairLost, PairValid
 from crowline.ice.pair import ValidPair
@@ -29,9 +29,6 @@ from crowline.rendezvous.candidates import (
 )
 from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
-
-# Seconds between checks that our own two sides agree on: the floor of RFC 8445 §14.2.
-TA = 0.005
 
 
 class Owner(Protocol):
@@ -73,7 +70,7 @@ class Traversal:
         # Relayed addresses of the other side where nothing may go through a server, not even a check.
         self._avoided: set[Address] = set()
         self._agent = IceAgent(
-            controlling, entropy=os.urandom, ta=TA, renominate=True, permits=self._may_check
+            controlling, entropy=os.urandom, ta=MIN_TA, renominate=True, permits=self._may_check
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
         self._own = OwnCandidates()
@@ -88,7 +85,7 @@ class Traversal:
                 ufrag=self._agent.ufrag,
                 pwd=self._agent.pwd,
                 fingerprint=fingerprint.hex(),
-                ta_ms=round(TA * 1000),
+                ta_ms=round(MIN_TA * 1000),
                 renominate=True,
             )
         )

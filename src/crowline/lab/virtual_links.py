@@ -11,9 +11,8 @@ from crowline.ice.pair import ValidPair
 from crowline.lab.stand_in_link import LINK_ID_LENGTH, StandInLink, is_hello
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_pump import VirtualPump
+from crowline.link.choice import MAX_LINKS, category_of, deserves_link
 from crowline.link.events import LinkData, LinkEvent, LinkUp
-
-MAX_LINKS = 4  # as in the product: the relayed one, the direct one, and one that is to replace it
 
 
 class VirtualLink:
@@ -77,10 +76,7 @@ class VirtualLinks:
             if early is not None:
                 self.packet(early, pair.remote.address, pair.base)
             return
-        same = [link for link in self._links.values() if link.category == category_of(pair)]
-        if pair.key in self._links or any(link.pair.priority >= pair.priority for link in same):
-            return
-        if len(self._links) < MAX_LINKS:
+        if deserves_link(pair, [link.pair for link in self._links.values()]):
             end = StandInLink.connect(
                 destination=pair.remote.address,
                 local=pair.base,
@@ -129,8 +125,3 @@ class VirtualLinks:
         self._numbers += 1
         link = self._links[pair.key] = VirtualLink(self, self._internet, self._numbers, pair, end)
         return link
-
-
-def category_of(pair: ValidPair) -> str:
-    """``relay`` or ``direct``: the better link of each kind is kept."""
-    return "relay" if pair.kind == "relay" else "direct"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
-from crowline.ice.agent import IceAgent
+from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate
 from crowline.ice.events import IceEvent, PairLost, PairValid
 from crowline.ice.pair import ValidPair
@@ -22,6 +22,7 @@ from crowline.lab.virtual_links import VirtualLink, VirtualLinks
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
+from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
 from crowline.rendezvous.candidates import (
@@ -51,11 +52,8 @@ from crowline.session.events import LinkChosen, SessionEvent, StreamReadable
 from crowline.session.links import Carrier, LinkTransmit
 from crowline.session.session import Session
 
-TA = 0.005  # seconds between checks, as in the product
-HUB_LINK = 0
 GREETING = b"hello"  # the application's first bytes, from the host and back
 FINGERPRINT = "00" * 32  # stand-in links have no certificate
-_RANKS = {"hub": 1 << 64, "relay": 2 << 64, "direct": 3 << 64}  # as in the product
 
 
 class VirtualPeer:
@@ -101,7 +99,7 @@ class VirtualPeer:
             internet, self._session, self._send_frames, self._on_session_event
         )
         self._agent = IceAgent(
-            self.role is Role.JOIN, entropy=entropy, ta=TA, renominate=True, permits=self._may_check
+            self.role is Role.JOIN, entropy=entropy, ta=MIN_TA, renominate=True, permits=self._may_check
         )
         self._agent_pump: VirtualPump[Transmit, IceEvent] = VirtualPump(
             internet, self._agent, self._send, self._on_ice_event
@@ -171,7 +169,7 @@ class VirtualPeer:
     def _describe(self) -> None:
         agent = self._agent
         self._signal(
-            Description(agent.ufrag, agent.pwd, FINGERPRINT, ta_ms=round(TA * 1000), renominate=True)
+            Description(agent.ufrag, agent.pwd, FINGERPRINT, ta_ms=round(MIN_TA * 1000), renominate=True)
         )
 
     def _on_meeting_event(self, event: MeetingEvent) -> None:
@@ -206,7 +204,7 @@ class VirtualPeer:
         self._hub_pump = VirtualPump(
             self._internet, self._hub_link, self._stream.send_binary, self._on_hub_link_event
         )
-        self._attach(HUB_LINK, _FlushedHubLink(self._hub_link, self._hub_pump), _RANKS["hub"])
+        self._attach(HUB_LINK, _FlushedHubLink(self._hub_link, self._hub_pump), HUB_RANK)
 
     def _on_signal(self, signal: Signal) -> None:
         now = self._internet.now
@@ -293,7 +291,7 @@ class VirtualPeer:
         self._sockets.bind(link.pair.base, link.pair.remote.address)
         self._agent_pump.flush()
         self.up[link.number] = link
-        self._attach(link.number, link, _RANKS[link.category] + link.pair.priority)
+        self._attach(link.number, link, rank_of(link.pair))
 
     def _on_link_data(self, link: VirtualLink, data: Buffer) -> None:
         self._session.receive(data, link.number, self._internet.now)

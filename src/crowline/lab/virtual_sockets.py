@@ -26,6 +26,7 @@ from crowline.turn.events import (
     PermissionRefused,
     TurnEvent,
 )
+from crowline.turn.held import HeldDatagrams
 
 
 class Datagrams(Protocol):
@@ -184,8 +185,7 @@ class _Relay:
         self.local = local
         self.relayed: Address | None = None
         self._internet = internet
-        self._granted: dict[str, bool] = {}
-        self._held: list[Transmit] = []
+        self._held = HeldDatagrams()
         self._client = TurnClient(
             server,
             username,
@@ -210,9 +210,7 @@ class _Relay:
             self._pump.flush()
 
     def granted(self, host: str, yes: bool) -> None:
-        self._granted[host] = yes
-        held, self._held = self._held, []
-        for transmit in held:
+        for transmit in self._held.answered(host, yes):
             self.send(transmit)
 
     def bind(self, remote: Address) -> None:
@@ -220,10 +218,7 @@ class _Relay:
         self._pump.flush()
 
     def send(self, transmit: Transmit) -> None:
-        granted = self._granted.get(transmit.destination.host)
-        if granted is None:
-            self._held.append(transmit)
-        elif granted:
+        if self._held.admit(transmit):
             self._to_server(self._client.wrap(transmit.data, transmit.destination))
 
     def _to_server(self, transmit: Transmit) -> None:
