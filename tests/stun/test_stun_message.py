@@ -430,11 +430,15 @@ BY_FIELD = {
     "port": st.integers(0, 65535),
     "code": st.integers(300, 699),
     "reason": words,
+    "icmp_type": st.integers(0, 127),
+    "icmp_code": st.integers(0, 511),
+    "data": st.integers(0, 2**32 - 1),
     "types": st.lists(st.integers(0, 65535), max_size=9).map(tuple),
 }
 VALUES = {
     a.Priority: st.integers(0, 2**32 - 1),
     a.ChannelNumber: st.integers(0, 65535),
+    a.ConnectionId: st.integers(0, 2**32 - 1),
     a.Userhash: st.binary(min_size=32, max_size=32),
 }
 

@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 from crowline.base.addresses import Address
+from crowline.base.transport import Transport
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -29,13 +30,16 @@ class Transmit(msgspec.Struct, frozen=True):
     `local` is the base to leave by (RFC 8445 §5.1.1): a socket's address or a relayed transport address;
     ``None`` where the machine has only one way out. With `segment_size`, `data` is a run of datagrams of
     that size (the last may be shorter) for the one `destination`; without it, one datagram or, on a
-    stream transport, a run of bytes.
+    stream transport, a run of bytes. `transport` tells a UDP socket from a TCP connection of the same
+    addresses. `dont_fragment` asks for the bit of that name in the IPv4 header.
     """
 
     data: Buffer
     destination: Address
     local: Address | None = None
     segment_size: int | None = None
+    transport: Transport = Transport.UDP
+    dont_fragment: bool = False
 
 
 class Machine(Protocol[E]):

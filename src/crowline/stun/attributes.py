@@ -4,7 +4,9 @@ Types from 0x0000 to 0x7FFF are comprehension-required (RFC 8489 §14).
 
     RFC 8489   addresses, user name, realm, nonce, errors, password algorithms, software
     RFC 8445   priority, use-candidate, roles
-    RFC 8656   channel number, lifetime, peers, relays, data, transport, address families, ports
+    RFC 8656   channel number, lifetime, peers, relays, data, transport, address families, ports, ICMP
+    RFC 6062   connection id
+    RFC 8016   mobility ticket
     RFC 5780   change-request, response-origin, other-address, padding, response-port
 """
 
@@ -15,10 +17,13 @@ from typing import Self
 
 from crowline.stun.numbers import (
     ChannelNumber,
+    ConnectionId,
     EvenPort,
     IceControlled,
     IceControlling,
+    Icmp,
     Lifetime,
+    MobilityTicket,
     Priority,
     RequestedTransport,
     ReservationToken,
@@ -51,11 +56,11 @@ from crowline.stun.shapes import (
 __all__ = [
     "ATTRIBUTES", "COMPREHENSION_OPTIONAL", "COOKIE_BYTES", "FAMILY_IPV4", "FAMILY_IPV6",
     "MAGIC_COOKIE", "AdditionalAddressFamily", "AddressErrorCode", "AlternateDomain",
-    "AlternateServer", "AnyAttribute", "Attribute", "ChangeRequest", "ChannelNumber", "Data",
-    "DontFragment", "ErrorCode", "EvenPort", "IceControlled", "IceControlling", "Lifetime",
-    "MalformedStun", "MappedAddress", "Nonce", "OtherAddress", "Padding", "PasswordAlgorithm",
-    "PasswordAlgorithms", "Priority", "Realm", "RequestedAddressFamily", "RequestedTransport",
-    "ReservationToken", "ResponseOrigin", "ResponsePort", "Software", "TieBreaker",
+    "AlternateServer", "AnyAttribute", "Attribute", "ChangeRequest", "ChannelNumber", "ConnectionId",
+    "Data", "DontFragment", "ErrorCode", "EvenPort", "IceControlled", "IceControlling", "Icmp", "Lifetime",
+    "MalformedStun", "MappedAddress", "MobilityTicket", "Nonce", "OtherAddress", "Padding",
+    "PasswordAlgorithm", "PasswordAlgorithms", "Priority", "Realm", "RequestedAddressFamily",
+    "RequestedTransport", "ReservationToken", "ResponseOrigin", "ResponsePort", "Software", "TieBreaker",
     "UnknownAttribute", "UnknownAttributes", "UseCandidate", "Userhash", "Username",
     "XorMappedAddress", "XorPeerAddress", "XorRelayedAddress", "host_text", "packed_host",
 ]  # fmt: skip
@@ -256,6 +261,6 @@ ATTRIBUTES: dict[int, type[Attribute]] = {
         RequestedTransport, DontFragment, PasswordAlgorithm, Userhash, XorMappedAddress, ReservationToken,
         Priority, UseCandidate, Padding, ResponsePort, AdditionalAddressFamily, AddressErrorCode,
         PasswordAlgorithms, AlternateDomain, Software, AlternateServer, IceControlled, IceControlling,
-        ResponseOrigin, OtherAddress,
+        ResponseOrigin, OtherAddress, ConnectionId, Icmp, MobilityTicket,
     )
 }  # fmt: skip

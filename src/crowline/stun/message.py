@@ -53,7 +53,7 @@ A = TypeVar("A", bound=AnyAttribute)
 
 
 class Method(IntEnum):
-    """RFC 8489 §18.2 and RFC 8656 §17. A message of another method is malformed to this codec."""
+    """RFC 8489 §18.2, RFC 8656 §17, RFC 6062 §6.1. A message of another method is malformed here."""
 
     BINDING = 0x001
     ALLOCATE = 0x003
@@ -62,6 +62,9 @@ class Method(IntEnum):
     DATA = 0x007
     CREATE_PERMISSION = 0x008
     CHANNEL_BIND = 0x009
+    CONNECT = 0x00A
+    CONNECTION_BIND = 0x00B
+    CONNECTION_ATTEMPT = 0x00C
 
 
 class MessageClass(IntEnum):

@@ -131,3 +131,53 @@ class ResponsePort(Attribute, frozen=True):
         if len(value) not in (2, 4):
             raise MalformedStun(f"RESPONSE-PORT of {len(value)} bytes")
         return cls(int.from_bytes(value[:2], "big"))
+
+
+class ConnectionId(Attribute, frozen=True):
+    """Names one connection with a peer: RFC 6062 §6.2.1."""
+
+    type = 0x002A
+    value: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!I", self.value)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        return cls(read_number(cls, value, 4))
+
+
+class Icmp(Attribute, frozen=True):
+    """An ICMP error that a relayed datagram met: RFC 8656 §18.13, figure 11.
+
+    The type has seven bits, enough for every error of ICMP and ICMPv6, and the code nine.
+    """
+
+    type = 0x8004
+    icmp_type: int
+    icmp_code: int
+    data: int = 0
+    """For "too big" the MTU in bytes, else 0."""
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!HHI", 0, (self.icmp_type & 0x7F) << 9 | self.icmp_code, self.data)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        check_size(cls, value, 8)
+        both, data = struct.unpack("!xxHI", value)
+        return cls(both >> 9, both & 0x1FF, data)
+
+
+class MobilityTicket(Attribute, frozen=True):
+    """Opaque bytes that move an allocation to another 5-tuple; empty to ask for one: RFC 8016 §3.1."""
+
+    type = 0x8030
+    value: bytes
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return self.value
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        return cls(value)

@@ -1,0 +1,19 @@
+"""How a transport address is spoken to."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Transport(Enum):
+    """The protocol below STUN and TURN: the third part of a 5-tuple (RFC 8656 §2)."""
+
+    UDP = "udp"
+    TCP = "tcp"
+    TLS = "tls"
+    """TLS over TCP."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether messages follow each other without borders, reliably and in order."""
+        return self is not Transport.UDP
