@@ -40,10 +40,10 @@ def test_messages_are_the_same_however_the_stream_is_cut(payloads: list[bytes], 
 
 @pytest.mark.parametrize(
     "data",
-    [b"GET / HTTP/1.1", b"\x16\x03\x01\x02", b"\0\1\0\3", b"\0\1\0\0\x21\x12\xa4\x43", b"\x50\0\0\0"],
+    [b"SSH-2.0-", b"\x16\x03\x01\x02", b"\0\1\0\3", b"\0\1\0\0\x21\x12\xa4\x43", b"\x50\0\0\0"],
 )
 def test_anything_else_ends_the_stream(data: bytes) -> None:
-    """HTTP, TLS, odd lengths, a wrong cookie and numbers beyond the channels are refused at once."""
+    """SSH, TLS, odd lengths, a wrong cookie and numbers beyond the channels are refused at once."""
     with pytest.raises(MalformedStun):
         frames(StreamFramer(), data)
 
