@@ -27,6 +27,7 @@ SideToken = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 HostText = Annotated[str, msgspec.Meta(max_length=253)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Fingerprint = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 MessageKind = Literal["confirm", "sealed"]
 Ending = Literal["burned", "expired", "flood"]
 
@@ -36,11 +37,16 @@ class MalformedWire(MalformedMessage):
 
 
 class ServerAddress(msgspec.Struct, frozen=True):
-    """Where a service of the server listens. An empty `host`: the address by which the hub was reached."""
+    """Where a service of the server listens. An empty `host`: the address by which the hub was reached.
+
+    `fingerprint` is the SHA-256 of the only certificate a TLS service may show, in hexadecimal; without it
+    the certificate must be good for `host`.
+    """
 
     host: HostText
     port: Port
     transport: Literal["udp", "tcp", "tls"] = "udp"
+    fingerprint: Fingerprint = ""
 
 
 class TurnGrant(msgspec.Struct, frozen=True):
