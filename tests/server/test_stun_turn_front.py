@@ -20,8 +20,8 @@ from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
 from crowline.net.udp import UdpSocket
-from crowline.server import relay, stun_tcp
-from crowline.server.relay import StunTurnFront
+from crowline.server import stun_tcp, udp_front
+from crowline.server.front import StunTurnFront
 from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance
 from crowline.stun.message import Message, MessageClass, Method, parse
@@ -112,7 +112,7 @@ async def test_the_ipv6_wildcard_is_ipv4_too() -> None:
 @pytest.mark.parametrize("has_ipv6", [False, True])
 async def test_both_wildcards_may_be_listed(has_ipv6: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Naming the wildcards of both families is the same as naming the one of IPv6."""
-    monkeypatch.setattr(relay, "_has_ipv6", lambda: has_ipv6)
+    monkeypatch.setattr(udp_front, "_has_ipv6", lambda: has_ipv6)
     port = free_port()
     async with front(Address("0.0.0.0", port), Address("::", port)) as running:
         hosts = ["0.0.0.0", "::"] if has_ipv6 else ["0.0.0.0"]
@@ -121,7 +121,7 @@ async def test_both_wildcards_may_be_listed(has_ipv6: bool, monkeypatch: pytest.
 
 async def test_without_ipv6_the_wildcard_is_ipv4_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without IPv6 `::` still starts."""
-    monkeypatch.setattr(relay, "_has_ipv6", lambda: False)
+    monkeypatch.setattr(udp_front, "_has_ipv6", lambda: False)
     async with front(Address("::", 0)) as running:
         assert [address.host for address in running.udp_addresses] == ["0.0.0.0"]
 
@@ -129,7 +129,7 @@ async def test_without_ipv6_the_wildcard_is_ipv4_alone(monkeypatch: pytest.Monke
 async def test_a_taken_second_port_is_done_without() -> None:
     """Only RFC 5780 needs the second port: alone it may be missing, with an alternate address it may not."""
     async with front() as first:
-        below = Address("127.0.0.1", vars(first)["_sockets"].copy().popitem()[0].port - 1)
+        below = Address("127.0.0.1", vars(vars(first)["_udp"])["_sockets"].copy().popitem()[0].port - 1)
         async with front(below, tcp=False) as second:
             assert second.counters["no_second_port"] == 1
             with plain_socket() as probe:
@@ -209,7 +209,7 @@ async def test_junk_is_survived_and_forgotten() -> None:
 async def test_a_fault_of_ours_costs_one_packet(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception in a handler is counted; the next packet is answered."""
     async with front() as running:
-        responder = vars(running)["_responder"]
+        responder = vars(running)["_udp"].responder
         honest = responder.receive
 
         def fail(*args: object) -> None:
@@ -231,7 +231,7 @@ async def test_a_fault_leaves_nothing_to_send_later(monkeypatch: pytest.MonkeyPa
         allocated = await client.allocate()
         with plain_socket(PEER_HOST) as peer:
             await client.bind(peer.local)
-            ports = vars(running)["_ports"]
+            ports = vars(running)["_driver"].ports
             honest = ports.send
 
             def fail(transmit: Transmit) -> bool:
@@ -239,7 +239,7 @@ async def test_a_fault_leaves_nothing_to_send_later(monkeypatch: pytest.MonkeyPa
                 raise RuntimeError("a fault")
 
             monkeypatch.setattr(ports, "send", fail)
-            turn = vars(running)["_turn"]
+            turn = vars(running)["_driver"].machine
             first = client.client.wrap(b"first", peer.local).data
             turn.receive(first, client.socket.local, time.monotonic(), running.address)
             client.send(b"other", peer.local)
@@ -570,7 +570,7 @@ async def test_a_taken_port_is_a_local_problem() -> None:
         second = StunTurnFront(running.address, secret=SECRET, permits=lambda user, peer: True)
         with pytest.raises(LocalProblem):
             await second.start()
-        assert vars(second)["_sockets"] == {}
+        assert vars(vars(second)["_udp"])["_sockets"] == {}
 
 
 async def test_a_port_of_the_kernels_choice_is_free_for_tcp_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from aioice import turn as aioice_turn
 
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.secrets import Secret
-from crowline.server.relay import StunTurnFront
+from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
 from crowline.turn.client import AllocationFailed, ChannelBound, DataReceived, PermissionRefused
 from needs import needs_program

@@ -13,11 +13,11 @@ from crowline.net.interfaces import local_addresses
 from crowline.rendezvous.hub import Hub
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.server.config import TURN_LIFETIME, ServerConfig
+from crowline.server.front import StunTurnFront
 from crowline.server.gate import Gate
 from crowline.server.http import HttpServer
 from crowline.server.hub import HubFront
 from crowline.server.listener import bound_address, listen, stun_addresses
-from crowline.server.relay import StunTurnFront
 from crowline.server.relay_ports import is_wildcard
 from crowline.turn.auth import issue_credentials
 
