@@ -32,7 +32,7 @@ class SocketClient:
             username,
             Secret(password.encode()),
             entropy=os.urandom,
-            family=FAMILY_IPV6 if server.is_ipv6 else None,
+            families=(FAMILY_IPV6,) if server.is_ipv6 else (),
         )
         self.socket = UdpSocket.bind(Address("::1" if server.is_ipv6 else "127.0.0.1", 0), self._received)
         self.pump = Pump[Transmit, TurnEvent](self.client, self.socket.send, self._on_event)

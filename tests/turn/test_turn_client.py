@@ -136,7 +136,7 @@ def test_quota_is_reported_with_its_code() -> None:
 def test_ipv6_relay_is_asked_for_by_family() -> None:
     """With a family the request names it, and a server without it answers 440."""
     world = World()
-    client = world.client(family=a.FAMILY_IPV6)
+    client = world.client(families=(a.FAMILY_IPV6,))
     client.allocate(0.0)
     world.settle()
     assert [event.code for event in events(client) if isinstance(event, AllocationFailed)] == [440]

@@ -131,9 +131,9 @@ class Gatherer:
             if socket is None:
                 continue
             # A server that is reached over IPv6 may have nothing else to relay by (RFC 8656 §7.1).
-            family = FAMILY_IPV6 if server.is_ipv6 else None
+            families = (FAMILY_IPV6,) if server.is_ipv6 else ()
             secret = Secret(password.encode())
-            client = TurnClient(server, username, secret, entropy=os.urandom, family=family)
+            client = TurnClient(server, username, secret, entropy=os.urandom, families=families)
             relay = Relay(self, client, socket, server)
             self._servers.add(server)
             self._relays.setdefault(server, []).append(relay)

@@ -191,7 +191,7 @@ class _Relay:
             username,
             Secret(password.encode()),
             entropy=internet.random.randbytes,
-            family=FAMILY_IPV6 if server.is_ipv6 else None,
+            families=(FAMILY_IPV6,) if server.is_ipv6 else (),
         )
         self._sockets = sockets
         self._pump: VirtualPump[Transmit, TurnEvent] = VirtualPump(

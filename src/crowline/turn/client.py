@@ -1,4 +1,4 @@
-"""The TURN client: one allocation on one server over UDP, kept alive until it is closed (RFC 8656)."""
+"""The TURN client: one allocation on one server, kept alive until it is closed (RFC 8656, RFC 8016)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
+from crowline.base.transport import Transport
 from crowline.stun.attributes import (
+    FAMILY_IPV6,
+    AdditionalAddressFamily,
     AnyAttribute,
-    ChannelNumber,
     Data,
     Lifetime,
+    MobilityTicket,
     RequestedAddressFamily,
     RequestedTransport,
     XorMappedAddress,
@@ -30,13 +33,10 @@ from crowline.stun.message import (
     Received,
     parse,
 )
-from crowline.stun.transaction import UDP, Schedule
+from crowline.stun.transaction import RELIABLE, UDP, Schedule
 from crowline.turn import channel_data
-from crowline.turn.codes import (
-    ALLOCATION_MISMATCH,
-    BAD_REQUEST,
-    REQUEST_TIMEOUT,
-)
+from crowline.turn.client_peers import ClientPeers
+from crowline.turn.codes import ALLOCATION_MISMATCH, BAD_REQUEST, MOBILITY_FORBIDDEN
 from crowline.turn.credentials import LongTermCredentials
 from crowline.turn.events import (
     Allocated,
@@ -44,15 +44,17 @@ from crowline.turn.events import (
     AllocationLost,
     ChannelBound,
     DataReceived,
+    Moved,
     PermissionCreated,
     PermissionRefused,
     TurnEvent,
 )
-from crowline.turn.requests import Channel, Outcome, Request, Requests
+from crowline.turn.framing import pad
+from crowline.turn.requests import Outcome, Request, Requests
 
 __all__ = [
-    "Allocated", "AllocationFailed", "AllocationLost", "ChannelBound", "DataReceived", "PermissionCreated",
-    "PermissionRefused", "TurnClient", "TurnEvent",
+    "Allocated", "AllocationFailed", "AllocationLost", "ChannelBound", "DataReceived", "Moved",
+    "PermissionCreated", "PermissionRefused", "TurnClient", "TurnEvent",
 ]  # fmt: skip
 
 UDP_PROTOCOL = 17
@@ -61,12 +63,8 @@ DEFAULT_LIFETIME = 600  # seconds, RFC 8656 §3.2
 REFRESH_MARGIN = 60.0
 # Seconds between refreshes at least, whatever lifetime a server may name: real ones name minutes.
 MIN_REFRESH_INTERVAL = 1.0
-PERMISSION_INTERVAL = 240.0  # permissions live 300 s (RFC 8656 §9), and a request takes up to 39.5 s
-CHANNEL_INTERVAL = 540.0  # channels live 600 s (RFC 8656 §12)
 # RFC 8445 §11 asks for 15 s or more between keepalives; NATs of today forget a silent flow after 30 s.
 KEEPALIVE_INTERVAL = 20.0
-# Peers in one request: 32 IPv6 addresses and the credentials stay below 1,200 bytes.
-MAX_PEERS_PER_REQUEST = 32
 
 
 class _State(Enum):
@@ -80,8 +78,13 @@ class _State(Enum):
 class TurnClient:
     """One allocation. Permissions and channels asked for before it exists are asked of the server then.
 
-    `wrap` and `unwrap` are the fast path for data; everything else goes through the five verbs.
+    On a stream `transport`, what `next_transmit`, `wrap` and `wrap_run` give are bytes to be written in
+    order, and `receive` and `unwrap` take whole messages (`turn/framing.py`). `wrap` and `unwrap` are the
+    fast path for data; everything else goes through the five verbs.
     """
+
+    PROTOCOL = UDP_PROTOCOL
+    """What the relayed address speaks, as REQUESTED-TRANSPORT says it."""
 
     def __init__(
         self,
@@ -91,65 +94,71 @@ class TurnClient:
         *,
         entropy: Callable[[int], bytes],
         lifetime: int = DEFAULT_LIFETIME,
-        family: int | None = None,
-        schedule: Schedule = UDP,
+        families: tuple[int, ...] = (),
+        transport: Transport = Transport.UDP,
+        mobility: bool = False,
+        schedule: Schedule | None = None,
     ) -> None:
-        """`family` is 1 or 2 for a relayed IPv4 or IPv6 address; by default the server gives IPv4."""
+        """`families`: 1 and 2 for relayed IPv4 and IPv6 addresses; with none the server gives IPv4, with both
+        it gives what it has of them. `mobility`: ask for a ticket to `move` by. `schedule`: by transport.
+        """
         self.server = server
-        self.relayed: Address | None = None
+        self.transport = transport
+        self.relayed: Address | None = None  # the first, where there are two
+        self.ticket: bytes | None = None
+        self.is_moving = False
+        self._credentials = LongTermCredentials(username, password)
         self._entropy = entropy
         self._lifetime = lifetime
-        self._family = family
+        self._families = families
+        self._wants_ticket = mobility
+        self._schedule = schedule
         self._state = _State.IDLE
         self._transmits: deque[Transmit] = deque()
         self._events: deque[TurnEvent] = deque()
-        self._requests = Requests(
-            server,
-            LongTermCredentials(username, password),
-            entropy=entropy,
-            schedule=schedule,
-            transmit=self._transmits.append,
-        )
+        self._requests = self._make_requests()
         self.counters = self._requests.counters
-        self._permissions: dict[str, Address] = {}
-        self._granted: set[str] = set()
-        self._channels: dict[Address, Channel] = {}
-        self._by_number: dict[int, Address] = {}
+        self._peers = ClientPeers(self._ask, self._events.append, self.counters)
         self._refresh_at: float | None = None
-        self._permissions_at: float | None = None
         self._keepalive_at: float | None = None
 
     # --- what its user does -----------------------------------------------------------------------------
 
     def allocate(self, now: float) -> None:
-        """Ask for a relayed address; `Allocated` or `AllocationFailed` follows."""
+        """Ask for relayed addresses; an `Allocated` for each, or `AllocationFailed`, follows."""
         if self._state is not _State.IDLE:
             raise UsageError("A TURN client makes one allocation.")
         self._state = _State.ALLOCATING
-        attributes: list[AnyAttribute] = [RequestedTransport(UDP_PROTOCOL), Lifetime(self._lifetime)]
-        if self._family is not None:
-            attributes.append(RequestedAddressFamily(self._family))
-        self._requests.send(Request(Method.ALLOCATE, tuple(attributes)), now)
+        self._request_allocation(now)
 
     def create_permission(self, peers: Iterable[Address], now: float) -> None:
         """Let these peers reach us, from any port; asked at once, together, and kept until closed."""
-        new = {peer.host: peer for peer in peers if peer.host not in self._permissions}
-        self._permissions.update(new)
-        if self._state is _State.ALLOCATED:
-            self._request_permissions(tuple(new.values()), now)
+        self._peers.permit(peers, now)
 
     def bind_channel(self, peer: Address, now: float) -> None:
         """Make data to and from `peer` cheap. It travels as indications until `ChannelBound`."""
-        if peer in self._channels:
-            return
-        number = channel_data.FIRST_CHANNEL + len(self._channels)
-        if number > channel_data.LAST_CHANNEL:
-            raise UsageError("An allocation has no more than 4,096 channels.")
-        self._permissions.setdefault(peer.host, peer)
-        channel = self._channels[peer] = Channel(number, peer)
-        self._by_number[number] = peer
-        if self._state is _State.ALLOCATED:
-            self._request_channel(channel, now)
+        self._peers.bind(peer, now)
+
+    def verify(self, now: float) -> None:
+        """Ask now whether the allocation is still there; `AllocationLost` follows if it is not."""
+        if self._state is _State.ALLOCATED and self._refresh_at is not None:
+            self._request_refresh(now)
+
+    def move(self, now: float, *, server: Address | None = None, transport: Transport | None = None) -> None:
+        """Take the allocation to a new 5-tuple, on which everything is sent from here on (RFC 8016 §3.2).
+
+        `Moved` follows, or `AllocationLost`; send no data until then. Raises `UsageError` without a ticket.
+        """
+        if self._state is not _State.ALLOCATED or self.ticket is None:
+            raise UsageError("Only an allocation with a ticket can move.")
+        self.server = server or self.server
+        self.transport = transport or self.transport
+        self._transmits.clear()
+        self._requests = self._make_requests(self._requests)
+        self._peers.close()
+        self.is_moving = True
+        self._refresh_at = self._keepalive_at = None
+        self._ask(Request(Method.REFRESH, (Lifetime(self._lifetime), MobilityTicket(self.ticket))), now)
 
     def close(self, now: float) -> None:
         """Give the allocation back. Send what `next_transmit` gives then; waiting for more is optional."""
@@ -158,8 +167,9 @@ class TurnClient:
         elif self._state is _State.ALLOCATED:
             self._state = _State.CLOSING
             self._requests.clear()
-            self._refresh_at = self._permissions_at = self._keepalive_at = None
-            self._requests.send(Request(Method.REFRESH, (Lifetime(0),)), now)
+            self._peers.close()
+            self._refresh_at = self._keepalive_at = None
+            self._ask(Request(Method.REFRESH, (Lifetime(0),)), now)
         elif self._state is _State.IDLE:
             self._state = _State.CLOSED
 
@@ -174,36 +184,36 @@ class TurnClient:
 
     def wrap(self, data: Buffer, peer: Address) -> Transmit:
         """One datagram for `peer`: ChannelData on a bound channel, else a Send indication."""
-        channel = self._channels.get(peer)
-        if channel is not None and channel.bound:
-            return Transmit(channel_data.wrap(channel.number, data), self.server)
-        message = Message(
-            Method.SEND,
-            MessageClass.INDICATION,
-            self._entropy(TRANSACTION_ID_SIZE),
-            (XorPeerAddress(peer), Data(bytes(data))),
-        )
-        return Transmit(message.encode(), self.server)
+        number = self._peers.channel(peer)
+        if number is not None:
+            wrapped = channel_data.wrap(number, data)
+            return self._outgoing(pad(wrapped) if self.transport.is_stream else wrapped)
+        attributes = (XorPeerAddress(peer), Data(bytes(data)))
+        return self._outgoing(self._indication(Method.SEND, *attributes))
 
     def wrap_run(self, data: Buffer, segment_size: int | None, peer: Address) -> list[Transmit]:
-        """A run of datagrams for `peer`: one run of ChannelData on a bound channel, else one by one."""
+        """A run of datagrams for `peer`: one run of ChannelData on a bound channel, else one by one.
+
+        On a stream all of it is one run of bytes.
+        """
         if segment_size is None or segment_size >= len(data):
             return [self.wrap(data, peer)]
-        channel = self._channels.get(peer)
-        if channel is not None and channel.bound:
-            wrapped = channel_data.wrap_run(channel.number, data, segment_size)
+        number = self._peers.channel(peer)
+        if number is not None and not self.transport.is_stream:
+            wrapped = channel_data.wrap_run(number, data, segment_size)
             return [Transmit(wrapped, self.server, None, segment_size + channel_data.HEADER_SIZE)]
         view = memoryview(data)
-        return [
+        each = [
             self.wrap(view[start : start + segment_size], peer) for start in range(0, len(view), segment_size)
         ]
+        return [self._outgoing(b"".join(t.data for t in each))] if self.transport.is_stream else each
 
     def unwrap(self, data: Buffer) -> tuple[Address, memoryview] | None:
         """Peer and payload of a ChannelData message; ``None`` for anything else, which `receive` wants."""
         if not channel_data.is_channel_data(data):
             return None
         unwrapped = channel_data.unwrap(data)
-        peer = self._by_number.get(unwrapped[0]) if unwrapped is not None else None
+        peer = self._peers.behind(unwrapped[0]) if unwrapped is not None else None
         return None if unwrapped is None or peer is None else (peer, unwrapped[1])
 
     # --- the five verbs ---------------------------------------------------------------------------------
@@ -236,10 +246,9 @@ class TurnClient:
             self._keep_alive(now)
 
     def next_timeout(self) -> float | None:
-        if self._state is not _State.ALLOCATED:
-            return self._requests.next_timeout()
-        times = [self._requests.next_timeout(), self._refresh_at, self._permissions_at, self._keepalive_at]
-        times += [channel.rebind_at for channel in self._channels.values()]
+        times = [self._requests.next_timeout()]
+        if self._state is _State.ALLOCATED:
+            times += [self._refresh_at, self._keepalive_at, self._peers.next_timeout()]
         return min([time for time in times if time is not None], default=None)
 
     def next_transmit(self) -> Transmit | None:
@@ -250,31 +259,53 @@ class TurnClient:
 
     # --- requests ---------------------------------------------------------------------------------------
 
-    def _request_permissions(self, peers: tuple[Address, ...], now: float) -> None:
-        for start in range(0, len(peers), MAX_PEERS_PER_REQUEST):
-            batch = peers[start : start + MAX_PEERS_PER_REQUEST]
-            attributes = tuple(XorPeerAddress(peer) for peer in batch)
-            self._requests.send(Request(Method.CREATE_PERMISSION, attributes, batch), now)
+    def _make_requests(self, before: Requests | None = None) -> Requests:
+        """For the current server and transport; counting goes on where `before` stood."""
+        requests = Requests(
+            self.server,
+            self._credentials,
+            entropy=self._entropy,
+            schedule=self._schedule or (RELIABLE if self.transport.is_stream else UDP),
+            transmit=lambda transmit: self._transmits.append(self._outgoing(transmit.data)),
+        )
+        if before is not None:
+            requests.counters = before.counters
+        return requests
 
-    def _request_channel(self, channel: Channel, now: float) -> None:
-        channel.rebind_at = None
-        attributes = (ChannelNumber(channel.number), XorPeerAddress(channel.peer))
-        self._requests.send(Request(Method.CHANNEL_BIND, attributes, channel=channel), now)
+    def _ask(self, request: Request, now: float) -> None:
+        """By whichever 5-tuple is in use now."""
+        self._requests.send(request, now)
+
+    def _outgoing(self, data: Buffer) -> Transmit:
+        return Transmit(data, self.server, transport=self.transport)
+
+    def _indication(self, method: Method, *attributes: AnyAttribute) -> bytes:
+        identity = self._entropy(TRANSACTION_ID_SIZE)
+        return Message(method, MessageClass.INDICATION, identity, attributes).encode()
+
+    def _request_allocation(self, now: float) -> None:
+        attributes: list[AnyAttribute] = [RequestedTransport(self.PROTOCOL), Lifetime(self._lifetime)]
+        if len(self._families) > 1:
+            # RFC 8656 §7.1: IPv6 as the additional one is the only way to ask for both.
+            attributes.append(AdditionalAddressFamily(FAMILY_IPV6))
+        elif self._families:
+            attributes.append(RequestedAddressFamily(self._families[0]))
+        if self._wants_ticket:
+            attributes.append(MobilityTicket(b""))
+        self._ask(Request(Method.ALLOCATE, tuple(attributes)), now)
+
+    def _request_refresh(self, now: float) -> None:
+        """Without a family it counts for all relayed addresses (RFC 8656 §8.1)."""
+        self._refresh_at = None
+        self._ask(Request(Method.REFRESH, (Lifetime(self._lifetime),)), now)
 
     def _keep_alive(self, now: float) -> None:
         if self._refresh_at is not None and now >= self._refresh_at:
-            self._refresh_at = None
-            self._requests.send(Request(Method.REFRESH, (Lifetime(self._lifetime),)), now)
-        if self._permissions_at is not None and now >= self._permissions_at:
-            self._permissions_at = now + PERMISSION_INTERVAL
-            self._request_permissions(tuple(self._permissions.values()), now)
+            self._request_refresh(now)
         if self._keepalive_at is not None and now >= self._keepalive_at:
             self._keepalive_at = now + KEEPALIVE_INTERVAL
-            indication = Message(Method.BINDING, MessageClass.INDICATION, self._entropy(TRANSACTION_ID_SIZE))
-            self._transmits.append(Transmit(indication.encode(), self.server))
-        for channel in self._channels.values():
-            if channel.rebind_at is not None and now >= channel.rebind_at:
-                self._request_channel(channel, now)
+            self._transmits.append(self._outgoing(self._indication(Method.BINDING)))
+        self._peers.handle_timeout(now)
 
     # --- responses --------------------------------------------------------------------------------------
 
@@ -283,7 +314,7 @@ class TurnClient:
         peer, data = received.message.get(XorPeerAddress), received.message.get(Data)
         if received.message.method is not Method.DATA or received.unknown_required:
             self.counters["unexpected"] += 1
-        elif peer is None or data is None or peer.address.host not in self._permissions:
+        elif peer is None or data is None or not self._peers.knows(peer.address):
             self.counters["unexpected_data"] += 1
         else:
             self._events.append(DataReceived(data.value, peer.address))
@@ -301,47 +332,47 @@ class TurnClient:
         if request.method is Method.ALLOCATE:
             self._on_allocated(message, now)
         elif request.method is Method.REFRESH:
-            if self._state is _State.CLOSING:
-                self._state = _State.CLOSED
-            else:
-                self._schedule_refresh(message, now)
-        elif request.method is Method.CREATE_PERMISSION:
-            new = [peer for peer in request.peers if peer.host not in self._granted]
-            self._granted.update(peer.host for peer in new)
-            self._events.extend(PermissionCreated(peer) for peer in new)
-        elif request.channel is not None:
-            self._on_channel_bound(request.channel, now)
+            self._on_refreshed(message, now)
+        else:
+            self._peers.on_success(request, now)
 
     def _on_allocated(self, message: Message, now: float) -> None:
-        relayed, mapped = message.get(XorRelayedAddress), message.get(XorMappedAddress)
-        if relayed is None or mapped is None:
+        relayed = [each.address for each in message.attributes if isinstance(each, XorRelayedAddress)]
+        mapped = message.get(XorMappedAddress)
+        if not relayed or mapped is None:
             self._state = _State.CLOSED
             self._events.append(AllocationFailed(BAD_REQUEST, "the answer names no relayed address"))
             return
         if self._state is _State.CLOSING:
-            self._requests.send(Request(Method.REFRESH, (Lifetime(0),)), now)
+            self._ask(Request(Method.REFRESH, (Lifetime(0),)), now)
             return
         self._state = _State.ALLOCATED
-        self.relayed = relayed.address
-        lifetime = self._schedule_refresh(message, now)
-        self._permissions_at = now + PERMISSION_INTERVAL
-        self._keepalive_at = now + KEEPALIVE_INTERVAL
-        self._events.append(Allocated(relayed.address, mapped.address, lifetime))
-        self._request_permissions(tuple(self._permissions.values()), now)
-        for channel in self._channels.values():
-            self._request_channel(channel, now)
+        self.relayed = relayed[0]
+        lifetime = self._take_up(message, now)
+        self._events.extend(Allocated(address, mapped.address, lifetime) for address in relayed)
+        self._peers.ask_all(now)
 
-    def _schedule_refresh(self, message: Message, now: float) -> int:
+    def _on_refreshed(self, message: Message, now: float) -> None:
+        if self._state is _State.CLOSING:
+            self._state = _State.CLOSED
+            return
+        self._take_up(message, now)
+        if self.is_moving:
+            self.is_moving = False
+            self._events.append(Moved())
+            self._peers.ask_all(now)
+
+    def _take_up(self, message: Message, now: float) -> int:
+        """Note what a success says of the allocation's future; its lifetime in seconds."""
+        ticket = message.get(MobilityTicket)
+        if ticket is not None and self._wants_ticket and ticket.value:
+            self.ticket = ticket.value
         lifetime = message.get(Lifetime)
         seconds = lifetime.seconds if lifetime is not None else DEFAULT_LIFETIME
         self._refresh_at = now + max(seconds - REFRESH_MARGIN, seconds / 2, MIN_REFRESH_INTERVAL)
+        if self._keepalive_at is None:
+            self._keepalive_at = now + KEEPALIVE_INTERVAL
         return seconds
-
-    def _on_channel_bound(self, channel: Channel, now: float) -> None:
-        channel.rebind_at = now + CHANNEL_INTERVAL
-        if not channel.bound:
-            channel.bound = True
-            self._events.append(ChannelBound(channel.peer, channel.number))
 
     # --- failures ---------------------------------------------------------------------------------------
 
@@ -350,27 +381,19 @@ class TurnClient:
         if self._state is _State.CLOSING:
             # RFC 8656 §8.3: what cannot be deleted is gone, or will be when its lifetime ends.
             self._state = _State.CLOSED
+        elif request.method is Method.ALLOCATE and code == MOBILITY_FORBIDDEN and self._wants_ticket:
+            self._wants_ticket = False
+            self._request_allocation(now)
         elif request.method is Method.ALLOCATE:
             self._state = _State.CLOSED
             self._events.append(AllocationFailed(code, outcome.reason, outcome.alternate))
         elif request.method is Method.REFRESH or code == ALLOCATION_MISMATCH:
-            self._state = _State.CLOSED
-            self._requests.clear()
-            self._events.append(AllocationLost(outcome.reason or f"the server says {code}"))
-        elif request.channel is not None and code == REQUEST_TIMEOUT:
-            self._request_channel(request.channel, now)
-        elif request.channel is not None:
-            # Indications carry on; only the channel is not there (any more).
-            request.channel.bound = False
-            self.counters["channel_refused"] += 1
-        elif code == REQUEST_TIMEOUT:
-            self._request_permissions(request.peers, now)
-        elif len(request.peers) > 1:
-            # All or nothing (RFC 8656 §10.2): asked one by one, one bad peer does not cost the others.
-            for peer in request.peers:
-                self._request_permissions((peer,), now)
+            self._lose(outcome.reason or f"the server says {code}")
         else:
-            for peer in request.peers:
-                self._permissions.pop(peer.host, None)
-                self._granted.discard(peer.host)
-                self._events.append(PermissionRefused(peer, code))
+            self._peers.on_failure(outcome, now)
+
+    def _lose(self, reason: str) -> None:
+        self._state = _State.CLOSED
+        self._requests.clear()
+        self._peers.close()
+        self._events.append(AllocationLost(reason))

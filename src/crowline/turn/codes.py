@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from crowline.stun.attributes import AnyAttribute
 
+NO_ANSWER = 0  # never on the wire: the request is dropped
 TRY_ALTERNATE = 300
 BAD_REQUEST = 400
 UNAUTHORIZED = 401
 FORBIDDEN = 403
+MOBILITY_FORBIDDEN = 405  # RFC 8016 §3.4
 REQUEST_TIMEOUT = 408  # never on the wire: RFC 8656 §7.4 uses it for a request that nobody answered
 UNKNOWN_ATTRIBUTE = 420
 ALLOCATION_MISMATCH = 437

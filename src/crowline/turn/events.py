@@ -10,7 +10,10 @@ from crowline.base.addresses import Address
 
 @dataclass(frozen=True, slots=True)
 class Allocated:
-    """The server relays `relayed` to us, and sees us as `mapped`, for `lifetime` seconds at a time."""
+    """The server relays `relayed` to us, and sees us as `mapped`, for `lifetime` seconds at a time.
+
+    Of two relayed addresses each has an event of its own.
+    """
 
     relayed: Address
     mapped: Address
@@ -31,6 +34,11 @@ class AllocationLost:
     """The allocation is gone, and not because we closed it."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The allocation is kept on the new 5-tuple (RFC 8016); data may be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,28 @@ class ChannelBound:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class PeerConnection:
+    """A TCP connection between the server and `peer` waits to be taken up (RFC 6062 §4.3, §4.4).
+
+    `dialled` by us through `TcpTurnClient.connect`, or else by the peer.
+    """
+
+    connection: int
+    peer: Address
+    dialled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailed:
+    """The server has no connection to `peer`. After a 447 it may be asked again, 10 s later."""
+
+    peer: Address
+    code: int
+    reason: str
+
+
 TurnEvent: TypeAlias = (
-    Allocated | AllocationFailed | AllocationLost | DataReceived | PermissionCreated | PermissionRefused
-    | ChannelBound
+    Allocated | AllocationFailed | AllocationLost | Moved | DataReceived | PermissionCreated
+    | PermissionRefused | ChannelBound | PeerConnection | ConnectFailed
 )  # fmt: skip
