@@ -265,7 +265,7 @@ def test_r7_nothing_is_kept_of_meetings_that_are_over() -> None:
 
 def test_r7_empty_messages_are_not_free() -> None:
     """Signals without a body use up the meeting's share too, and empty frames are not carried at all."""
-    bench = Bench(HubLimits(text_bytes=10_000, budget=100))
+    bench = Bench(HubLimits(text_bytes=10_000, budget=200))
     host, number = bench.host()
     join, _ = bench.claim(number)
     bench.frame(host, bytes(100))

@@ -26,12 +26,18 @@ TRANSLATORS = pytest.mark.parametrize("translator", ["kernel", "user"])
 
 
 def send_file(
-    net: Internet, left: Seat, right: Seat, folder: Path, size: int, options: tuple[str, ...] = ()
+    net: Internet,
+    left: Seat,
+    right: Seat,
+    folder: Path,
+    size: int,
+    options: tuple[str, ...] = (),
+    serve_options: tuple[str, ...] = (),
 ) -> Result:
     """One file of that size from left to right by a server of this internet."""
     source = folder / "holiday.mov"
     make_file(source, size)
-    url = serve_on(net, net.server(), folder)
+    url = serve_on(net, net.server(), folder, serve_options)
     return transfer(left.spawn, right.spawn, url, [source], folder / "case", options)
 
 
@@ -146,6 +152,18 @@ def test_without_udp_a_small_file_arrives_by_the_hub(internet: Factory, tmp_path
     sites = [net.site("udp-blocked" if number == blocked else "home") for number in range(2)]
     ends = [seat(net, site, tmp_path) for site in sites]
     result = send_file(net, *ends, tmp_path, MEBIBYTE)
+    assert_arrived(result)
+    assert result.path["kind"] == "hub"
+
+
+def test_without_udp_a_large_file_arrives_where_the_server_has_a_rate(
+    internet: Factory, tmp_path: Path
+) -> None:
+    """`crowline serve --hub-rate` lets link zero go on beyond its budget: nothing is lost on the way."""
+    net = internet()
+    sites = [net.site(name) for name in ("udp-blocked", "home")]
+    ends = [seat(net, site, tmp_path) for site in sites]
+    result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET, serve_options=("--hub-rate", "4M"))
     assert_arrived(result)
     assert result.path["kind"] == "hub"
 

@@ -13,8 +13,8 @@ ONE, OTHER = Secret(b"1" * 32), Secret(b"2" * 32)
 BUDGET = 1 << 20
 
 
-def pair(budget: int = BUDGET) -> tuple[HubLink, HubLink]:
-    return HubLink(Sealer(ONE), Opener(OTHER), budget), HubLink(Sealer(OTHER), Opener(ONE), budget)
+def pair(credit: int = BUDGET) -> tuple[HubLink, HubLink]:
+    return HubLink(Sealer(ONE), Opener(OTHER), credit), HubLink(Sealer(OTHER), Opener(ONE), credit)
 
 
 def carry(source: HubLink, target: HubLink) -> list[bytes]:
@@ -47,12 +47,13 @@ def test_bytes_arrive_in_order_and_unreadable_to_the_hub() -> None:
 
 
 def test_bulk_stops_short_of_the_budget_and_last_words_still_fit() -> None:
-    """`room` is what the budget leaves for stream bytes; both directions count."""
+    """`room` is what the credit leaves for stream bytes."""
     one, other = pair()
+    one.grant(BUDGET, final=True)
     while one.room() > 0:
         one.send(bytes(min(one.room(), MAX_FRAME)), 0.0)
         carry(one, other)
-    assert one.is_exhausted and other.is_exhausted and other.room() == 0
+    assert one.is_exhausted and not other.is_exhausted
     one.send(b"goodbye", 0.0)
     carry(one, other)
     assert events(other)[-1] == LinkData(b"goodbye")
@@ -61,15 +62,29 @@ def test_bulk_stops_short_of_the_budget_and_last_words_still_fit() -> None:
 
 def test_what_the_budget_does_not_hold_ends_the_link() -> None:
     """The session then takes everything unacknowledged elsewhere."""
-    one, _ = pair(budget=RESERVE)
+    one, _ = pair(credit=RESERVE)
+    one.grant(RESERVE, final=True)
     one.send(bytes(RESERVE + 1), 0.0)
     assert isinstance(events(one)[-1], LinkDown)
     assert one.room() == 0
 
 
+def test_what_the_credit_does_not_hold_yet_waits_for_the_hub() -> None:
+    """Frames keep their order, bulk waits behind them, and nothing is lost."""
+    one, other = pair(credit=RESERVE)
+    data = os.urandom(RESERVE + 1)
+    one.send(data, 0.0)
+    sent = carry(one, other)
+    assert sum(map(len, sent)) <= RESERVE and one.room() == 0 and not one.is_exhausted
+    one.grant(3 * RESERVE, final=False)
+    carry(one, other)
+    assert b"".join(bytes(e.data) for e in events(other) if isinstance(e, LinkData)) == data
+    assert 0 < one.room() < RESERVE and not any(isinstance(e, LinkDown) for e in events(one))
+
+
 def test_a_full_websocket_leaves_no_room() -> None:
     """Bulk waits for the kernel, not in memory."""
-    one, _ = pair(budget=1 << 30)
+    one, _ = pair(credit=1 << 30)
     one.queued = 1 << 20
     assert one.room() == 0
 

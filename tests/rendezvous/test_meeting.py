@@ -9,7 +9,7 @@ from crowline.base.errors import CrowlineError, NobodyCame, ServerUnreachable, U
 from crowline.rendezvous import wire
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
-    BudgetSpent,
+    BudgetGranted,
     CodeReady,
     Keyed,
     MeetingFailed,
@@ -283,14 +283,14 @@ def test_coming_back_too_late_is_a_failure() -> None:
 
 
 def test_link_zero_carries_frames_within_its_budget() -> None:
-    """Both directions share the budget; beyond it frames are dropped and both are told once."""
+    """Each side may send its half; frames beyond it are dropped, and both hear once that no more comes."""
     host, join = (room := Room(limits=HubLimits(budget=1000))).pair()
     for _ in range(6):
         host.frame(b"h" * 100)
         join.frame(b"j" * 100)
     room.run(1)
-    assert len(host.frames) + len(join.frames) == 10
-    assert host.of(BudgetSpent) == join.of(BudgetSpent) == [BudgetSpent(1000)]
+    assert len(host.frames) == len(join.frames) == 5
+    assert host.of(BudgetGranted) == join.of(BudgetGranted) == [BudgetGranted(500, final=True)]
 
 
 def test_turn_credentials_come_once_both_are_there() -> None:

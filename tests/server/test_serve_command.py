@@ -90,6 +90,8 @@ def test_a_port_in_use_is_a_sentence(flag: str) -> None:
         ["--listen", "localhost:80"],
         ["--relay-ports", "9-1"],
         ["--budget", "much"],
+        ["--hub-rate", "1K"],
+        ["--hub-rate-total", "1M"],
         ["--public-address", "me"],
         ["--no-such-flag"],
     ],
@@ -115,7 +117,10 @@ def test_loopback_is_relayed_to_only_from_loopback() -> None:
 def test_a_file_sets_what_flags_do_not(tmp_path: Path) -> None:
     """TOML with the flags as keys; a flag given as well wins."""
     file = tmp_path / "server.toml"
-    file.write_text('listen = "192.0.2.1:1"\nstun-listen = "127.0.0.1:0"\nmotd = "Hello"\nbudget = "1M"\n')
+    file.write_text(
+        'listen = "192.0.2.1:1"\nstun-listen = "127.0.0.1:0"\nmotd = "Hello"\nbudget = "1M"\n'
+        'hub-rate = "1M"\nhub-rate-total = "10M"\n'
+    )
     with running("--config", str(file), "--listen", "127.0.0.1:0") as (_, listening):
         assert listening["url"].startswith("ws://127.0.0.1:")
 

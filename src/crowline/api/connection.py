@@ -91,7 +91,6 @@ class Connection:
         self._traversal: Traversal | None = None
         self._links: LinkTable | None = None
         self._key: Secret | None = None
-        self._budget = 0
         self._watch: Watch | None = None
         self._farewell = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -207,7 +206,6 @@ class Connection:
 
     def _on_welcome(self, event: Welcomed) -> None:
         assert self._traversal is not None
-        self._budget = event.welcome.budget
         if event.welcome.motd:
             self.observers.tell_warning(event.welcome.motd)
         self._spawn(self._traversal.query_stun(event.welcome.stun))
@@ -225,7 +223,7 @@ class Connection:
         self._key = event.key
         self.words = event.verifier
         if not self._options.direct_only:
-            link = self._hub.open_link(self.role, event.key, self._budget)
+            link = self._hub.open_link(self.role, event.key)
             self.paths.add_hub()
             self._attach(HUB_LINK, link, HUB_RANK)
 

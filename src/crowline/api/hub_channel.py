@@ -14,7 +14,7 @@ from crowline.link.hub import HubLink
 from crowline.link.quic import warm_up
 from crowline.net.pump import Pump
 from crowline.net.websocket import HubSocket
-from crowline.rendezvous.events import MeetingEvent
+from crowline.rendezvous.events import BudgetGranted, MeetingEvent, Welcomed
 from crowline.rendezvous.keys import derive
 from crowline.rendezvous.meeting import Meeting
 from crowline.rendezvous.role import Role
@@ -53,7 +53,10 @@ class HubChannel:
         # When the message that is being worked on came, seconds of the loop's clock.
         self.received_at = 0.0
         self._meeting = meeting
-        self._pump = Pump[Transmit, MeetingEvent](meeting, self._send_text, on_event)
+        self._pump = Pump[Transmit, MeetingEvent](meeting, self._send_text, self._on_meeting_event)
+        self._on_event = on_event
+        # Bytes of link zero that the hub lets this side send before it grants more.
+        self._credit = 0
         self._link_pump: Pump[bytes, LinkEvent] | None = None
         self._on_link_data, self._on_link_down, self._on_link_room = on_link_data, on_link_down, on_link_room
         self._on_broken, self._on_closed = on_broken, on_closed
@@ -72,10 +75,10 @@ class HubChannel:
         self._meeting.signal(signal)
         self._pump.flush()
 
-    def open_link(self, role: Role, key: Secret, budget: int) -> HubLink:
+    def open_link(self, role: Role, key: Secret) -> HubLink:
         """Make the WebSocket link zero, sealed with the meeting's key."""
         keys = {each: derive(key, f"link-zero/{each.value}") for each in Role}
-        self.link = HubLink(Sealer(keys[role]), Opener(keys[role.other]), budget)
+        self.link = HubLink(Sealer(keys[role]), Opener(keys[role.other]), self._credit)
         self._link_pump = Pump[bytes, LinkEvent](self.link, self._send_frame, self._on_link_event)
         return self.link
 
@@ -109,6 +112,21 @@ class HubChannel:
 
     def _send_frame(self, frame: bytes) -> None:
         self.socket.send(frame)
+
+    def _on_meeting_event(self, event: MeetingEvent) -> None:
+        """Hand on all but what concerns link zero alone."""
+        if isinstance(event, BudgetGranted):
+            self._on_grant(event)
+            return
+        if isinstance(event, Welcomed):
+            self._credit = event.welcome.credit
+        self._on_event(event)
+
+    def _on_grant(self, event: BudgetGranted) -> None:
+        if self.link is not None:
+            self.link.grant(event.limit, final=event.final)
+            self.flush_link()
+            self._on_link_room()
 
     def _on_link_event(self, event: LinkEvent) -> None:
         if isinstance(event, LinkData):

@@ -84,5 +84,5 @@ class Watch:
         return NoPath(
             "No path but the server's own connection works, and its allowance for one meeting is used up.",
             hint="UDP seems to be blocked on one side: open it there, or let the server's owner raise the "
-            "allowance (crowline serve --budget).",
+            "allowance (crowline serve --budget or --hub-rate).",
         )

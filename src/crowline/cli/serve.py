@@ -39,6 +39,8 @@ _OPTIONAL = ("starlette", "uvicorn")
     help="A reverse proxy to believe about its clients; repeatable.",
 )
 @click.option("--budget", metavar="SIZE", help="Bytes a meeting may send through the hub.  [default: 4M]")
+@click.option("--hub-rate", metavar="SIZE", help="Bytes a second for a meeting beyond that.  [default: 0]")
+@click.option("--hub-rate-total", metavar="SIZE", help="The same for all meetings together.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML; flags win."
@@ -92,7 +94,9 @@ def _announce(server: Server, output: Output) -> None:
     low, high = config.relay_ports
     opened = ", ".join(str(network) for network in config.allow_peers)
     output.say(f"Relay           ports {low}-{high}" + (f", also to {opened}" if opened else ""))
-    output.say(f"Limits          {size(config.limits.budget)} through the hub a meeting")
+    rate = config.limits.link_rate
+    beyond = f", then {size(rate)} a second" if rate else ""
+    output.say(f"Limits          {size(config.limits.budget)} through the hub a meeting{beyond}")
     output.say(f"Use it:         crowline send FILE --server {server.outside_url}")
     output.say("Ctrl-C to stop.")
 

@@ -34,6 +34,7 @@ from crowline.rendezvous.candidates import (
 )
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
+    BudgetGranted,
     CodeReady,
     Keyed,
     MeetingEvent,
@@ -88,7 +89,7 @@ class VirtualPeer:
         self._on_code = on_code
         self._on_progress = on_progress
         self._addresses = list(site.addresses)
-        self._budget = 0
+        self._credit = 0
         self._key: Secret | None = None
         self._links: VirtualLinks | None = None
         self._hub_link: HubLink | None = None
@@ -174,7 +175,7 @@ class VirtualPeer:
 
     def _on_meeting_event(self, event: MeetingEvent) -> None:
         if isinstance(event, Welcomed):
-            self._budget = event.welcome.budget
+            self._credit = event.welcome.credit
             self._refresh(self._service(event.welcome.stun))
         elif isinstance(event, CodeReady):
             self._on_code(event.code)
@@ -190,6 +191,8 @@ class VirtualPeer:
             self._on_key(event.key)
         elif isinstance(event, Signalled):
             self._on_signal(event.signal)
+        elif isinstance(event, BudgetGranted):
+            self._on_grant(event)
         elif isinstance(event, MeetingFailed):
             self._fail(event.error.message)
 
@@ -200,11 +203,17 @@ class VirtualPeer:
     def _on_key(self, key: Secret) -> None:
         self._key = key
         sealer, opener = (derive(key, f"link-zero/{each.value}") for each in (self.role, self.role.other))
-        self._hub_link = HubLink(Sealer(sealer), Opener(opener), self._budget)
+        self._hub_link = HubLink(Sealer(sealer), Opener(opener), self._credit)
         self._hub_pump = VirtualPump(
             self._internet, self._hub_link, self._stream.send_binary, self._on_hub_link_event
         )
         self._attach(HUB_LINK, _FlushedHubLink(self._hub_link, self._hub_pump), HUB_RANK)
+
+    def _on_grant(self, event: BudgetGranted) -> None:
+        if self._hub_link is not None and self._hub_pump is not None:
+            self._hub_link.grant(event.limit, final=event.final)
+            self._hub_pump.flush()
+            self._session_pump.flush()
 
     def _on_signal(self, signal: Signal) -> None:
         now = self._internet.now

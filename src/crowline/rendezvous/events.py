@@ -61,10 +61,11 @@ class PeerReturned:
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetSpent:
-    """The hub carries no more binary messages of this meeting beyond `limit` bytes."""
+class BudgetGranted:
+    """This side may send `limit` bytes of binary messages in all; if `final`, the hub gives it no more."""
 
     limit: int
+    final: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,6 @@ MeetingEvent: TypeAlias = (
     | Signalled
     | PeerLeft
     | PeerReturned
-    | BudgetSpent
+    | BudgetGranted
     | MeetingFailed
 )

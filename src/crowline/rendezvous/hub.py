@@ -17,6 +17,7 @@ from functools import partial
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer
 from crowline.rendezvous import wire
+from crowline.rendezvous.carriage import Carriage
 from crowline.rendezvous.limits import HubLimits
 from crowline.rendezvous.mailbox import Mailbox, Side
 from crowline.rendezvous.numbers import Numbers
@@ -74,8 +75,16 @@ class Hub:
         self._entropy = entropy
         self._store: Store = MemoryStore() if store is None else store
         self._grant = grant or (lambda user: None)
+        self._carriage = Carriage(self.limits, self._tell, self._at)
         self._welcome = wire.encode(
-            wire.Welcome(v=wire.VERSION, stun=stun, budget=self.limits.budget, motd=motd)
+            wire.Welcome(
+                v=wire.VERSION,
+                stun=stun,
+                budget=self.limits.budget,
+                credit=self._carriage.credit,
+                rate=self._carriage.rate,
+                motd=motd,
+            )
         )
         self._numbers = Numbers(entropy, self.limits.number_rest)
         self._claims = SourceRate(self.limits.claims_per_minute)
@@ -140,7 +149,7 @@ class Hub:
             self._go_on(known.box, known.side, message, now)
 
     def receive_binary(self, connection: int, data: Buffer, now: float) -> None:
-        """One frame of link zero: handed to the other side, as far as the budget goes."""
+        """One frame of link zero: handed to the other side, as far as the sender's credit goes."""
         known = self._connections.get(connection)
         if known is None or known.box is None or known.side is None:
             self.counters["binary too early"] += 1
@@ -149,11 +158,9 @@ class Hub:
         if not 0 < len(data) <= wire.MAX_MESSAGE or other is None or other.connection is None:
             self.counters["binary dropped"] += 1
             return
-        if box.spent + len(data) > self.limits.budget:
+        if not self._carriage.spend(box, known.side, len(data), now):
             self.counters["over budget"] += 1
-            self._tell_budget(box)
             return
-        box.spent += len(data)
         box.expires = now + self.limits.idle
         self._deliveries.append(Delivery(other.connection, data, is_binary=True))
 
@@ -223,6 +230,7 @@ class Hub:
             self._refuse(connection, wire.Error("no-such-code"), now)
             return
         known.box, known.side = box, side
+        self._carriage.open(box)
         box.see(known.host)
         box.expires = now + self.limits.idle
         self._at(box.expires, partial(self._check_box, box.host.token))
@@ -304,13 +312,6 @@ class Hub:
     def _remove(self, box: Mailbox, now: float) -> None:
         self._store.remove(box)
         self._numbers.retire(box.number, now)
-
-    def _tell_budget(self, box: Mailbox) -> None:
-        if box.is_budget_told:
-            return
-        box.is_budget_told = True
-        for side in box.sides():
-            self._tell(side, wire.Budget(self.limits.budget))
 
     def _check_connection(self, connection: int, now: float) -> None:
         known = self._connections.get(connection)

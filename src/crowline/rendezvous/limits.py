@@ -38,6 +38,12 @@ class HubLimits:
     budget: int = 4 * MIB
     """Bytes of link zero a meeting, both sides together: chat and small files, not a relay for everything."""
 
+    link_rate: int = 0
+    """Bytes of link zero a second for a meeting beyond its budget; 0: none, as traffic costs the owner."""
+
+    link_rate_total: int = 0
+    """The same for all meetings together; 0: as many times that as there are meetings."""
+
     mailboxes: int = 10_000
     """Meetings at once; with full mailboxes they would take 10 GB, with usual ones 50 MB."""
 

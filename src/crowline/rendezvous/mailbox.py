@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
-from crowline.rendezvous.rate import Bucket
+from crowline.rendezvous.rate import Bucket, Pace
 from crowline.rendezvous.sent import SentLog
 
 MAX_HOSTS = 64
@@ -13,7 +14,10 @@ MAX_HOSTS = 64
 
 @dataclass(slots=True)
 class Side:
-    """One of the two. `token` lets it come back, `user` is its name at the TURN server."""
+    """One of the two. `token` lets it come back, `user` is its name at the TURN server.
+
+    Of link zero it has `sent` so many bytes, and may send `credit` in all; `is_promised`: more comes later.
+    """
 
     token: str
     user: str
@@ -22,11 +26,17 @@ class Side:
     received: int = 0
     return_by: float | None = None
     gone: bool = False
+    sent: int = 0
+    credit: int = 0
+    is_promised: bool = False
 
 
 @dataclass(slots=True)
 class Mailbox:
-    """One meeting. `hosts` are the IP addresses from which its sides have come, the last `MAX_HOSTS`."""
+    """One meeting. `hosts` are the IP addresses from which its sides have come, the last `MAX_HOSTS`.
+
+    `pot` are the bytes of link zero's budget that neither side has been given yet, `pace` is what follows.
+    """
 
     number: int
     source: str
@@ -36,7 +46,8 @@ class Mailbox:
     text: Bucket
     join: Side | None = None
     hosts: dict[str, None] = field(default_factory=dict)
-    spent: int = 0
+    pot: int = 0
+    pace: Pace = field(default_factory=partial(Pace, 0))
     is_budget_told: bool = False
 
     def see(self, host: str) -> None:

@@ -11,6 +11,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum, auto
 
+import msgspec
+
 from crowline.base.addresses import Address
 from crowline.base.errors import (
     CrowlineError,
@@ -24,7 +26,7 @@ from crowline.base.machine import Buffer, Transmit
 from crowline.rendezvous import signals, wire
 from crowline.rendezvous.code import Code, draw_secret, password
 from crowline.rendezvous.events import (
-    BudgetSpent,
+    BudgetGranted,
     CodeReady,
     Keyed,
     MeetingEvent,
@@ -238,7 +240,7 @@ class Meeting:
         elif isinstance(message, wire.Back) and self._handshake is not None:
             self._events.append(PeerReturned())
         elif isinstance(message, wire.Budget):
-            self._events.append(BudgetSpent(message.limit))
+            self._events.append(BudgetGranted(message.limit, message.final))
         elif isinstance(message, wire.Gone):
             self._fail(of_gone(message, met=self._handshake is not None))
         elif not isinstance(message, wire.Pong):
@@ -359,10 +361,4 @@ class Meeting:
 def _tamed(message: wire.Welcome) -> wire.Welcome:
     """The welcome with a message of the day that cannot move a cursor or fill a screen."""
     line = "".join(character for character in message.motd[: 4 * MAX_MOTD] if character.isprintable())
-    return wire.Welcome(
-        v=message.v,
-        stun=message.stun,
-        budget=message.budget,
-        max_message=message.max_message,
-        motd=line[:MAX_MOTD],
-    )
+    return msgspec.structs.replace(message, motd=line[:MAX_MOTD])

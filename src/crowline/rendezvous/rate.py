@@ -34,6 +34,24 @@ class Bucket:
         return max(0.0, tokens - self._tokens) / self._rate
 
 
+class Pace:
+    """Points in time at which bytes may go, `rate` a second, each claim after those before it; 0: at once."""
+
+    __slots__ = ("_free_at", "_rate")
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+
+    def book(self, size: int, now: float) -> float:
+        """When `size` bytes may go."""
+        if not self._rate:
+            return now
+        start = max(now, self._free_at)
+        self._free_at = start + size / self._rate
+        return start
+
+
 class SourceRate:
     """At most `per_minute` events from one source, as many at once."""
 

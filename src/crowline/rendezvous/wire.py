@@ -112,13 +112,19 @@ ClientMessage: TypeAlias = Allocate | Claim | Resume | Relay | Burn | Leave | Pi
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
-    """The hub's first message, sent at once. `budget`: bytes that link zero carries, both sides together."""
+    """The hub's first message, sent at once.
+
+    `budget`: bytes that link zero carries freely, both sides together; `rate`: how many a second after that,
+    0 if it ends there. `credit`: how many a side may send before the first `Budget`.
+    """
 
     v: Version
     stun: Annotated[tuple[ServerAddress, ...], msgspec.Meta(max_length=8)] = ()
     budget: Count = 0
     max_message: Count = MAX_MESSAGE
     motd: Annotated[str, msgspec.Meta(max_length=MAX_MESSAGE)] = ""
+    credit: Count = 0
+    rate: Count = 0
 
 
 class Allocated(msgspec.Struct, frozen=True, tag_field="t", tag="allocated"):
@@ -168,9 +174,10 @@ class Back(msgspec.Struct, frozen=True, tag_field="t", tag="back"):
 
 
 class Budget(msgspec.Struct, frozen=True, tag_field="t", tag="budget"):
-    """Link zero's budget of `limit` bytes is used up: binary messages are dropped from here on."""
+    """This side may send `limit` bytes of link zero in all, and more will come unless this is `final`."""
 
     limit: Count
+    final: bool = False
 
 
 class Gone(msgspec.Struct, frozen=True, tag_field="t", tag="gone"):

@@ -27,6 +27,9 @@ from crowline.server.config import (
 MAX_MOTD = 1000
 """Characters; clients show 200."""
 
+MIN_HUB_RATE = 16 * 1024
+"""Bytes a second; with less, one message of link zero takes more than four seconds."""
+
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
@@ -41,6 +44,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     allow_peer: tuple[str, ...] = ()
     trust_proxy: tuple[str, ...] = ()
     budget: str | int | None = None
+    hub_rate: str | int | None = None
+    hub_rate_total: str | int | None = None
     motd: str = ""
     origins: tuple[str, ...] = ()
     claims_per_minute: int | None = None
@@ -102,6 +107,12 @@ def _limits(settings: Settings) -> HubLimits:
     changed: dict[str, int] = {}
     if settings.budget is not None:
         changed["budget"] = parse_size(str(settings.budget))
+    if settings.hub_rate is not None:
+        changed["link_rate"] = _rate("hub-rate", settings.hub_rate)
+    if settings.hub_rate_total is not None:
+        if not changed.get("link_rate"):
+            raise UsageError("hub-rate-total makes sense only beside hub-rate.")
+        changed["link_rate_total"] = _rate("hub-rate-total", settings.hub_rate_total)
     for name in ("claims_per_minute", "allocations_per_minute"):
         value = getattr(settings, name)
         if value is None:
@@ -110,6 +121,13 @@ def _limits(settings: Settings) -> HubLimits:
             raise UsageError(f"{name.replace('_', '-')} is at least 1.")
         changed[name] = value
     return HubLimits(**changed)  # type: ignore[arg-type]
+
+
+def _rate(name: str, value: str | int) -> int:
+    rate = parse_size(str(value))
+    if 0 < rate < MIN_HUB_RATE:
+        raise UsageError(f"{name} is at least {MIN_HUB_RATE // 1024}K, or 0.")
+    return rate
 
 
 def _is_loopback(network: IPNetwork) -> bool:

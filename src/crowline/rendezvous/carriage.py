@@ -1,0 +1,87 @@
+"""How much of link zero each side of a meeting may send: a free budget, then a rate where there is one.
+
+A side sends what the hub has told it that it may, and the hub tells it more before that is used up. So
+nothing of an honest side is ever dropped, whichever of the two sends how much, and no bulk waits in front of
+signals: a side that must wait does so with its bytes at home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from crowline.rendezvous import wire
+from crowline.rendezvous.limits import HubLimits
+from crowline.rendezvous.mailbox import Mailbox, Side
+from crowline.rendezvous.rate import Pace
+
+WINDOW = 256 * 1024
+"""Bytes that a side may have on the way at once: 5 MB/s where the other side is 50 ms away."""
+
+
+class Carriage:
+    """The accounts of all meetings. `tell` gives a side a message, `at` calls back at a point in time."""
+
+    def __init__(
+        self,
+        limits: HubLimits,
+        tell: Callable[[Side, wire.HubMessage], None],
+        at: Callable[[float, Callable[[float], None]], None],
+    ) -> None:
+        self.rate = limits.link_rate
+        """Bytes a second beyond the budget for one meeting; 0: none."""
+        self.credit = WINDOW if self.rate else min(WINDOW, limits.budget // 2)
+        """Bytes that a side may send before the hub has told it anything."""
+        self._pot = max(0, limits.budget - 2 * self.credit)
+        # A second's worth, so that slow meetings go on in short steps, but whole messages.
+        self._step = min(WINDOW // 2, max(wire.MAX_MESSAGE, self.rate))
+        self._all = Pace(limits.link_rate_total)
+        self._tell = tell
+        self._at = at
+
+    def open(self, box: Mailbox) -> None:
+        """Give both sides of a meeting that begins what they may send at first."""
+        box.pot, box.pace = self._pot, Pace(self.rate)
+        for side in box.sides():
+            side.credit = self.credit
+
+    def spend(self, box: Mailbox, side: Side, size: int, now: float) -> bool:
+        """Whether `side` may send that message; if so it hears in time what else it may send."""
+        if side.sent + size > side.credit:
+            return False
+        side.sent += size
+        self._extend(box, side, now)
+        return True
+
+    def _extend(self, box: Mailbox, side: Side, now: float) -> None:
+        left = side.credit - side.sent
+        if side.is_promised or left > WINDOW // 2:
+            return
+        if box.pot:
+            self._pay(box, side, min(box.pot, WINDOW - left))
+        elif self.rate:
+            side.is_promised = True
+            start = max(box.pace.book(self._step, now), self._all.book(self._step, now))
+            self._at(start, partial(self._keep_promise, box, side))
+        if not box.pot and not self.rate:
+            self._finish(box)
+
+    def _pay(self, box: Mailbox, side: Side, size: int) -> None:
+        box.pot -= size
+        side.credit += size
+        if box.pot or self.rate:
+            self._tell(side, wire.Budget(side.credit))
+
+    def _keep_promise(self, box: Mailbox, side: Side, now: float) -> None:
+        side.is_promised = False
+        side.credit += self._step
+        self._tell(side, wire.Budget(side.credit))
+        self._extend(box, side, now)
+
+    def _finish(self, box: Mailbox) -> None:
+        """Tell both sides, once, that they have all that they will get."""
+        if box.is_budget_told:
+            return
+        box.is_budget_told = True
+        for side in box.sides():
+            self._tell(side, wire.Budget(side.credit, final=True))
