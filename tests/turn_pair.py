@@ -184,7 +184,8 @@ class Caller:
 
     def challenge(self) -> None:
         """Learn a fresh nonce."""
-        answer = self.send(Message(Method.ALLOCATE, MessageClass.REQUEST, self._ids(12)).encode())
+        first = Message(Method.ALLOCATE, MessageClass.REQUEST, self._ids(12), (a.RequestedTransport(17),))
+        answer = self.send(first.encode())
         assert answer is not None
         nonce = answer.get(a.Nonce)
         assert nonce is not None

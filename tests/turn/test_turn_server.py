@@ -43,16 +43,17 @@ def relayed_of(caller: Caller) -> Address:
 
 
 def test_first_request_gets_a_small_challenge() -> None:
-    """An unsigned request gets a 401 with realm and nonce: 60 bytes, three times the smallest request."""
+    """An unsigned Allocate gets a 401 with realm, nonce and algorithms, at most three times its bytes."""
     caller = Caller(World())
-    request = Message(Method.ALLOCATE, MessageClass.REQUEST, b"t" * 12).encode()
+    request = Message(Method.ALLOCATE, MessageClass.REQUEST, b"t" * 12, (TRANSPORT,)).encode()
     raw = caller.send_raw(request)
     assert raw is not None
     answer = parse(raw)
     assert error_code(answer.message) == 401
-    assert [type(attribute) for attribute in answer.message.attributes] == [a.ErrorCode, a.Realm, a.Nonce]
+    kinds = [type(attribute) for attribute in answer.message.attributes]
+    assert kinds == [a.ErrorCode, a.Realm, a.Nonce, a.PasswordAlgorithms]
     assert not answer.is_signed
-    assert len(raw) == 60 == 3 * len(request)
+    assert len(raw) == 84 == 3 * len(request)
 
 
 def test_success_says_relay_lifetime_and_mapping() -> None:

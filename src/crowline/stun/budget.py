@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from crowline.base.addresses import Address
 from crowline.stun.attributes import packed_host
 
+# No answer to a source that is not proven has more than so many times the bytes of the request: QUIC's rule,
+# RFC 9000 §8.1.
+MAX_AMPLIFICATION = 3
 SLOTS = 1 << 14  # 256 KiB
 
 

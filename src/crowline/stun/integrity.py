@@ -11,6 +11,8 @@ import hmac
 import zlib
 from typing import TYPE_CHECKING
 
+from crowline.stun.opaque_string import prepare
+
 if TYPE_CHECKING:
     from crowline.stun.message import Received
 
@@ -23,30 +25,30 @@ FINGERPRINT_XOR = 0x5354554E  # "STUN", RFC 8489 §14.7
 
 
 def short_term_key(password: str) -> bytes:
-    """The key of short-term credentials (RFC 8489 §9.1.1); ICE passwords are ASCII already."""
-    return password.encode()
+    """The key of short-term credentials (RFC 8489 §9.1.1)."""
+    return prepare(password).encode()
 
 
 def long_term_key(username: str, realm: str, password: str) -> bytes:
     """The MD5 key of long-term credentials (RFC 8489 §9.2.2): 16 bytes."""
-    return hashlib.md5(f"{username}:{realm}:{password}".encode(), usedforsecurity=False).digest()
+    return hashlib.md5(_joined(username, realm, password), usedforsecurity=False).digest()
 
 
 def long_term_key_sha256(username: str, realm: str, password: str) -> bytes:
     """The SHA-256 key of long-term credentials (RFC 8489 §18.5.1.2): 32 bytes."""
-    return hashlib.sha256(f"{username}:{realm}:{password}".encode()).digest()
+    return hashlib.sha256(_joined(username, realm, password)).digest()
 
 
 def userhash(username: str, realm: str) -> bytes:
     """The value of USERHASH (RFC 8489 §14.4): 32 bytes."""
-    return hashlib.sha256(f"{username}:{realm}".encode()).digest()
+    return hashlib.sha256(_joined(username, realm)).digest()
 
 
 def verify_integrity(received: Received, key: bytes) -> bool:
     """Whether the message was signed with `key`; False when it was not signed at all.
 
-    With MESSAGE-INTEGRITY-SHA256 present, it alone decides, and it must be whole: truncation needs an
-    agreement that nobody here makes (RFC 8489 §9.1.3, §14.6). The comparison is of whole values.
+    With MESSAGE-INTEGRITY-SHA256 present, it alone decides, and it must be whole: truncation needs a usage
+    that allows it, and neither ICE nor TURN does (RFC 8489 §9.1.3, §14.6). The comparison is of whole values.
     """
     if received.sha256_offset is not None:
         claimed = _value(received.raw, received.sha256_offset)
@@ -75,6 +77,10 @@ def fingerprint(before: bytes) -> bytes:
 def with_length(data: bytes, length: int) -> bytes:
     """A message with that length in its header."""
     return data[:2] + length.to_bytes(2, "big") + data[4:]
+
+
+def _joined(*parts: str) -> bytes:
+    return prepare(":".join(parts)).encode()
 
 
 def _with_value(before: bytes, value_size: int) -> bytes:

@@ -4,10 +4,13 @@ Passwords of time-limited users are derived, and nonces are proofs of their own:
 
     username   EXPIRES ":" USER              expires: Unix time, digits
     password   base64(HMAC-SHA1(secret, username))
-    nonce      base64url(seconds ‖ HMAC-SHA256(key, seconds ‖ address ‖ port)[:8])
+    nonce      cookie ‖ base64url(seconds ‖ HMAC-SHA256(key, cookie ‖ seconds ‖ address ‖ port)[:8])
 
-so a flood of requests leaves nothing behind. The nonce's key is new in each process and its seconds are those
-of the machine's clock: a nonce of another address, of another process or too old is stale.
+so a flood of requests leaves nothing behind. The seconds are those of the machine's clock, modulo 2^24; a
+nonce of another address, of another key or too old is stale. Processes of one machine that share a nonce key
+accept each other's nonces.
+
+With a realm of up to eight bytes a challenge has 84 bytes, three times the smallest request of a TURN client.
 """
 
 from __future__ import annotations
@@ -22,15 +25,30 @@ from dataclasses import dataclass
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.secrets import Secret
-from crowline.stun.attributes import Nonce, Realm, Username, packed_host
-from crowline.stun.integrity import long_term_key, verify_integrity
-from crowline.stun.message import Received
-from crowline.turn.codes import BAD_REQUEST, STALE_NONCE, UNAUTHORIZED
+from crowline.stun import nonce_cookie
+from crowline.stun.attributes import (
+    AnyAttribute,
+    Nonce,
+    PasswordAlgorithm,
+    PasswordAlgorithms,
+    Realm,
+    Userhash,
+    Username,
+    packed_host,
+)
+from crowline.stun.integrity import userhash, verify_integrity
+from crowline.stun.message import Message, Received
+from crowline.stun.password_algorithms import OFFERED, Algorithm, derive_key, read_choice
+from crowline.turn.codes import BAD_REQUEST, NO_ANSWER, STALE_NONCE, UNAUTHORIZED
+from crowline.turn.throttle import PasswordThrottle
 
-DEFAULT_REALM = "crowline"  # short: with it a 401 has 60 bytes, three times the smallest request
+DEFAULT_REALM = "crowline"
 # Longer than a refresh interval would spare clients one round trip in ten minutes; shorter costs them more.
 NONCE_LIFETIME = 600.0
 NONCE_MAC_SIZE = 8  # guessing one takes 2^63 tries on line, within the budget for challenges
+# 2^24 seconds are 194 days: a nonce is fresh again then, for ten minutes, for the same client.
+NONCE_SECONDS_SIZE = 3
+_SECONDS_MASK = (1 << 8 * NONCE_SECONDS_SIZE) - 1
 
 # Twelve digits of Unix time reach the year 33658.
 _TIMED_USER = re.compile(r"([0-9]{1,12}):([^:]+)")
@@ -55,45 +73,60 @@ def user_of(username: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """Who sent a request: the name on the wire, the user it stands for, the key to sign the answer with."""
+    """Who sent a request: the name on the wire, the user it stands for, the key to sign the answer with.
+
+    `sha256` says which integrity the answer has."""
 
     username: str
     user: str
     key: bytes
+    sha256: bool = False
+
+    def sign(self, message: Message, received: Received) -> bytes:
+        """The bytes of an answer to `received`: signed and fingerprinted as that was."""
+        return message.encode(key=self.key, fingerprint=received.has_fingerprint, sha256=self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why a request is not authenticated: 400, 401 or 438. The last two come with realm and nonce."""
+    """Why a request is not authenticated: 400, 401 or 438, or `NO_ANSWER` for one that gets none.
+
+    401 and 438 come with what `Authenticator.challenge` gives."""
 
     code: int
 
 
 class NonceMint:
-    """Makes nonces, and recognises them; keeps only its key."""
+    """Makes nonces, and recognises them; keeps only its key. All of them start with `cookie`."""
 
-    def __init__(self, key: bytes, lifetime: float = NONCE_LIFETIME) -> None:
+    def __init__(self, key: bytes, cookie: str = "", lifetime: float = NONCE_LIFETIME) -> None:
         self._key = key
+        self._cookie = cookie
         self._lifetime = lifetime
 
     def mint(self, client: Address, now: float) -> str:
-        seconds = struct.pack("!I", int(now) & 0xFFFFFFFF)
-        return base64.urlsafe_b64encode(seconds + self._mac(seconds, client)).decode()
+        """A nonce for `client`: of 15 characters, and those of the cookie."""
+        seconds = (int(now) & _SECONDS_MASK).to_bytes(NONCE_SECONDS_SIZE, "big")
+        proof = base64.urlsafe_b64encode(seconds + self._mac(seconds, client))
+        return self._cookie + proof.decode().rstrip("=")
 
     def is_fresh(self, nonce: str, client: Address, now: float) -> bool:
         """Whether this mint made `nonce` for `client`, and not too long ago."""
+        if not nonce.startswith(self._cookie):
+            return False
         try:
-            raw = base64.b64decode(nonce.encode("ascii"), altchars=b"-_", validate=True)
+            proof = nonce[len(self._cookie) :].encode("ascii") + b"="
+            raw = base64.b64decode(proof, altchars=b"-_", validate=True)
         except ValueError:
             return False
-        seconds, mac = raw[:4], raw[4:]
+        seconds, mac = raw[:NONCE_SECONDS_SIZE], raw[NONCE_SECONDS_SIZE:]
         if not hmac.compare_digest(mac, self._mac(seconds, client)):
             return False
-        age = (int(now) - int.from_bytes(seconds, "big")) & 0xFFFFFFFF
+        age = (int(now) - int.from_bytes(seconds, "big")) & _SECONDS_MASK
         return age <= self._lifetime
 
     def _mac(self, seconds: bytes, client: Address) -> bytes:
-        bound = seconds + packed_host(client.host) + struct.pack("!H", client.port)
+        bound = self._cookie.encode() + seconds + packed_host(client.host) + struct.pack("!H", client.port)
         return hmac.digest(self._key, bound, "sha256")[:NONCE_MAC_SIZE]
 
 
@@ -109,17 +142,26 @@ class Authenticator:
         realm: str = DEFAULT_REALM,
         users: Mapping[str, Secret] | None = None,
         is_current: Callable[[str], bool] = lambda user: True,
+        nonce_key: bytes | None = None,
+        name_of: Callable[[bytes], str | None] | None = None,
+        throttle: PasswordThrottle | None = None,
     ) -> None:
         """`epoch` is the Unix time at which the machine's clock read 0; `users` have their own passwords.
-        Time-limited users may begin something new only while `is_current` says so."""
+        Time-limited users may begin something new only while `is_current` says so.
+
+        `name_of` finds the name of a time-limited user by its USERHASH, which cannot be inverted. With it
+        clients are told to hide their names; without, only hidden names of `users` are understood.
+        """
         self.realm = realm
         self._secret = secret
         self._epoch = epoch
         self._users = dict(users or {})
+        self._names = {userhash(name, realm): name for name in self._users}
         self._is_current = is_current
-        self._mint = NonceMint(entropy(32))
-        # What a request of an unknown user is checked against, so that it takes as long as any other.
-        self._nobody = entropy(16)
+        self._name_of = name_of
+        features = nonce_cookie.Features(password_algorithms=True, username_anonymity=name_of is not None)
+        self._mint = NonceMint(nonce_key or entropy(32), nonce_cookie.write_cookie(features))
+        self._throttle = throttle or PasswordThrottle()
 
     def check(
         self, received: Received, client: Address, now: float, *, is_new: bool
@@ -129,35 +171,75 @@ class Authenticator:
         if not received.is_signed:
             return Rejected(UNAUTHORIZED)
         message = received.message
-        username, realm, nonce = message.get(Username), message.get(Realm), message.get(Nonce)
-        if username is None or realm is None or nonce is None:
+        realm, nonce, name = message.get(Realm), message.get(Nonce), self._name(message)
+        if name is None or realm is None or nonce is None:
             return Rejected(BAD_REQUEST)
-        password = self._password(username.value, now, is_new=is_new)
-        if password is None:
-            verify_integrity(received, self._nobody)
-            return Rejected(UNAUTHORIZED)
-        key = long_term_key(username.value, self.realm, password)
-        if not verify_integrity(received, key):
-            return Rejected(UNAUTHORIZED)
+        algorithm = _algorithm(message)
+        if algorithm is None:
+            return Rejected(BAD_REQUEST)
+        # Time-limited passwords have 160 bits: nobody guesses one, so no throttle keeps their owners waiting.
+        timed = name not in self._users and _TIMED_USER.fullmatch(name)
+        may_try = self._throttle.may_try(name, client, now)
+        if not may_try and not timed:
+            return Rejected(NO_ANSWER)
+        key, is_valid = self._verify(received, name, algorithm, now, is_new=is_new)
+        if not is_valid:
+            self._throttle.failed(name, client, now)
+            return Rejected(UNAUTHORIZED if may_try else NO_ANSWER)
         if not self._mint.is_fresh(nonce.value, client, now):
             return Rejected(STALE_NONCE)
-        return Authenticated(username.value, user_of(username.value), key)
+        if not timed:
+            self._throttle.succeeded(name, client)
+        sha256 = received.sha256_offset is not None or message.get(PasswordAlgorithm) is not None
+        return Authenticated(name, timed[2] if timed else name, key, sha256)
 
-    def challenge(self, client: Address, now: float) -> tuple[Realm, Nonce]:
+    def challenge(self, client: Address, now: float) -> tuple[AnyAttribute, ...]:
         """What a 401 or 438 carries."""
-        return Realm(self.realm), Nonce(self._mint.mint(client, now))
+        return Realm(self.realm), Nonce(self._mint.mint(client, now)), OFFERED
 
-    def _password(self, username: str, now: float, *, is_new: bool) -> str | None:
-        known = self._users.get(username)
-        if known is not None:
-            return known.reveal().decode()
-        timed = _TIMED_USER.fullmatch(username)
-        if timed is None or (is_new and not self._may_begin(timed, now)):
+    def _name(self, message: Message) -> str | None:
+        """The user name of a request. A hidden one that we do not find stands for a user that is unknown;
+        ``None`` without any name."""
+        username = message.get(Username)
+        if username is not None:
+            return username.value
+        hidden = message.get(Userhash)
+        if hidden is None:
             return None
-        return _derived_password(self._secret, username)
+        name = self._names.get(hidden.value)
+        if name is None and self._name_of is not None:
+            name = self._name_of(hidden.value)
+        return hidden.value.hex() if name is None else name
+
+    def _verify(
+        self, received: Received, name: str, algorithm: Algorithm, now: float, *, is_new: bool
+    ) -> tuple[bytes, bool]:
+        """The key of a user, and whether the request is signed with it and may be made.
+
+        Every step is taken for every name: how long it takes tells nobody which of them exist."""
+        password, is_user = _derived_password(self._secret, name), False
+        known, timed = self._users.get(name), _TIMED_USER.fullmatch(name)
+        if known is not None:
+            password, is_user = known.reveal().decode(), True
+        elif timed is not None:
+            is_user = not is_new or self._may_begin(timed, now)
+        key = derive_key(algorithm, name, self.realm, password)
+        return key, verify_integrity(received, key) and is_user
 
     def _may_begin(self, timed: re.Match[str], now: float) -> bool:
         return int(timed[1]) >= self._epoch + now and self._is_current(timed[2])
+
+
+def _algorithm(message: Message) -> Algorithm | None:
+    """The algorithm that a request names; MD5 if it names none, ``None`` if it was talked into something.
+
+    A request that names one must carry the list that this server offers, unchanged (RFC 8489 §9.2.4)."""
+    choice, offered = message.get(PasswordAlgorithm), message.get(PasswordAlgorithms)
+    if choice is None and offered is None:
+        return Algorithm.MD5
+    if choice is None or offered != OFFERED:
+        return None
+    return read_choice(choice)
 
 
 def _derived_password(secret: Secret, username: str) -> str:

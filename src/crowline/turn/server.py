@@ -30,7 +30,7 @@ from crowline.stun.attributes import (
     XorPeerAddress,
     XorRelayedAddress,
 )
-from crowline.stun.budget import CHALLENGE, ReplyBudget
+from crowline.stun.budget import CHALLENGE, MAX_AMPLIFICATION, ReplyBudget
 from crowline.stun.message import MalformedStun, Message, MessageClass, Method, Received, parse
 from crowline.stun.sources import is_plausible_source
 from crowline.turn import channel_data
@@ -50,6 +50,7 @@ from crowline.turn.codes import (
     BAD_REQUEST,
     FORBIDDEN,
     INSUFFICIENT_CAPACITY,
+    NO_ANSWER,
     PEER_FAMILY_MISMATCH,
     QUOTA_REACHED,
     Refusal,
@@ -204,7 +205,7 @@ class TurnServer:
             return
         who = self._authenticator.check(received, client, now, is_new=allocation is None)
         if isinstance(who, Rejected):
-            self._reject(received.message, who.code, client, local, now)
+            self._reject(received, who.code, client, local, now)
             return
         try:
             check_unknown(received)
@@ -221,18 +222,23 @@ class TurnServer:
             self._answer(received, MessageClass.SUCCESS, attributes, who, client, local)
 
     def _reject(
-        self, request: Message, code: int, client: Address, local: Address | None, now: float
+        self, received: Received, code: int, client: Address, local: Address | None, now: float
     ) -> None:
-        """An unsigned answer to a source that has proven nothing: within its budget, else silence."""
-        if not self._budget.take(client, now):
-            self.counters["over_budget"] += 1
+        """An unsigned answer to a source that has proven nothing: small and within its budget, else silence."""
+        if code == NO_ANSWER:
+            self.counters["throttled"] += 1
             return
-        self.counters[f"rejected_{code}"] += 1
         attributes: tuple[AnyAttribute, ...] = (ErrorCode(code),)
         if code != BAD_REQUEST:
             attributes += self._authenticator.challenge(client, now)
-        data = request.answer(MessageClass.ERROR, *attributes).encode()
-        self._transmits.append(Transmit(data, client, local))
+        data = received.message.answer(MessageClass.ERROR, *attributes).encode()
+        if len(data) > MAX_AMPLIFICATION * len(received.raw):
+            self.counters["too_small"] += 1
+        elif not self._budget.take(client, now):
+            self.counters["over_budget"] += 1
+        else:
+            self.counters[f"rejected_{code}"] += 1
+            self._transmits.append(Transmit(data, client, local))
 
     def _answer(
         self,
@@ -244,11 +250,7 @@ class TurnServer:
         local: Address | None,
     ) -> bytes:
         """A signed answer, with the integrity and fingerprint that the request had."""
-        data = received.message.answer(message_class, *attributes).encode(
-            key=who.key,
-            fingerprint=received.has_fingerprint,
-            sha256=received.sha256_offset is not None,
-        )
+        data = who.sign(received.message.answer(message_class, *attributes), received)
         self._transmits.append(Transmit(data, client, local))
         return data
 
