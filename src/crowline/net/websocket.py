@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.net.patience import within
+from crowline.net.proxies import proxy_for
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -41,10 +42,14 @@ class HubSocket:
         from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidProxy, InvalidURI
 
         target = hub_url(url)
+        parts = urlsplit(target)
+        secure = parts.scheme == "wss"
+        proxy = proxy_for(parts.hostname or "", parts.port or (443 if secure else 80), secure=secure)
         try:
             connection = await connect(
                 target,
                 compression=None,
+                proxy=proxy,
                 max_size=MAX_MESSAGE,
                 open_timeout=OPEN_LIMIT,
                 close_timeout=CLOSE_LIMIT,
@@ -52,11 +57,6 @@ class HubSocket:
                 ping_timeout=20,
                 write_limit=WRITE_LIMIT,
             )
-        except ImportError as error:
-            raise ServerUnreachable(
-                "The environment names a SOCKS proxy, for which a library is missing.",
-                hint="Install python-socks, or name the server in no_proxy.",
-            ) from error
         except (InvalidURI, UnicodeError) as error:
             # Unicode: a host whose parts are empty or too long for a name.
             raise UsageError(f"{url} is not a server's URL.", hint="Try ws://HOST:PORT.") from error
