@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
+
 import msgspec
 import pytest
 
 from crowline.base.errors import MalformedMessage
 from crowline.transfer import manifest as manifest_module
-from crowline.transfer.manifest import File, Folder, Item, Manifest, UnacceptableManifest, checked_manifest
+from crowline.transfer.manifest import (
+    File,
+    Folder,
+    Item,
+    Manifest,
+    ManifestBuilder,
+    UnacceptableManifest,
+    checked_manifest,
+)
 from crowline.transfer.messages import (
     ENTRIES_FRAME,
     HEADER_BYTES,
@@ -77,10 +88,31 @@ def test_f3_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_f3_names_that_are_too_long_altogether_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory that an offer takes is bounded by its names, too."""
-    monkeypatch.setattr(manifest_module, "MAX_NAMES", 10)
+    monkeypatch.setattr(manifest_module, "MAX_NAMES", 2 * sys.getsizeof("a" * 5))
     checked_manifest([], [file("a" * 5), file("b" * 5)])
     with pytest.raises(UnacceptableManifest, match="names"):
         checked_manifest([], [file("a" * 5), file("b" * 6)])
+
+
+@pytest.mark.parametrize("letter", ["a", "\u00e9", "\u4e2d", "\u0390", "\U0001f600"])
+def test_f3_no_offer_takes_more_memory_than_its_cap_says(
+    letter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured with the letters that are widest in memory, and that grow when they are compared."""
+    monkeypatch.setattr(manifest_module, "MAX_NAMES", 8 << 20)
+    deep = "/".join(["x" * 250] * 15)
+    folders = [Folder(deep[: 251 * depth - 1], 0o755) for depth in range(1, 16)]
+    tracemalloc.start()
+    try:
+        builder = ManifestBuilder()
+        builder.add(folders, [])
+        with pytest.raises(UnacceptableManifest, match="names"):
+            for number in range(manifest_module.MAX_ENTRIES):
+                builder.add([], [file(f"{deep}/{letter}{number}")])
+        assert builder.count < manifest_module.MAX_ENTRIES
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_f4_sizes_beyond_any_disk_are_refused() -> None:

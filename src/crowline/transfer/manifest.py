@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -11,10 +13,10 @@ from crowline.base.errors import MalformedMessage
 from crowline.transfer.names import acts_unasked, split_path, twin_key
 
 MAX_ENTRIES = 100_000
-"""Files and folders of one offer: a large photo library; about 50 MB of memory on either side."""
+"""Files and folders of one offer: a large photo library; beside their paths about 40 MB of memory."""
 
-MAX_NAMES = 32 << 20
-"""Characters of all paths of one offer: 100,000 of 330 each. It bounds the memory that an offer can take."""
+MAX_NAMES = 64 << 20
+"""Bytes of memory that all paths of one offer may take: 100,000 of 300 letters of any alphabet."""
 
 MAX_TOTAL_BYTES = 2**63 - 1
 """Bytes of one offer: what a signed 64-bit file offset can name."""
@@ -92,7 +94,8 @@ class ManifestBuilder:
         self._folders: list[Folder] = []
         self._files: list[File] = []
         self._folder_paths: set[str] = set()
-        self._taken: set[str] = set()
+        # Digests: a sender's long names are held once, and no two of them can be made to collide.
+        self._taken: set[bytes] = set()
         self._names = 0
         self._total = 0
 
@@ -119,13 +122,14 @@ class ManifestBuilder:
     def _claim(self, path: str) -> None:
         if self.count >= MAX_ENTRIES:
             raise UnacceptableManifest(f"The offer has more than {MAX_ENTRIES:,} files and folders.")
-        self._names += len(path)
+        # One wide letter makes all of a string wide, so characters or encoded bytes would not tell.
+        self._names += sys.getsizeof(path)
         if self._names > MAX_NAMES:
             raise UnacceptableManifest("The names in the offer are too long altogether.")
         components = split_path(path)
         if len(components) > 1 and "/".join(components[:-1]) not in self._folder_paths:
             raise UnacceptableManifest("The offer has a file outside its folders.")
-        key = twin_key(path)
+        key = hashlib.blake2b(twin_key(path).encode(), digest_size=16).digest()
         if key in self._taken:
             raise UnacceptableManifest("The offer has two names that some systems take for one.")
         self._taken.add(key)
