@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,10 +15,22 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
-from crowline.net import udp
+from crowline.net import mmsg, udp_options
 from crowline.net.udp import UdpSocket
+from needs import missing
 
 LOOPBACK = Address("127.0.0.1", 0)
+
+
+@pytest.fixture(params=["batches", "one_a_call"], autouse=True)
+def exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds with `recvmmsg` and without."""
+    if request.param == "one_a_call":
+        monkeypatch.setattr(mmsg, "find", lambda: None)
+    elif mmsg.find() is None:
+        missing("this system has no recvmmsg")
+    kind: str = request.param
+    return kind
 
 
 class Inbox:
@@ -184,8 +197,9 @@ async def test_no_trouble_of_the_network_is_raised_at_the_sender(
     assert sock.lost == 4
 
 
-async def test_a_system_with_smaller_buffers_gives_what_it_has() -> None:
+async def test_a_system_with_smaller_buffers_gives_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """macOS refuses sizes beyond its limit, where Linux takes the limit."""
+    monkeypatch.setattr(sys, "platform", "darwin")
     asked: list[int] = []
 
     class Small:
@@ -198,7 +212,7 @@ async def test_a_system_with_smaller_buffers_gives_what_it_has() -> None:
                 raise OSError(errno.ENOBUFS, "No buffer space available")
             asked.append(size)
 
-    udp._prepare(Small())  # type: ignore[arg-type]
+    udp_options.prepare(Small())  # type: ignore[arg-type]
     assert len(asked) == 2 and min(asked) >= 3 << 20
 
 
@@ -207,8 +221,9 @@ async def test_datagrams_arrive_where_the_system_has_no_ancillary_data(
 ) -> None:
     """Windows reads one datagram a call and has no `recvmsg_into`."""
     inbox = Inbox()
+    monkeypatch.setattr(mmsg, "find", lambda: None)
+    monkeypatch.setattr(UdpSocket, "_read_run", UdpSocket._read_plain)
     receiver = UdpSocket.bind(LOOPBACK, inbox.take)
-    monkeypatch.setattr(receiver, "_read", receiver._read_plain)
     receiver._socket.setsockopt(socket.SOL_UDP, 104, 0)
     sender = UdpSocket.bind(LOOPBACK, lambda *_: None)
     sender.send(Transmit(bytes(2500), receiver.local, segment_size=1000))

@@ -46,8 +46,8 @@ async def test_a_run_that_one_path_refuses_is_cut_here(number: int, runs: int) -
     if not IS_SUPPORTED:
         missing("only Linux says which address was asked")
     asked = AskedSocket.bind(Address("0.0.0.0", 0), lambda *_: None)
-    moody = Moody(vars(asked)["_socket"], number)
-    vars(asked)["_socket"] = moody
+    moody = Moody(asked._socket, number)
+    asked._socket = moody  # type: ignore[assignment]
     with plain_socket() as client:
         for _ in range(2):
             asked.send(Transmit(b"abcabcab", client.local, Address("127.0.0.1", 9), 3))

@@ -1,79 +1,118 @@
-"""A UDP socket that moves runs of datagrams in one system call where the kernel can (UDP_SEGMENT, UDP_GRO).
+"""A UDP socket that moves many datagrams in one system call where the kernel can.
 
-A run is a buffer of datagrams of one size for one peer, the last of which may be shorter. Other platforms,
-and kernels that refuse, take and give one datagram a call behind the same interface.
+A run is a buffer of datagrams of one size for one peer, the last of which may be shorter: UDP_SEGMENT and
+UDP_GRO take and give one in a call. Single datagrams are received and sent in batches (`net/exchange.py`).
+Other platforms, and kernels that refuse, take and give one datagram a call behind the same interface.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
+from crowline.net import mmsg, udp_options
+from crowline.net.arrival import Arrival, Control, Quick, learn, leave_by, parse_control
+from crowline.net.exchange import COPY_LIMIT, MOST, Exchange, Staged, exchange_of
+from crowline.net.mmsg import NAME_SIZE
 from crowline.net.segmentation import (
     CANNOT_SEGMENT,
     MAX_PAYLOAD,
     MAX_SEGMENTS,
     REFUSED_RUN,
-    UDP_GRO,
     UDP_SEGMENT,
 )
+from crowline.net.udp_options import CAN_SET_DONT_FRAGMENT as CAN_SET_DONT_FRAGMENT
+from crowline.net.udp_options import IcmpReceiver, Unfragmented
 
-# One read may bring a whole super-packet.
-_RECEIVE_BUFFER = 65536
-# Reads for one wake-up, so that a flood on one socket cannot keep the loop from everything else.
+# Reads for one wake-up where each brings one datagram or run, so that a flood on one socket cannot keep the
+# loop from everything else; and the bytes that a batch should bring, which fit into a cache.
 _READS_PER_WAKE = 16
+_BATCH_BYTES = 1 << 18
+_LEAST_BATCH = 4
 # Runs that wait for a full socket buffer; beyond it datagrams are lost, as in any full queue.
 _QUEUE_LIMIT = 64
-# Two hundred milliseconds of 200 MB/s: room for a busy event loop.
-_KERNEL_BUFFER = 8 << 20
-# Sources seen are remembered to make one `Address` each; forgotten all at once when there are too many.
-_SOURCE_CACHE = 4096
+# Arrivals seen are remembered to make one object each; forgotten all at once when there are too many.
+_ARRIVALS = 4096
+_ANCILLARY_BUFFER = 128
 _TRUNCATED = getattr(socket, "MSG_TRUNC", 0)
+_NO_CONTROL = (0, 0)
 
 Receiver: TypeAlias = Callable[[memoryview, Address, int], None]
+"""Gets the bytes of a run, good only during the call, its source, and the size of its datagrams."""
+
+# Sockets that are bound to one address see arrivals alike.
+_shared: dict[Any, Arrival] = {}
 
 
-class UdpSocket:
-    """One bound UDP socket in the running event loop.
+class BatchSocket:
+    """What the kinds of UDP sockets have in common; how they are prepared and deliver is theirs."""
 
-    `on_receive(data, source, segment_size)` is called for each run that arrives; `data` is valid only
-    during the call. `on_drained()` is called once after each burst of them.
-    """
+    __slots__ = (
+        "__weakref__", "_known", "_loop", "_most", "_on_drained", "_on_icmp", "_on_receive", "_queue",
+        "_quick", "_segments", "_socket", "exchange", "fd", "local", "lost", "on_readable", "pending",
+    )  # fmt: skip
+
+    says_local = False
+    """Whether the kernel tells which address was asked, and is told which one to answer from."""
 
     def __init__(
-        self, sock: socket.socket, on_receive: Receiver, on_drained: Callable[[], None] | None = None
+        self,
+        sock: socket.socket,
+        on_receive: Callable[..., None],
+        on_drained: Callable[[], None] | None = None,
+        *,
+        on_icmp: IcmpReceiver | None = None,
+        quick: Quick | None = None,
     ) -> None:
         self._socket = sock
         self._on_receive = on_receive
         self._on_drained = on_drained
-        self._loop = asyncio.get_running_loop()
-        self._buffer = memoryview(bytearray(_RECEIVE_BUFFER))
-        self._sources: dict[Any, Address] = {}
-        self._queue: deque[tuple[memoryview, int | None, Any]] = deque()
-        self._segments = sys.platform == "linux"
-        self._read = self._read_run if hasattr(sock, "recvmsg_into") else self._read_plain
+        self._on_icmp = on_icmp if on_icmp is not None and udp_options.report_errors(sock) else None
+        self._quick = quick
+        self._known: dict[Any, Arrival] = {} if self.says_local or quick else _shared
+        self._queue: deque[Transmit] | None = None
+        self._segments = sys.platform.startswith("linux")
+        self._most = MOST
+        self.pending: list[Staged] = []
         self.lost = 0
         host, port = sock.getsockname()[:2]
         self.local = Address.parse(host, port)
-        self._loop.add_reader(sock, self._readable)
+        self.fd = sock.fileno()
+        self._loop = asyncio.get_running_loop()
+        self.exchange = exchange_of(self._loop)
+        batches = isinstance(self.exchange, Exchange)
+        self.on_readable = self._read_batch if batches else self._read_each
+        self.exchange.add(self)
 
     @classmethod
     def bind(
-        cls, address: Address, on_receive: Receiver, on_drained: Callable[[], None] | None = None
-    ) -> UdpSocket:
-        """Bind `address` (port 0: any). Raises `LocalProblem` when it is taken or not ours."""
+        cls,
+        address: Address,
+        on_receive: Callable[..., None],
+        on_drained: Callable[[], None] | None = None,
+        *,
+        on_icmp: IcmpReceiver | None = None,
+        quick: Quick | None = None,
+    ) -> Self:
+        """Bind `address` (port 0: any). Raises `LocalProblem` when it is taken or not ours.
+
+        `on_drained()` is called once after each burst of datagrams, `on_icmp` for each ICMP error that
+        answers to what was sent, where the system says so. `quick` is asked first about each datagram of
+        a batch.
+        """
         sock = socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            _prepare(sock)
+            cls._prepare(sock)
             sock.bind((address.host, address.port))
         except OSError as error:
             sock.close()
@@ -81,7 +120,7 @@ class UdpSocket:
                 f"UDP {address} cannot be used: {error.strerror}.",
                 hint="Another program may have the port; choose another one.",
             ) from error
-        return cls(sock, on_receive, on_drained)
+        return cls(sock, on_receive, on_drained, on_icmp=on_icmp, quick=quick)
 
     @property
     def congested(self) -> bool:
@@ -89,50 +128,109 @@ class UdpSocket:
         return bool(self._queue)
 
     def send(self, transmit: Transmit) -> None:
-        """Send at once if the kernel has room, else queue. A full queue loses, as networks do; so does
-        whatever the kernel refuses, since a protocol can do nothing about it.
+        """Send at once if the kernel has room, else queue; while datagrams are received, when they all are.
+
+        A full queue loses, as networks do; so does whatever the kernel refuses, since a protocol can do
+        nothing about it.
         """
-        data = memoryview(transmit.data)
-        target = (transmit.destination.host, transmit.destination.port)
-        size = transmit.segment_size
+        if self.fd < 0:
+            return
+        data, size, exchange = transmit.data, transmit.segment_size, self.exchange
+        if isinstance(exchange, Exchange):
+            is_single = len(data) <= COPY_LIMIT and (size is None or size >= len(data))
+            if exchange.is_collecting and is_single and not self._queue and not transmit.dont_fragment:
+                name = exchange.name_of(transmit.destination)
+                exchange.stage_copy(self, name, self.control_of(transmit.local), data)
+                return
+            if self.pending:
+                exchange.flush_one(self)
+        data = memoryview(data)
         if size is None or size >= len(data):
-            self._enqueue(data, None, target)
+            self._send_or_wait(transmit)
             return
         run = size * max(1, min(MAX_SEGMENTS, MAX_PAYLOAD // size))
         for start in range(0, len(data), run):
             piece = data[start : start + run]
-            self._enqueue(piece, size if len(piece) > size else None, target)
+            self._send_or_wait(_with_data(transmit, piece, size if len(piece) > size else None))
+
+    def control_of(self, local: Address | None) -> tuple[int, int]:
+        """Where the control data lies that makes a staged datagram leave from `local`, and its length."""
+        if local is None or not self.says_local:
+            return _NO_CONTROL
+        assert isinstance(self.exchange, Exchange)
+        return self.exchange.control_of(local)
 
     def close(self) -> None:
-        if self._socket.fileno() < 0:
+        if self.fd < 0:
             return
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
-        self._queue.clear()
+        if isinstance(self.exchange, Exchange) and self.pending:
+            self.exchange.flush_one(self)
+        self.exchange.remove(self)
+        self._loop.remove_writer(self.fd)
+        self.fd = -1
+        self._queue = None
         self._socket.close()
 
-    def _enqueue(self, data: memoryview, size: int | None, target: Any) -> None:
-        if self._socket.fileno() < 0:
-            return
-        if self._queue:
-            if len(self._queue) < _QUEUE_LIMIT:
-                self._queue.append((memoryview(bytes(data)), size, target))
-            else:
-                self.lost += 1
-            return
-        rest = self._try_send(data, size, target)
-        if rest is not None:
-            self._queue.append((memoryview(bytes(rest)), size, target))
-            self._loop.add_writer(self._socket, self._writable)
+    def on_refused(self, error: int, staged: Staged) -> bool:
+        """A staged datagram that did not leave (`exchange.Member`)."""
+        if self._on_icmp is not None and udp_options.is_earlier(error):
+            udp_options.read_errors(self._socket, self._on_icmp)
+            return True
+        if error in (errno.EAGAIN, errno.EINTR):
+            self._wait_with(self._transmit_of(staged))
+        else:
+            self.lost += 1
+        return False
 
-    def _try_send(self, data: memoryview, size: int | None, target: Any) -> memoryview | None:
+    @classmethod
+    def _prepare(cls, sock: socket.socket) -> None:
+        udp_options.prepare(sock)
+
+    def _deliver(self, data: memoryview, arrival: Arrival) -> None:
+        raise NotImplementedError
+
+    # --- sending ----------------------------------------------------------------------------------------
+
+    def _send_or_wait(self, transmit: Transmit) -> None:
+        rest = transmit if self._queue else self._try_send(transmit)
+        if rest is not None:
+            self._wait_with(_with_data(rest, bytes(rest.data), rest.segment_size))
+
+    def _wait_with(self, transmit: Transmit) -> None:
+        if self._queue is None:
+            self._queue = deque()
+            self._loop.add_writer(self.fd, self._writable)
+        if len(self._queue) < _QUEUE_LIMIT:
+            self._queue.append(transmit)
+        else:
+            self.lost += 1
+
+    def _writable(self) -> None:
+        while self._queue:
+            rest = self._try_send(self._queue[0])
+            if rest is not None:
+                self._queue[0] = rest
+                return
+            self._queue.popleft()
+        self._queue = None
+        self._loop.remove_writer(self.fd)
+
+    def _try_send(self, transmit: Transmit) -> Transmit | None:
         """What the kernel has no room for now; None when it took or refused everything."""
-        if size is not None and self._segments:
-            control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))]
+        if not transmit.dont_fragment:
+            return self._try_run(transmit)
+        with Unfragmented(self._socket):
+            return self._try_run(transmit)
+
+    def _try_run(self, transmit: Transmit) -> Transmit | None:
+        data, size = memoryview(transmit.data), transmit.segment_size
+        target = (transmit.destination.host, transmit.destination.port)
+        leave = [leave_by(transmit.local)] if self.says_local and transmit.local is not None else []
+        if size is not None and size < len(data) and self._segments:
             try:
-                self._socket.sendmsg([data], control, 0, target)
+                self._call(data, [*leave, (socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))], target)
             except (BlockingIOError, InterruptedError):
-                return data
+                return transmit
             except OSError as error:
                 if error.errno not in REFUSED_RUN:
                     self.lost += 1
@@ -141,90 +239,127 @@ class UdpSocket:
             else:
                 return None
         step = size or max(1, len(data))
-        for start in range(0, len(data), step):
+        for start in range(0, max(1, len(data)), step):
             try:
-                self._socket.sendto(data[start : start + step], target)
+                self._call(data[start : start + step], leave, target)
             except (BlockingIOError, InterruptedError):
-                return data[start:]
+                return _with_data(transmit, data[start:], size)
             except OSError:
                 self.lost += 1
         return None
 
-    def _writable(self) -> None:
-        while self._queue:
-            data, size, target = self._queue[0]
-            rest = self._try_send(data, size, target)
-            if rest is not None:
-                self._queue[0] = (rest, size, target)
-                return
-            self._queue.popleft()
-        self._loop.remove_writer(self._socket)
+    def _call(self, data: memoryview, control: list[Control], target: tuple[str, int]) -> None:
+        try:
+            self._call_once(data, control, target)
+        except OSError as error:
+            if self._on_icmp is None or not udp_options.is_earlier(error.errno or 0):
+                raise
+            udp_options.read_errors(self._socket, self._on_icmp)
+            self._call_once(data, control, target)
 
-    def _readable(self) -> None:
+    def _call_once(self, data: memoryview, control: list[Control], target: tuple[str, int]) -> None:
+        if control:
+            self._socket.sendmsg([data], control, 0, target)
+        else:
+            self._socket.sendto(data, target)
+
+    def _transmit_of(self, staged: Staged) -> Transmit:
+        """What was staged, as it was given to `send`."""
+        assert isinstance(self.exchange, Exchange)
+        name, control, data = self.exchange.read(staged)
+        host, port = mmsg.parse_name(name)
+        local = learn(host, port, list(parse_control(control)), self.local.port).local
+        return Transmit(data, Address.parse(host, port), local)
+
+    # --- receiving --------------------------------------------------------------------------------------
+
+    def _read_batch(self) -> None:
+        exchange = self.exchange
+        assert isinstance(exchange, Exchange)
+        datagrams = exchange.receive(self.fd, self._most)
+        if datagrams is None:
+            self._read_errors()
+            return
+        known, view, quick, total = self._known, exchange.view, self._quick, 0
+        for offset, (flags, length), (meta,) in datagrams:
+            total += length
+            arrival = known.get(meta) or self._remember(meta)
+            if not length or flags & _TRUNCATED:
+                continue
+            try:
+                if quick is None or arrival.segment_size or not quick(offset, length, arrival):
+                    self._deliver(view[offset : offset + length], arrival)
+            except Exception as error:
+                self._report(error)
+            if self.fd < 0:
+                return
+        if total > _BATCH_BYTES:
+            self._most = max(_LEAST_BATCH, self._most // 2)
+        elif self._most < MOST:
+            self._most *= 2
+        if self._on_drained is not None:
+            self._on_drained()
+
+    def _read_each(self) -> None:
+        read = self._read_run if hasattr(self._socket, "recvmsg_into") else self._read_plain
         for _ in range(_READS_PER_WAKE):
             try:
-                length, size, source = self._read()
+                length, arrival = read()
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 # An ICMP error of an earlier datagram: no statement about this socket.
+                self._read_errors()
                 continue
             if length:
-                self._on_receive(self._buffer[:length], self._address(source), size)
-            if self._socket.fileno() < 0:
+                self._deliver(self.exchange.view[:length], arrival)
+            if self.fd < 0:
                 return
+        self._read_errors()
         if self._on_drained is not None:
             self._on_drained()
 
-    def _read_run(self) -> tuple[int, int, Any]:
-        """Bytes read (0: nothing that is whole), the size of each datagram among them, and the source."""
-        length, ancillary, flags, source = self._socket.recvmsg_into([self._buffer], 64)
-        size = length
-        for level, kind, value in ancillary:
-            if level == socket.SOL_UDP and kind == UDP_GRO:
-                size = struct.unpack_from("=H", value)[0]
-        return (0 if flags & _TRUNCATED else length), size, source
+    def _read_run(self) -> tuple[int, Arrival]:
+        """Bytes read (0: nothing that is whole), and what the kernel said of them."""
+        length, control, flags, source = self._socket.recvmsg_into([self.exchange.view], _ANCILLARY_BUFFER)
+        key = (source, *control)
+        arrival = self._known.get(key) or self._keep(key, source, control)
+        return (0 if flags & _TRUNCATED else length), arrival
 
-    def _read_plain(self) -> tuple[int, int, Any]:
+    def _read_plain(self) -> tuple[int, Arrival]:
         """The same where there is no ancillary data."""
-        length, source = self._socket.recvfrom_into(self._buffer)
-        return length, length, source
+        length, source = self._socket.recvfrom_into(self.exchange.view)
+        return length, self._known.get(source) or self._keep(source, source, [])
 
-    def _address(self, source: Any) -> Address:
-        known = self._sources.get(source)
-        if known is None:
-            if len(self._sources) >= _SOURCE_CACHE:
-                self._sources.clear()
-            host = source[0].partition("%")[0]
-            known = self._sources[source] = Address.parse(host, source[1])
-        return known
+    def _remember(self, meta: bytes) -> Arrival:
+        control = list(parse_control(meta[NAME_SIZE:]))
+        return self._keep(meta, mmsg.parse_name(meta[:NAME_SIZE]), control)
 
+    def _keep(self, key: Any, source: tuple[Any, ...], control: list[Control]) -> Arrival:
+        if len(self._known) >= _ARRIVALS:
+            self._known.clear()
+        arrival = self._known[key] = learn(source[0], source[1], control, self.local.port)
+        return arrival
 
-def _prepare(sock: socket.socket) -> None:
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        _set_buffer(sock, option)
-    if sys.platform == "linux":
-        # asm-generic/socket.h: past rmem_max and wmem_max where the process may (CAP_NET_ADMIN).
-        for forced in (33, 32):
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, forced, _KERNEL_BUFFER)
-            except OSError:
-                break
-        try:
-            sock.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
-        except OSError:
-            return
+    def _read_errors(self) -> None:
+        if self._on_icmp is not None:
+            udp_options.read_errors(self._socket, self._on_icmp)
+
+    def _report(self, error: Exception) -> None:
+        """A fault of the receiver costs one datagram, not those that came with it."""
+        self._loop.call_exception_handler({"message": "A datagram was not handled.", "exception": error})
 
 
-def _set_buffer(sock: socket.socket, option: int) -> None:
-    """As much as the system gives: Linux takes any number for its limit, others refuse one beyond it."""
-    size = _KERNEL_BUFFER
-    while size >= _RECEIVE_BUFFER:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, option, size)
-        except OSError:
-            size //= 2
-        else:
-            return
+class UdpSocket(BatchSocket):
+    """One bound UDP socket in the running event loop: `bind(address, on_receive)` with a `Receiver`."""
+
+    __slots__ = ()
+
+    def _deliver(self, data: memoryview, arrival: Arrival) -> None:
+        self._on_receive(data, arrival.source, arrival.segment_size or len(data))
+
+
+def _with_data(transmit: Transmit, data: bytes | memoryview, size: int | None) -> Transmit:
+    return Transmit(
+        data, transmit.destination, transmit.local, size, transmit.transport, transmit.dont_fragment
+    )
