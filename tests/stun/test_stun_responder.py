@@ -8,7 +8,7 @@ import stun_vectors as vectors
 from crowline.base.addresses import Address
 from crowline.stun import attributes as a
 from crowline.stun.message import Message, MessageClass, Method, parse
-from crowline.stun.responder import Alternates, Responder
+from crowline.stun.responder import BEHAVIOUR, Alternates, Responder
 
 CLIENT = Address("203.0.113.5", 40000)
 CLIENT6 = Address("2001:db8::5", 40000)
@@ -71,7 +71,7 @@ def test_only_binding_is_answered(method: Method) -> None:
         b"\0",
         binding()[:19],
         binding() + b"\0",
-        b"\0\1\0\0" + b"\x21\x12\xa4\x43" + ID,
+        b"\1\1\0\0" + b"\x21\x12\xa4\x43" + ID,
         b"\x3f\xff\0\0" + binding()[4:],
         b"\x00\x0f\0\0" + binding()[4:],
         b"\x00\x01\0\4" + binding()[4:] + b"\0\x06\0\5",
@@ -110,12 +110,59 @@ def test_tools_of_reflection_are_refused_without_an_alternate(attribute: a.Attri
     assert answer[1] == SERVER
 
 
-@pytest.mark.parametrize("attribute", [a.ResponsePort(53), a.Padding(bytes(64))])
-def test_aiming_and_inflating_are_refused_with_an_alternate(attribute: a.Attribute) -> None:
-    """RESPONSE-PORT and PADDING are refused even where RFC 5780 is on."""
-    answer = ask(binding(attribute), responder=Responder(Alternates(SERVER, OTHER)))
+def test_response_port_goes_to_the_same_host() -> None:
+    """RESPONSE-PORT sends the answer to another port of its asker, telling the port it asked from."""
+    responder = Responder(Alternates(SERVER, OTHER))
+    responder.receive(binding(a.ResponsePort(40001)), CLIENT, 0.0, SERVER)
+    transmit = responder.next_transmit()
+    assert transmit is not None
+    assert transmit.destination == Address(CLIENT.host, 40001)
+    assert parse(transmit.data).message.get(a.XorMappedAddress) == a.XorMappedAddress(CLIENT)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        (a.ResponsePort(0),),
+        (a.ResponsePort(53),),
+        (a.ResponsePort(443),),
+        (a.ResponsePort(11211),),
+        (a.ResponsePort(40001), a.Padding(bytes(64))),
+        (a.ResponsePort(CLIENT.port), a.Padding(bytes(64))),
+    ],
+)
+def test_response_port_is_refused_where_it_aims(attributes: tuple[a.AnyAttribute, ...]) -> None:
+    """Ports of services, and RESPONSE-PORT together with PADDING, get a 400 to the asker itself."""
+    answer = ask(binding(*attributes), responder=Responder(Alternates(SERVER, OTHER)))
     assert answer is not None
-    assert answer[0].get(a.ErrorCode) == a.ErrorCode(420)
+    assert answer[0].attributes == (a.ErrorCode(400),)
+
+
+@pytest.mark.parametrize("size", [0, 4, 64, 1500])
+@pytest.mark.parametrize("client", [CLIENT, CLIENT6])
+def test_padding_is_answered_with_no_more(size: int, client: Address) -> None:
+    """Padding comes back, and never makes an answer longer than its request."""
+    request = binding(a.Padding(bytes(size)))
+    answer = ask(request, client, responder=Responder(Alternates(SERVER, OTHER)))
+    assert answer is not None
+    padding = answer[0].get(a.Padding)
+    assert padding is not None
+    assert answer[2] <= 3 * len(request)
+    assert padding.value == b"" or answer[2] == len(request)
+    assert size < 1500 or padding.value != b""
+
+
+def test_aiming_and_inflating_have_a_budget_of_their_own() -> None:
+    """A source gets a few of them, and one more every half second; plain questions are not touched."""
+    responder = Responder(Alternates(SERVER, OTHER))
+    for attribute in (a.ResponsePort(40001), a.Padding(bytes(1400))):
+        for _ in range(100):
+            responder.receive(binding(attribute), CLIENT, 10.0, SERVER)
+    answers = 0
+    while responder.next_transmit() is not None:
+        answers += 1
+    assert answers == BEHAVIOUR.burst
+    assert ask(binding(), responder=responder) is not None
 
 
 @pytest.mark.parametrize(
@@ -136,8 +183,9 @@ def test_change_request_table(asked: Address, change_ip: bool, change_port: bool
     assert answer is not None
     assert answer[0].attributes == (
         a.XorMappedAddress(CLIENT),
-        a.ResponseOrigin(origin),
         a.OtherAddress(Address(other_host, other_port)),
+        a.ResponseOrigin(origin),
+        a.MappedAddress(CLIENT),
     )
     assert answer[1] == origin
 
@@ -149,6 +197,17 @@ def test_plain_request_learns_the_alternate() -> None:
     assert answer[0].get(a.OtherAddress) == a.OtherAddress(OTHER)
     assert answer[0].get(a.ResponseOrigin) == a.ResponseOrigin(SERVER)
     assert answer[2] <= 3 * len(binding())
+
+
+@pytest.mark.parametrize("count", range(6))
+@pytest.mark.parametrize("client", [CLIENT, CLIENT6])
+def test_behaviour_answers_stay_below_three_times(client: Address, count: int) -> None:
+    """What fits is told, the other address first; nothing goes beyond three times the request."""
+    request = binding(*(a.UnknownAttribute(0x8055, b"") for _ in range(count)))
+    answer = ask(request, client, responder=Responder(Alternates(SERVER, OTHER)))
+    assert answer is not None
+    assert answer[2] <= 3 * len(request)
+    assert answer[0].get(a.OtherAddress) is not None or (client is CLIENT6 and count == 0)
 
 
 def test_an_address_beside_the_four_has_no_alternate() -> None:

@@ -6,10 +6,12 @@ Rules of this machine:
    answer is how two servers are made to talk to each other for ever.
 2. An answer holds XOR-MAPPED-ADDRESS and nothing else, 32 bytes over IPv4 and 44 over IPv6: the source is
    unproven, so every byte more would be a present to whoever forged it.
-3. With a second IP address it also does RFC 5780: RESPONSE-ORIGIN and OTHER-ADDRESS in every answer, and
-   CHANGE-REQUEST honoured. Without one CHANGE-REQUEST gets a 420, as RFC 5780 §6 demands. RESPONSE-PORT and
-   PADDING, which let one host aim or inflate answers, are always refused with a 420.
-4. It keeps nothing about anybody.
+3. With a second IP address it also does RFC 5780: OTHER-ADDRESS, RESPONSE-ORIGIN and MAPPED-ADDRESS, as far
+   as they fit into three times the request, and CHANGE-REQUEST, RESPONSE-PORT and PADDING honoured. Without
+   one these get a 420, as RFC 5780 §6 demands. The answer to RESPONSE-PORT goes to the host it came from and
+   to no port of a service; PADDING makes none longer than the request; both have a budget of their own.
+4. Clients of RFC 3489 get an answer of their kind (`stun/classic.py`), under the same rules.
+5. It keeps nothing about anybody.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from dataclasses import dataclass
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
+from crowline.stun import classic
 from crowline.stun.attributes import (
     COOKIE_BYTES,
     AnyAttribute,
     ChangeRequest,
     ErrorCode,
+    MappedAddress,
     OtherAddress,
     Padding,
     ResponseOrigin,
@@ -31,10 +35,18 @@ from crowline.stun.attributes import (
     UnknownAttributes,
     XorMappedAddress,
 )
+from crowline.stun.budget import MAX_AMPLIFICATION, Allowance, ReplyBudget
+from crowline.stun.integrity import ATTRIBUTE_HEADER_SIZE
 from crowline.stun.message import HEADER_SIZE, MalformedStun, Message, MessageClass, Method, Received, parse
+from crowline.stun.sources import is_plausible_source
 
+BAD_REQUEST = 400
 UNKNOWN_ATTRIBUTE = 420
-REFUSED_TYPES = (ResponsePort, Padding)
+# What only a server with two addresses does, RFC 5780 §7.
+BEHAVIOUR_TYPES: tuple[type[AnyAttribute], ...] = (ChangeRequest, ResponsePort, Padding)
+# A discovery asks a few times, seconds apart.
+BEHAVIOUR = Allowance(rate=2.0, burst=10.0)
+FIRST_USER_PORT = 1024  # below it are services, and hardly a NAT's mappings
 # More would let a 420 outgrow three times the request it answers.
 MAX_LISTED_UNKNOWN = 8
 
@@ -68,6 +80,7 @@ class Responder:
         self.alternates = alternates
         self.counters: Counter[str] = Counter()
         self._transmits: deque[Transmit] = deque()
+        self._budget: ReplyBudget | None = None
 
     def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
         if self.alternates is None and len(data) == HEADER_SIZE and data[:8] == BARE_REQUEST:
@@ -75,6 +88,9 @@ class Responder:
             self._transmits.append(Transmit(_bare_answer(bytes(data[8:]), source), source, local))
             return
         try:
+            if classic.is_classic(data):
+                self._answer_classic(data, source, local)
+                return
             received = parse(data)
         except MalformedStun:
             self.counters["malformed"] += 1
@@ -83,7 +99,7 @@ class Responder:
         if message.method is not Method.BINDING or message.message_class is not MessageClass.REQUEST:
             self.counters["not_a_request"] += 1
             return
-        self._answer(received, source, local)
+        self._answer(received, source, local, now)
 
     def handle_timeout(self, now: float) -> None:
         """Nothing here depends on time."""
@@ -97,36 +113,63 @@ class Responder:
     def next_event(self) -> None:
         return None
 
-    def _answer(self, received: Received, source: Address, local: Address | None) -> None:
+    def _answer(self, received: Received, source: Address, local: Address | None, now: float) -> None:
         request = received.message
-        change = request.get(ChangeRequest)
-        wanted = change or ChangeRequest(False, False)
-        origin, other = self._origin_and_other(local, wanted)
-        refused = _refused(received, change_allowed=other is not None)
+        origin, other = self._origin_and_other(local, request.get(ChangeRequest))
+        refused = _refused(received, has_alternate=other is not None)
         if refused:
             self.counters["unknown_attribute"] += 1
-            error = request.answer(
-                MessageClass.ERROR, ErrorCode(UNKNOWN_ATTRIBUTE), UnknownAttributes(refused)
-            )
-            self._send(error, source, local)
+            unknown = (ErrorCode(UNKNOWN_ATTRIBUTE), UnknownAttributes(refused))
+            self._send(request.answer(MessageClass.ERROR, *unknown).encode(), source, local)
             return
-        attributes: list[AnyAttribute] = [XorMappedAddress(source)]
-        if origin is not None and other is not None:
-            attributes += [ResponseOrigin(origin), OtherAddress(other)]
+        destination = _destination(request, source)
+        if destination is None:
+            self.counters["bad_request"] += 1
+            self._send(request.answer(MessageClass.ERROR, ErrorCode(BAD_REQUEST)).encode(), source, local)
+            return
+        needs_budget = destination != source or request.get(Padding) is not None
+        if needs_budget and not self._has_budget(source, now):
+            self.counters["over_budget"] += 1
+            return
         self.counters["answered"] += 1
-        self._send(request.answer(MessageClass.SUCCESS, *attributes), source, origin or local)
+        self._send(_success(received, source, origin, other), destination, origin or local)
+
+    def _answer_classic(self, data: Buffer, source: Address, local: Address | None) -> None:
+        request = classic.read_request(data)
+        if source.is_ipv6:
+            # RFC 3489 has no form for such an address.
+            self.counters["classic_ipv6"] += 1
+            return
+        origin, changed = self._origin_and_other(local, request.change)
+        unknown = list(request.unknown)
+        if changed is None and request.change is not None:
+            unknown.append(ChangeRequest.type)
+        if unknown:
+            self.counters["unknown_attribute"] += 1
+            listed = tuple(unknown[:MAX_LISTED_UNKNOWN])
+            self._send(classic.write_unknown(request, listed, UNKNOWN_ATTRIBUTE), source, local)
+            return
+        self.counters["answered_classic"] += 1
+        answer = classic.write_response(request, source, origin or local, changed)
+        self._send(answer, source, origin or local)
 
     def _origin_and_other(
-        self, local: Address | None, wanted: ChangeRequest
+        self, local: Address | None, change: ChangeRequest | None
     ) -> tuple[Address | None, Address | None]:
         """Where to answer from, and the address that differs in both: RFC 5780 §6.1, table 1."""
         if self.alternates is None or local is None:
             return None, None
+        wanted = change or ChangeRequest(False, False)
         origin = self.alternates.opposite(local, change_ip=wanted.change_ip, change_port=wanted.change_port)
         return origin, self.alternates.opposite(local, change_ip=True, change_port=True)
 
-    def _send(self, message: Message, destination: Address, local: Address | None) -> None:
-        self._transmits.append(Transmit(message.encode(), destination, local))
+    def _has_budget(self, source: Address, now: float) -> bool:
+        if self._budget is None:
+            self._budget = ReplyBudget(BEHAVIOUR)
+        return self._budget.take(source, now)
+
+    def _send(self, data: bytes, destination: Address, local: Address | None) -> None:
+        self._transmits.append(Transmit(data, destination, local))
 
 
 def _bare_answer(transaction_id: bytes, source: Address) -> bytes:
@@ -143,10 +186,40 @@ def _bare_answer(transaction_id: bytes, source: Address) -> bytes:
     )
 
 
-def _refused(received: Received, *, change_allowed: bool) -> tuple[int, ...]:
+def _refused(received: Received, *, has_alternate: bool) -> tuple[int, ...]:
     """The comprehension-required types of a request that this server does not do."""
     refused = list(received.unknown_required)
-    refused += [cls.type for cls in REFUSED_TYPES if received.message.get(cls) is not None]
-    if not change_allowed and received.message.get(ChangeRequest) is not None:
-        refused.append(ChangeRequest.type)
+    if not has_alternate:
+        refused += [cls.type for cls in BEHAVIOUR_TYPES if received.message.get(cls) is not None]
     return tuple(refused[:MAX_LISTED_UNKNOWN])
+
+
+def _destination(request: Message, source: Address) -> Address | None:
+    """Where an answer goes; ``None`` if RFC 5780 §6.1 or good sense forbid it."""
+    target = request.get(ResponsePort)
+    if target is None or (target.port == source.port and request.get(Padding) is None):
+        return source
+    destination = Address(source.host, target.port)
+    is_plausible = target.port >= FIRST_USER_PORT and is_plausible_source(destination)
+    return destination if is_plausible and request.get(Padding) is None else None
+
+
+def _success(received: Received, source: Address, origin: Address | None, other: Address | None) -> bytes:
+    """The answer, with as much of RFC 5780 as its size allows. The most useful comes first."""
+    request, limit = received.message, MAX_AMPLIFICATION * len(received.raw)
+    padding = request.get(Padding)
+    if padding is not None:
+        limit -= ATTRIBUTE_HEADER_SIZE
+    attributes: list[AnyAttribute] = [XorMappedAddress(source)]
+    answer = request.answer(MessageClass.SUCCESS, *attributes).encode()
+    if origin is None or other is None:
+        return answer
+    for attribute in (OtherAddress(other), ResponseOrigin(origin), MappedAddress(source)):
+        longer = request.answer(MessageClass.SUCCESS, *attributes, attribute).encode()
+        if len(longer) <= limit:
+            attributes.append(attribute)
+            answer = longer
+    if padding is None:
+        return answer
+    size = max(0, len(received.raw) - len(answer) - ATTRIBUTE_HEADER_SIZE)
+    return request.answer(MessageClass.SUCCESS, *attributes, Padding(bytes(size))).encode()

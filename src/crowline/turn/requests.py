@@ -12,7 +12,9 @@ from crowline.stun.attributes import AlternateServer, AnyAttribute, ErrorCode
 from crowline.stun.message import TRANSACTION_ID_SIZE, Message, MessageClass, Method, Received
 from crowline.stun.transaction import Schedule, Transaction
 from crowline.turn.codes import BAD_REQUEST, REQUEST_TIMEOUT, STALE_NONCE, TRY_ALTERNATE, UNAUTHORIZED
-from crowline.turn.credentials import MAX_STALE_IN_A_ROW, LongTermCredentials
+from crowline.turn.credentials import MAX_STALE_IN_A_ROW, LongTermCredentials, is_stripped
+
+INTEGRITY_VIOLATED = "the answers are not signed by a server that knows our password"
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Request:
     channel: Channel | None = None
     nonce: str | None = field(default=None, init=False)
     stale: int = field(default=0, init=False)
+    violated: bool = field(default=False, init=False)
+    """Whether an answer came that was not signed as it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Requests:
         self._credentials = credentials
         self._entropy = entropy
         self._schedule = schedule
+        self._is_reliable = schedule.rc == 1
         self._transmit = transmit
         self._pending: dict[bytes, tuple[Request, Transaction]] = {}
 
@@ -95,9 +100,7 @@ class Requests:
             del self._pending[message.transaction_id]
             return self._take_challenge(request, received, error, now)
         if (is_error and error is None) or not self._is_believed(request, received, error):
-            # RFC 8489 §9.2.5: what does not verify may be forged; the true answer may still come.
-            self.counters["unverified"] += 1
-            return None
+            return self._on_unverified(request, received, error)
         del self._pending[message.transaction_id]
         if error is not None:
             alternate = message.get(AlternateServer)
@@ -113,7 +116,8 @@ class Requests:
         for transaction_id, (request, transaction) in list(self._pending.items()):
             if transaction.is_expired(now):
                 del self._pending[transaction_id]
-                outcomes.append(Outcome(request, None, REQUEST_TIMEOUT, "the server does not answer"))
+                reason = INTEGRITY_VIOLATED if request.violated else "the server does not answer"
+                outcomes.append(Outcome(request, None, REQUEST_TIMEOUT, reason))
             else:
                 self._send_due(transaction, now)
         return outcomes
@@ -141,8 +145,22 @@ class Requests:
             return None
         return Outcome(request, None, error.code, error.reason or "the credentials are not accepted")
 
+    def _on_unverified(self, request: Request, received: Received, error: ErrorCode | None) -> Outcome | None:
+        """RFC 8489 §9.2.5: what does not verify may be forged. Over UDP the true answer may still come, over
+        a stream nothing more does; a bare 400 never ends a request."""
+        self.counters["unverified"] += 1
+        if error is not None and error.code == BAD_REQUEST and not received.is_signed:
+            return None
+        request.violated = request.nonce is not None
+        if not (self._is_reliable and request.violated):
+            return None
+        del self._pending[received.message.transaction_id]
+        return Outcome(request, None, REQUEST_TIMEOUT, INTEGRITY_VIOLATED)
+
     def _is_believed(self, request: Request, received: Received, error: ErrorCode | None) -> bool:
         """Signed requests get signed answers. To an unsigned one any error but 300 and 400 counts."""
+        if is_stripped(received):
+            return False
         if request.nonce is not None:
             return self._credentials.verify(received)
         return error is None or error.code not in (TRY_ALTERNATE, BAD_REQUEST)
