@@ -109,10 +109,20 @@ class BatchSocket:
         answers to what was sent, where the system says so. `quick` is asked first about each datagram of
         a batch.
         """
+        return cls(cls.bound(address), on_receive, on_drained, on_icmp=on_icmp, quick=quick)
+
+    @classmethod
+    def bound(cls, address: Address, *, joins: bool = False) -> socket.socket:
+        """A socket as `bind` makes it, which nobody reads yet. Raises `LocalProblem`.
+
+        With `joins` it shares an address with sockets that have SO_REUSEPORT set.
+        """
         sock = socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
             cls._prepare(sock)
+            if joins:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind((address.host, address.port))
         except OSError as error:
             sock.close()
@@ -120,7 +130,7 @@ class BatchSocket:
                 f"UDP {address} cannot be used: {error.strerror}.",
                 hint="Another program may have the port; choose another one.",
             ) from error
-        return cls(sock, on_receive, on_drained, on_icmp=on_icmp, quick=quick)
+        return sock
 
     @property
     def congested(self) -> bool:
