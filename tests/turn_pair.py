@@ -9,6 +9,7 @@ from collections.abc import Callable
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
+from crowline.base.transport import Transport
 from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance, ReplyBudget
 from crowline.stun.integrity import long_term_key
@@ -40,19 +41,37 @@ class FakePorts:
     def __init__(self, size: int = 100) -> None:
         self.free = [Address(RELAY_HOST, 50_001 + n) for n in range(size)]
         self.opened: list[Address] = []
+        self.opened_tcp: list[Address] = []
+        self.can_set_dont_fragment = False
         self.families = {a.FAMILY_IPV4}
         self.relay_hosts = {RELAY_HOST}
 
-    def open(self, family: int, local: Address | None, *, even: bool) -> Address | None:
+    def open(
+        self,
+        family: int,
+        local: Address | None,
+        *,
+        even: bool = False,
+        reserve: bool = False,
+        transport: Transport = Transport.UDP,
+    ) -> Address | None:
+        """TCP and UDP addresses come from the same list."""
+        opened = self.opened_tcp if transport.is_stream else self.opened
         for address in self.free:
-            if not even or address.port % 2 == 0:
-                self.free.remove(address)
-                self.opened.append(address)
-                return address
+            beside = Address(address.host, address.port + 1)
+            if address.is_ipv6 != (family == a.FAMILY_IPV6) or (even and address.port % 2):
+                continue
+            if reserve and beside not in self.free:
+                continue
+            wanted = [address, beside] if reserve else [address]
+            for each in wanted:
+                self.free.remove(each)
+                opened.append(each)
+            return address
         return None
 
-    def close(self, relayed: Address) -> None:
-        self.opened.remove(relayed)
+    def close(self, relayed: Address, transport: Transport = Transport.UDP) -> None:
+        (self.opened_tcp if transport.is_stream else self.opened).remove(relayed)
         self.free.append(relayed)
 
     def has_family(self, family: int, local: Address | None) -> bool:

@@ -93,6 +93,13 @@ def classify(host: str) -> AddressClass:
     return max((_classify_form(form) for form in _forms(host)), default=AddressClass.NEVER)
 
 
+@functools.lru_cache(maxsize=4096)
+def hidden_host(host: str) -> str | None:
+    """The IPv4 address at which packets to that IPv6 address may end, if one hides in it."""
+    forms = _forms(host)
+    return str(forms[1]) if len(forms) > 1 else None
+
+
 def _forms(host: str) -> list[IPAddress]:
     """The address and those that hide in it; empty for text that is no plain address."""
     if "%" in host:

@@ -13,6 +13,9 @@ class Transport(Enum):
     TLS = "tls"
     """TLS over TCP."""
 
+    # Members are single objects: the hash of each is its own, and costs no call into Python for a packet.
+    __hash__ = object.__hash__
+
     @property
     def is_stream(self) -> bool:
         """Whether messages follow each other without borders, reliably and in order."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
+from crowline.base.transport import Transport
 from crowline.lab.address_plan import server_addresses
 from crowline.lab.boundary import HTTPS
 from crowline.lab.clock import Timer
@@ -166,22 +167,36 @@ class StunTurn:
     def next_event(self) -> None:
         return None
 
-    # --- relayed addresses (`turn.server.RelayPorts`) ---------------------------------------------------
+    # --- relayed addresses (`turn.ports.RelayPorts`) ---------------------------------------------------
 
-    def open(self, family: int, local: Address | None, *, even: bool) -> Address | None:
-        address = self._of_family(family)
-        if address is None:
+    @property
+    def can_set_dont_fragment(self) -> bool:
+        return False
+
+    def open(
+        self,
+        family: int,
+        local: Address | None,
+        *,
+        even: bool = False,
+        reserve: bool = False,
+        transport: Transport = Transport.UDP,
+    ) -> Address | None:
+        """Clients come by UDP here, so that nobody can ask for a TCP address."""
+        host = self._of_family(family)
+        if host is None:
             return None
         low, high = RELAY_PORTS
         while True:
             port = low + int.from_bytes(self._entropy(2), "big") % (high - low + 1)
-            relayed = Address(address, port)
-            if relayed not in self._relayed and not (even and port % 2):
-                self._relayed.add(relayed)
-                self._internet.bind(self._node, self._host, relayed)
-                return relayed
+            wanted = [Address(host, port), Address(host, port + 1)] if reserve else [Address(host, port)]
+            if self._relayed.isdisjoint(wanted) and not (even and port % 2):
+                self._relayed.update(wanted)
+                for relayed in wanted:
+                    self._internet.bind(self._node, self._host, relayed)
+                return wanted[0]
 
-    def close(self, relayed: Address) -> None:
+    def close(self, relayed: Address, transport: Transport = Transport.UDP) -> None:
         self._relayed.discard(relayed)
         self._host.sockets.pop(relayed, None)
 

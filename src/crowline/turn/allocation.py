@@ -1,17 +1,16 @@
-"""An allocation with its permissions and channels, and the table that finds it (RFC 8656 §3.2, §9, §12)."""
+"""An allocation with its relayed addresses, permissions and channels (RFC 8656 §3.2, §6, §9, §12)."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from crowline.base.addresses import Address
+from crowline.base.transport import Transport
+from crowline.turn.five_tuple import FiveTuple
 from crowline.turn.quota import Limits
 
 PERMISSION_LIFETIME = 300.0  # seconds, RFC 8656 §9
 CHANNEL_LIFETIME = 600.0  # seconds, RFC 8656 §12
-MAX_DEAD_ALARMS = 256  # alarms of allocations that are gone, before they are swept together
 
 
 @dataclass(slots=True)
@@ -24,34 +23,83 @@ class Permission:
 
 @dataclass(slots=True)
 class Channel:
-    """A number that stands for one peer until `expires`; it carries data only while `permission` lives."""
+    """A number that stands for one peer until `expires`; it carries data only while `permission` lives.
+
+    `relayed` is the address that its datagrams leave from.
+    """
 
     number: int
     peer: Address
     expires: float
     permission: Permission
+    relayed: Address
 
     def is_live(self, now: float) -> bool:
         return self.expires > now and self.permission.expires > now
 
 
 @dataclass(slots=True, eq=False)
+class Relay:
+    """One relayed transport address, with its time-to-expiry; a dual allocation has two."""
+
+    address: Address
+    transport: Transport
+    expires: float
+
+
+@dataclass(slots=True, eq=False)
 class Allocation:
-    """What a client holds at this server. `client` and `local` are the 5-tuple (the protocol is UDP)."""
+    """What a client holds at this server. `client`, `local` and `transport` are the 5-tuple that it is
+    spoken to on."""
 
     client: Address
     local: Address | None
-    relayed: Address
+    transport: Transport
     username: str
     user: str
     key: bytes
     transaction_id: bytes
-    expires: float
     success: bytes = b""
     """The answer to the Allocate that made it, for the retransmissions of that request."""
+    relays: tuple[Relay, ...] = ()
+    """One for each address family, all of one transport. Still there when the allocation is over."""
+    charged: Address | None = None
+    """The client address whose share of the relays this one counts in."""
+    is_over: bool = False
+    is_attached: bool = True
+    """Whether the 5-tuple lives. The stream of a client on the move may have ended."""
+    moving_to: FiveTuple | None = None
+    """A 5-tuple that takes over as soon as the client sends data on it (RFC 8016 §3.2.2)."""
     permissions: dict[str, Permission] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     channels_by_peer: dict[Address, Channel] = field(default_factory=dict)
+
+    @property
+    def relayed(self) -> Address:
+        """The first relayed address."""
+        return self.relays[0].address
+
+    @property
+    def expires(self) -> float:
+        """When the last of its relayed addresses goes."""
+        return max(relay.expires for relay in self.relays)
+
+    @property
+    def five_tuple(self) -> FiveTuple:
+        return FiveTuple(self.client, self.local, self.transport)
+
+    @property
+    def relay_transport(self) -> Transport:
+        """The transport between this server and the peers."""
+        return self.relays[0].transport
+
+    def relay_towards(self, address: Address) -> Relay | None:
+        """The relayed address of the same family, if there is one."""
+        is_ipv6 = address.is_ipv6
+        for relay in self.relays:
+            if relay.address.is_ipv6 == is_ipv6:
+                return relay
+        return None
 
     def permits(self, host: str, now: float) -> Permission | None:
         """The live permission for a peer's IP address."""
@@ -89,15 +137,23 @@ class Allocation:
         permission.expires = now + PERMISSION_LIFETIME
         return permission
 
-    def bind(self, number: int, peer: Address, now: float, *, is_own: bool) -> None:
+    def bind(self, number: int, peer: Address, relayed: Address, now: float, *, is_own: bool) -> None:
         """Bind or refresh a channel, and with it the permission. The caller has checked for conflicts."""
         permission = self.permit(peer.host, now, is_own=is_own)
         for stale in (self.channels.get(number), self.channels_by_peer.get(peer)):
             if stale is not None:
                 self._unbind(stale)
-        channel = Channel(number, peer, now + CHANNEL_LIFETIME, permission)
+        channel = Channel(number, peer, now + CHANNEL_LIFETIME, permission, relayed)
         self.channels[number] = channel
         self.channels_by_peer[peer] = channel
+
+    def drop(self, relay: Relay) -> None:
+        """Forget one of two relayed addresses, with what was permitted for it (RFC 8656 §8.1)."""
+        self.relays = tuple(other for other in self.relays if other is not relay)
+        for channel in [c for c in self.channels.values() if c.relayed == relay.address]:
+            self._unbind(channel)
+        is_ipv6 = relay.address.is_ipv6
+        self.permissions = {host: p for host, p in self.permissions.items() if (":" in host) != is_ipv6}
 
     def _unbind(self, channel: Channel) -> None:
         self.channels.pop(channel.number, None)
@@ -106,69 +162,3 @@ class Allocation:
     def _in_use(self, permission: Permission) -> bool:
         """A channel keeps the very permission that it was bound with, so that a refresh revives both."""
         return any(channel.permission is permission for channel in self.channels.values())
-
-
-class Allocations:
-    """All allocations of a server, by 5-tuple, by relayed address and by the time they end."""
-
-    def __init__(self) -> None:
-        self._by_client: dict[tuple[Address, Address | None], Allocation] = {}
-        self._by_relayed: dict[Address, Allocation] = {}
-        # Each allocation has one alarm that counts: the one whose serial stands in `_alarms`.
-        self._ends: list[tuple[float, int, Address]] = []
-        self._alarms: dict[Address, tuple[float, int]] = {}
-        self._serial = 0
-
-    def __len__(self) -> int:
-        return len(self._by_client)
-
-    def __iter__(self) -> Iterator[Allocation]:
-        return iter(list(self._by_client.values()))
-
-    def of_client(self, client: Address, local: Address | None) -> Allocation | None:
-        return self._by_client.get((client, local))
-
-    def of_relayed(self, relayed: Address) -> Allocation | None:
-        return self._by_relayed.get(relayed)
-
-    def add(self, allocation: Allocation) -> None:
-        self._by_client[allocation.client, allocation.local] = allocation
-        self._by_relayed[allocation.relayed] = allocation
-        self._set_alarm(allocation)
-
-    def extend(self, allocation: Allocation, expires: float) -> None:
-        """Give an allocation another end. A later one is noticed when the old alarm goes off."""
-        allocation.expires = expires
-        if expires < self._alarms[allocation.relayed][0]:
-            self._set_alarm(allocation)
-
-    def remove(self, allocation: Allocation) -> None:
-        self._by_client.pop((allocation.client, allocation.local), None)
-        self._by_relayed.pop(allocation.relayed, None)
-        self._alarms.pop(allocation.relayed, None)
-        if len(self._ends) > 2 * len(self._alarms) + MAX_DEAD_ALARMS:
-            self._ends = [(time, serial, relayed) for relayed, (time, serial) in self._alarms.items()]
-            heapq.heapify(self._ends)
-
-    def next_end(self) -> float | None:
-        """No later than the next allocation's end."""
-        return self._ends[0][0] if self._ends else None
-
-    def ended(self, now: float) -> list[Allocation]:
-        """Allocations that are over and still in the table."""
-        over = []
-        while self._ends and self._ends[0][0] <= now:
-            _, serial, relayed = heapq.heappop(self._ends)
-            allocation = self._by_relayed.get(relayed)
-            if allocation is None or self._alarms[relayed][1] != serial:
-                continue
-            if allocation.expires <= now:
-                over.append(allocation)
-            else:
-                self._set_alarm(allocation)
-        return over
-
-    def _set_alarm(self, allocation: Allocation) -> None:
-        self._serial += 1
-        self._alarms[allocation.relayed] = (allocation.expires, self._serial)
-        heapq.heappush(self._ends, (allocation.expires, self._serial, allocation.relayed))

@@ -50,6 +50,17 @@ def wrap_run(number: int, data: Buffer, segment_size: int) -> bytes:
     return b"".join(parts)
 
 
+def wrap_stream(number: int, data: Buffer, segment_size: int | None = None) -> bytes:
+    """A datagram or a run as it stands on a stream: each with its header, padded to four bytes (§12.5)."""
+    view = memoryview(data)
+    size = segment_size or len(view) or 1
+    parts: list[Buffer] = []
+    for start in range(0, len(view) or 1, size):
+        piece = view[start : start + size]
+        parts += (_HEADER.pack(number, len(piece)), piece, bytes(-len(piece) & 3))
+    return b"".join(parts)
+
+
 def unwrap(data: Buffer) -> tuple[int, memoryview] | None:
     """Channel number and payload of one datagram; ``None`` when it claims more than it holds."""
     if len(data) < HEADER_SIZE:

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from crowline.base.addresses import Address
 from crowline.stun.attributes import (
     FAMILY_IPV4,
     FAMILY_IPV6,
-    AdditionalAddressFamily,
-    AddressErrorCode,
-    AnyAttribute,
     DontFragment,
-    EvenPort,
     Lifetime,
-    RequestedAddressFamily,
-    RequestedTransport,
-    ReservationToken,
     UnknownAttributes,
 )
 from crowline.stun.integrity import verify_integrity
 from crowline.stun.message import Message, Received
 from crowline.turn.allocation import Allocation
 from crowline.turn.auth import Authenticated
-from crowline.turn.codes import (
-    ALLOCATION_MISMATCH,
-    BAD_REQUEST,
-    FAMILY_NOT_SUPPORTED,
-    INSUFFICIENT_CAPACITY,
-    UNKNOWN_ATTRIBUTE,
-    UNSUPPORTED_TRANSPORT,
-    WRONG_CREDENTIALS,
-    Refusal,
-)
+from crowline.turn.codes import ALLOCATION_MISMATCH, UNKNOWN_ATTRIBUTE, WRONG_CREDENTIALS, Refusal
 from crowline.turn.quota import Limits
 
-UDP_PROTOCOL = 17
 DEFAULT_LIFETIME = 600  # seconds, RFC 8656 §3.2
 
 
@@ -45,22 +26,13 @@ def is_retransmission(received: Received, allocation: Allocation) -> bool:
     )
 
 
-def check_unknown(received: Received) -> None:
-    """RFC 8489 §6.3.1; DONT-FRAGMENT counts as unknown where it is not supported (RFC 8656 §7.2, check 4)."""
+def check_unknown(received: Received, *, can_set_dont_fragment: bool) -> None:
+    """RFC 8489 §6.3.1; DONT-FRAGMENT counts as unknown where it cannot be done (RFC 8656 §7.2, check 4)."""
     unknown = list(received.unknown_required)
-    if received.message.get(DontFragment) is not None:
+    if not can_set_dont_fragment and received.message.get(DontFragment) is not None:
         unknown.append(DontFragment.type)
     if unknown:
         raise Refusal(UNKNOWN_ATTRIBUTE, UnknownAttributes(tuple(unknown)))
-
-
-def check_transport(request: Message) -> None:
-    """Check 3 of RFC 8656 §7.2."""
-    transport = request.get(RequestedTransport)
-    if transport is None:
-        raise Refusal(BAD_REQUEST)
-    if transport.protocol != UDP_PROTOCOL:
-        raise Refusal(UNSUPPORTED_TRANSPORT)
 
 
 def held_by(who: Authenticated, allocation: Allocation | None) -> Allocation:
@@ -74,33 +46,6 @@ def held_by(who: Authenticated, allocation: Allocation | None) -> Allocation:
 
 def family_of(address: Address) -> int:
     return FAMILY_IPV6 if address.is_ipv6 else FAMILY_IPV4
-
-
-def check_families(
-    request: Message, has_family: Callable[[int], bool]
-) -> tuple[int, tuple[AnyAttribute, ...]]:
-    """Checks 5 to 9 of RFC 8656 §7.2: the family to give, and what the answer says of a second one."""
-    token, even = request.get(ReservationToken), request.get(EvenPort)
-    wanted, second = request.get(RequestedAddressFamily), request.get(AdditionalAddressFamily)
-    # 5
-    if token is not None:
-        raise Refusal(BAD_REQUEST if even or wanted or second else INSUFFICIENT_CAPACITY)
-    # 6
-    if wanted is not None and second is not None:
-        raise Refusal(BAD_REQUEST)
-    # 7
-    family = FAMILY_IPV4 if wanted is None else wanted.family
-    if family not in (FAMILY_IPV4, FAMILY_IPV6) or not has_family(family):
-        raise Refusal(FAMILY_NOT_SUPPORTED)
-    # 8
-    if even is not None and even.reserve:
-        raise Refusal(BAD_REQUEST if second is not None else INSUFFICIENT_CAPACITY)
-    # 9: one relayed address is given, and the reason why the other is not
-    if second is None:
-        return family, ()
-    if second.family != FAMILY_IPV6:
-        raise Refusal(BAD_REQUEST)
-    return family, (AddressErrorCode(FAMILY_IPV6, FAMILY_NOT_SUPPORTED),)
 
 
 def granted_lifetime(request: Message, limits: Limits) -> int:

@@ -1,4 +1,4 @@
-"""Error codes of STUN and TURN (RFC 8489 §14.8, RFC 8656 §19), and how a handler refuses with one."""
+"""Error codes of STUN and TURN (RFC 8489, 8656, 6062, 8016), and how a handler refuses with one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ FAMILY_NOT_SUPPORTED = 440
 WRONG_CREDENTIALS = 441
 UNSUPPORTED_TRANSPORT = 442
 PEER_FAMILY_MISMATCH = 443
+CONNECTION_EXISTS = 446  # RFC 6062 §6.3
+CONNECTION_FAILED = 447
 QUOTA_REACHED = 486
 INSUFFICIENT_CAPACITY = 508
 
