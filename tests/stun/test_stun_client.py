@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 
 from crowline.base.addresses import Address
+from crowline.base.transport import Transport
 from crowline.stun import attributes as a
 from crowline.stun.client import BindingClient, Mapped, NoAnswer
 from crowline.stun.message import Message, MessageClass, Method, parse
@@ -174,3 +175,21 @@ def test_owns_tells_its_answers_from_others() -> None:
     request, _ = request_of(client)
     assert client.owns(success(request, a.XorMappedAddress(OUTSIDE)))
     assert not client.owns(Message(Method.BINDING, MessageClass.SUCCESS, b"x" * 12).encode())
+
+
+@pytest.mark.parametrize("transport", [Transport.TCP, Transport.TLS])
+def test_a_stream_is_asked_once(transport: Transport) -> None:
+    """Over TCP and TLS the request goes once and waits as long as over UDP; the event says by what."""
+    client = BindingClient(entropy=counting())
+    client.query(SERVERS[0], 0.0, LOCAL, transport)
+    client.query(SERVERS[1], 0.0, LOCAL, transport)
+    transmit, _ = client.next_transmit(), client.next_transmit()
+    assert transmit is not None
+    assert transmit.transport is transport
+    client.handle_timeout(30.0)
+    assert client.next_transmit() is None
+    request = parse(transmit.data).message
+    client.receive(success(request, a.XorMappedAddress(OUTSIDE)), SERVERS[0], 30.0, LOCAL)
+    assert client.next_event() == Mapped(OUTSIDE, LOCAL, SERVERS[0], None, 30.0, transport)
+    client.handle_timeout(39.5)
+    assert client.next_event() == NoAnswer(SERVERS[1], LOCAL, 0, transport)

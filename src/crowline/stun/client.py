@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
+from crowline.base.transport import Transport
 from crowline.stun.attributes import ErrorCode, MappedAddress, OtherAddress, XorMappedAddress
 from crowline.stun.message import (
     TRANSACTION_ID_SIZE,
@@ -19,7 +20,9 @@ from crowline.stun.message import (
     Received,
     parse,
 )
-from crowline.stun.transaction import UDP, Schedule, Transaction
+from crowline.stun.transaction import RELIABLE, UDP, Schedule, Transaction
+
+TRY_ALTERNATE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Mapped:
     server: Address
     other: Address | None = None
     round_trip: float | None = None
+    transport: Transport = Transport.UDP
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class NoAnswer:
     server: Address
     local: Address | None
     code: int = 0
+    transport: Transport = Transport.UDP
 
 
 BindingEvent: TypeAlias = Mapped | NoAnswer
@@ -51,7 +56,8 @@ BindingEvent: TypeAlias = Mapped | NoAnswer
 class BindingClient:
     """Asks any number of servers from any number of sockets; each question has its own transaction.
 
-    No answer waits for another: each event comes as its response does.
+    No answer waits for another: each event comes as its response does. Nothing here is signed, so a 300 (Try
+    Alternate) is never believed: RFC 8489 §14.8 lets a client follow only one whose integrity it has checked.
     """
 
     def __init__(self, *, entropy: Callable[[int], bytes], schedule: Schedule = UDP) -> None:
@@ -62,12 +68,21 @@ class BindingClient:
         self._events: deque[BindingEvent] = deque()
         self.counters: Counter[str] = Counter()
 
-    def query(self, server: Address, now: float, local: Address | None = None) -> None:
-        """Ask `server` from the socket `local`. One `Mapped` or `NoAnswer` follows."""
+    def query(
+        self,
+        server: Address,
+        now: float,
+        local: Address | None = None,
+        transport: Transport = Transport.UDP,
+    ) -> None:
+        """Ask `server` from the socket `local`, or once through the stream that leaves from there.
+
+        One `Mapped` or `NoAnswer` follows."""
         transaction_id = self._entropy(TRANSACTION_ID_SIZE)
         request = Message(Method.BINDING, MessageClass.REQUEST, transaction_id).encode()
+        schedule = RELIABLE if transport.is_stream else self._schedule
         self._transactions[transaction_id] = Transaction(
-            transaction_id, request, server, now, schedule=self._schedule, local=local
+            transaction_id, request, server, now, schedule=schedule, local=local, transport=transport
         )
         self.handle_timeout(now)
 
@@ -85,6 +100,10 @@ class BindingClient:
         if transaction is None or not _answers(transaction, received, source, local):
             self.counters["not_ours"] += 1
             return
+        error = received.message.get(ErrorCode)
+        if error is not None and error.code == TRY_ALTERNATE:
+            self.counters["unsigned_redirection"] += 1
+            return
         event = _outcome(transaction, received, now)
         if event is None:
             self.counters["without_address"] += 1
@@ -96,7 +115,9 @@ class BindingClient:
         for transaction in list(self._transactions.values()):
             if transaction.is_expired(now):
                 del self._transactions[transaction.transaction_id]
-                self._events.append(NoAnswer(transaction.destination, transaction.local))
+                self._events.append(
+                    NoAnswer(transaction.destination, transaction.local, transport=transaction.transport)
+                )
                 continue
             transmit = transaction.due(now)
             if transmit is not None:
@@ -126,10 +147,12 @@ def _outcome(transaction: Transaction, received: Received, now: float) -> Bindin
     message, server = received.message, transaction.destination
     if message.message_class is MessageClass.ERROR:
         error = message.get(ErrorCode)
-        return None if error is None else NoAnswer(server, transaction.local, error.code)
+        if error is None:
+            return None
+        return NoAnswer(server, transaction.local, error.code, transaction.transport)
     if received.unknown_required:
         # RFC 8489 §6.3.3: such a success response fails the transaction.
-        return NoAnswer(server, transaction.local)
+        return NoAnswer(server, transaction.local, transport=transaction.transport)
     mapped = message.get(XorMappedAddress) or message.get(MappedAddress)
     if mapped is None or mapped.address.port == 0:
         return None
@@ -140,4 +163,5 @@ def _outcome(transaction: Transaction, received: Received, now: float) -> Bindin
         server,
         other=other.address if other else None,
         round_trip=transaction.round_trip(now),
+        transport=transaction.transport,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
+from crowline.base.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Transaction:
     """
 
     __slots__ = ("_end", "_next_send", "destination", "local", "request", "schedule", "sends", "started",
-                 "transaction_id")  # fmt: skip
+                 "transaction_id", "transport")  # fmt: skip
 
     def __init__(
         self,
@@ -53,11 +54,13 @@ class Transaction:
         *,
         schedule: Schedule = UDP,
         local: Address | None = None,
+        transport: Transport = Transport.UDP,
     ) -> None:
         self.transaction_id = transaction_id
         self.request = request
         self.destination = destination
         self.local = local
+        self.transport = transport
         self.schedule = schedule
         self.started = now
         self.sends = 0
@@ -72,7 +75,7 @@ class Transaction:
             self.sends += 1
             later = self.sends < self.schedule.rc
             self._next_send = self.started + self.schedule.send_time(self.sends) if later else None
-        return Transmit(self.request, self.destination, self.local)
+        return Transmit(self.request, self.destination, self.local, transport=self.transport)
 
     def next_timeout(self) -> float:
         """When to call `due` again, or, with no send left, when the transaction has failed."""
