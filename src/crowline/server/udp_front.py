@@ -11,7 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
@@ -36,6 +36,16 @@ _log = logging.getLogger(__name__)
 
 Receive: TypeAlias = Callable[[memoryview, Address, Address, int], None]
 """`receive(data, source, local, segment_size)` takes what is not Binding; then comes `flush`."""
+
+
+class FrontSocket(Protocol):
+    """A UDP socket for clients."""
+
+    local: Address
+
+    def send(self, transmit: Transmit) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class UdpFront:
@@ -64,7 +74,7 @@ class UdpFront:
         self._outgoing_host = outgoing_host
         self._alternate_address = alternate_address
         self._budget = ReplyBudget(binding)
-        self._sockets: dict[Address, UdpSocket | AskedSocket] = {}
+        self._sockets: dict[Address, FrontSocket] = {}
 
     def bind(self) -> None:
         """Bind everything. Raises `LocalProblem` when an address cannot be used; `close` is due then too."""
@@ -77,6 +87,19 @@ class UdpFront:
             bound.close()
         self._sockets.clear()
         self.addresses.clear()
+
+    def adopt(self, sock: socket.socket) -> Address:
+        """Serve clients by a bound socket too, which is closed with the others; its address."""
+        local = Address.parse(*sock.getsockname()[:2])
+        if is_wildcard(local.host):
+            self._sockets[local] = AskedSocket(sock, self._from_client)
+            return local
+
+        def received(data: memoryview, source: Address, size: int) -> None:
+            self._from_client(data, source, size, local)
+
+        self._sockets[local] = UdpSocket(sock, received)
+        return local
 
     def send(self, transmit: Transmit) -> None:
         """Send from the socket of `transmit.local`, if there is one."""
@@ -141,23 +164,10 @@ class UdpFront:
         raise LocalProblem("No free UDP ports were found.")
 
     def _bind(self, address: Address) -> Address:
-        if is_wildcard(address.host):
-            return self._bind_wildcard(address)
-        names: list[Address] = []
-
-        def received(data: memoryview, source: Address, size: int) -> None:
-            self._from_client(data, source, size, names[0])
-
-        bound = UdpSocket.bind(address, received)
-        names.append(bound.local)
-        self._sockets[bound.local] = bound
-        return bound.local
-
-    def _bind_wildcard(self, address: Address) -> Address:
+        if not is_wildcard(address.host):
+            return self.adopt(UdpSocket.bound(address))
         if CAN_ASK:
-            bound = AskedSocket.bind(address, self._from_client)
-            self._sockets[bound.local] = bound
-            return bound.local
+            return self.adopt(AskedSocket.bound(address))
         # Where the kernel does not tell which address was asked, each address gets its own socket.
         port = address.port
         for host in local_addresses(loopback=True):
@@ -165,7 +175,7 @@ class UdpFront:
                 port = self._bind(Address(host, port)).port
         return Address(address.host, port)
 
-    def _socket_for(self, local: Address | None) -> UdpSocket | AskedSocket | None:
+    def _socket_for(self, local: Address | None) -> FrontSocket | None:
         if local is None:
             return None
         bound = self._sockets.get(local)
