@@ -55,8 +55,8 @@ async def test_turn_credentials_are_good_for_this_meeting() -> None:
         for turn in (claimed.turn, joined.turn):
             assert turn is not None
             user = user_of(turn.username)
-            assert server.hub.permits(user, Address("127.0.0.1", 9))
-            assert not server.hub.permits(user, Address("198.51.100.1", 9))
+            assert server.permits(user, Address("127.0.0.1", 9))
+            assert not server.permits(user, Address("198.51.100.1", 9))
 
 
 async def test_turn_credentials_end_with_their_meeting() -> None:

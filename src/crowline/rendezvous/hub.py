@@ -98,6 +98,12 @@ class Hub:
         """Meetings that exist."""
         return len(self._store)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether anybody who is connected is in a meeting of two."""
+        boxes = (known.box for known in self._connections.values())
+        return any(box is not None and box.join is not None for box in boxes)
+
     def permits(self, user: str, peer: Address) -> bool:
         """Whether a TURN user (with or without its expiry) may send to `peer`: a side was seen at that IP."""
         box = self._box_of(user)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from crowline.base.addresses import Address, IPNetwork
 from crowline.base.errors import UsageError
+from crowline.base.secrets import Secret
 from crowline.rendezvous.limits import HubLimits
+from crowline.stun.budget import BINDING, Allowance
+from crowline.turn.auth import DEFAULT_REALM
+from crowline.turn.quota import Limits
 
 HUB_PORT = 8080
 STUN_PORT = 3478
 """RFC 8489 §8.1."""
+TLS_PORT = 443
+"""The one that every network lets out."""
 
 ANYWHERE = "::"
 """All addresses of this machine, IPv6 and IPv4; IPv4 alone where there is no IPv6."""
@@ -19,10 +27,21 @@ ANYWHERE = "::"
 TURN_LIFETIME = 6 * 3600
 """Seconds in which TURN credentials open new allocations; they are good for their meeting only."""
 
+DRAIN_TIME = 30.0
+"""Seconds that a server which was told to end waits for what is still in use."""
 
 _HUB = Address(ANYWHERE, HUB_PORT)
 _STUN = Address(ANYWHERE, STUN_PORT)
 _LIMITS = HubLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """STUN, TURN and the hub over TLS, on one port."""
+
+    listen: Address
+    cert: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +66,18 @@ class ServerConfig:
     motd: str = ""
     origins: tuple[str, ...] = ()
     """Web pages that may connect from browsers."""
+    tls: TlsConfig | None = None
+    users: Mapping[str, Secret] = field(default_factory=dict)
+    """TURN users with their passwords; they may relay to all public addresses."""
+    auth_secret: Secret | None = None
+    """With it other services issue expiring TURN credentials; their users may do what `users` may."""
+    realm: str = DEFAULT_REALM
+    turn_limits: Limits | None = None
+    binding: Allowance = BINDING
+    """Binding answers for one source."""
+    drain: float = DRAIN_TIME
+    alternate_server: Address | None = None
+    """Where clients are sent while this server ends (RFC 8489 §10)."""
 
 
 def parse_endpoint(text: str, default_port: int) -> Address:
@@ -88,7 +119,7 @@ def parse_ports(text: str) -> tuple[int, int]:
     """`LO-HI`. Raises `UsageError`."""
     low, dash, high = text.strip().partition("-")
     plain = low.isascii() and low.isdigit() and high.isascii() and high.isdigit()
-    if dash and plain and 1024 <= int(low) <= int(high) <= 65535:
+    if dash and plain and len(text) < 20 and 1024 <= int(low) <= int(high) <= 65535:
         return int(low), int(high)
     raise UsageError(f"{text!r} is not a range of ports.", hint="Write it like 50000-60000, from 1024 up.")
 

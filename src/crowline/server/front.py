@@ -1,14 +1,14 @@
 """The server's STUN and TURN front: its sockets, and the machines behind them.
 
-UDP brings Binding and TURN, TCP brings Binding. Everything that decides is in `stun/` and `turn/`; here they
-are put together with the sockets of `udp_front` and `stun_tcp`.
+UDP, TCP and TLS all bring Binding and TURN. Everything that decides is in `stun/` and `turn/`; here they are
+put together with the sockets of `udp_front`, `stream_front` and `turn_driver`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,18 +17,16 @@ from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
+from crowline.server.descriptors import default_limits
 from crowline.server.relay_ports import SocketRelayPorts
-from crowline.server.stun_tcp import BindingServer
+from crowline.server.stream_client import StreamClient, StreamKey
+from crowline.server.stream_front import StreamFront
 from crowline.server.turn_driver import TurnDriver
 from crowline.server.udp_front import BIND_ATTEMPTS, UdpFront, hosts_of
 from crowline.stun.budget import BINDING, CHALLENGE, Allowance, ReplyBudget
-from crowline.stun.responder import Responder
 from crowline.turn.auth import DEFAULT_REALM, Authenticator
 from crowline.turn.quota import Limits
 from crowline.turn.server import TurnServer
-
-if sys.platform != "win32":
-    import resource
 
 
 class StunTurnFront:
@@ -56,30 +54,34 @@ class StunTurnFront:
         binding: Allowance = BINDING,
         challenge: Allowance = CHALLENGE,
         tcp: bool = True,
+        tls_listen: Sequence[Address] = (),
+        tls: ssl.SSLContext | None = None,
+        http: Callable[[], asyncio.Protocol | None] = lambda: None,
     ) -> None:
         """`listen` addresses may be wildcards (`::` is IPv4 too), their port 0.
 
         `public_address` is what clients see of a server behind a 1:1 NAT. `relay_ports` is an inclusive
-        range. With `alternate_address`, a second address of this machine, RFC 5780 works.
+        range. With `alternate_address`, a second address of this machine, RFC 5780 works. With `tls`, the
+        addresses `tls_listen` serve TLS, and `http()` makes the protocol of each HTTP connection there.
         """
         if not listen:
             raise UsageError("A STUN and TURN server needs an address to listen on.")
-        self.tcp_addresses: list[Address] = []
         self._listen = [listen] if isinstance(listen, Address) else list(listen)
         self._wants_tcp = tcp
-        self._own: Counter[str] = Counter()
-        self._tcp_servers: list[asyncio.Server] = []
-        # A TCP connection cannot be answered from another address, so RFC 5780 stays out of it.
-        self._tcp_responder = Responder()
-        self._driver = TurnDriver(self._send)
-        self._driver.ports = SocketRelayPorts(
+        self._tls_listen = list(tls_listen)
+        self._tls = tls
+        self._driver = TurnDriver(self._send, self._find_stream)
+        self._streams = StreamFront(self._driver, http)
+        ports = SocketRelayPorts(
             [host for address in self._listen for host in hosts_of(address, self._listen)],
             self._driver.from_peer,
             clock=time.monotonic,
             public_address=public_address,
             port_range=relay_ports,
+            on_connect=self._driver.peer_connected,
+            on_icmp=self._driver.from_router,
         )
-        self._driver.machine = TurnServer(
+        machine = TurnServer(
             Authenticator(
                 secret,
                 entropy=os.urandom,
@@ -88,19 +90,20 @@ class StunTurnFront:
                 users=users,
                 is_current=is_current,
             ),
-            self._driver.ports,
+            ports,
             permits=permits,
             policy=policy or AddressPolicy(),
             entropy=os.urandom,
-            limits=limits or _default_limits(),
+            limits=limits or default_limits(),
             budget=ReplyBudget(challenge),
         )
+        self._driver.start(machine, ports)
         self._udp = UdpFront(
             self._listen,
             receive=self._driver.receive,
             flush=self._driver.flush,
             drop=self._driver.drop,
-            outgoing_host=self._driver.ports.outgoing_host,
+            outgoing_host=ports.outgoing_host,
             alternate_address=alternate_address,
             binding=binding,
         )
@@ -108,6 +111,14 @@ class StunTurnFront:
     @property
     def udp_addresses(self) -> list[Address]:
         return self._udp.addresses
+
+    @property
+    def tcp_addresses(self) -> list[Address]:
+        return self._streams.tcp_addresses
+
+    @property
+    def tls_addresses(self) -> list[Address]:
+        return self._streams.tls_addresses
 
     @property
     def address(self) -> Address:
@@ -127,26 +138,30 @@ class StunTurnFront:
                 if not isinstance(error, LocalProblem) or attempt + 1 == attempts:
                     raise
 
+    def drain(self, alternate: Address | None) -> None:
+        """Make no new allocations; those that are there go on. Clients are sent to `alternate`."""
+        self._driver.machine.drain(alternate, time.monotonic())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody has an allocation."""
+        return self._driver.machine.is_idle
+
     async def close(self) -> None:
         """End all allocations and close every socket."""
-        self._driver.close()
+        await self._driver.close()
         self._udp.close()
-        for server in self._tcp_servers:
-            server.close()
-            if hasattr(server, "abort_clients"):
-                server.abort_clients()
-        self._tcp_servers.clear()
-        self.tcp_addresses.clear()
+        await self._streams.close()
 
     @property
     def counters(self) -> dict[str, int]:
         """What happened, by name; `allocations` is how many there are now."""
         turn = self._driver.machine
         merged: Counter[str] = Counter()
-        for own in (self._own, self._udp.counters, self._driver.counters):
+        for own in (self._udp.counters, self._driver.counters, self._streams.counters):
             merged.update(own)
         merged.update({f"stun_{name}": count for name, count in self._udp.responder.counters.items()})
-        merged.update({f"tcp_{name}": count for name, count in self._tcp_responder.counters.items()})
+        merged.update({f"tcp_{name}": count for name, count in self._streams.responder.counters.items()})
         merged.update({f"turn_{name}": count for name, count in turn.counters.items()})
         merged["allocations"] = len(turn.allocations)
         return dict(merged)
@@ -155,30 +170,17 @@ class StunTurnFront:
         self._udp.bind()
         if self._wants_tcp:
             for address in self.udp_addresses:
-                await self._start_tcp(address)
-
-    async def _start_tcp(self, address: Address) -> None:
-        loop = asyncio.get_running_loop()
-        server = BindingServer(self._tcp_responder, self._own)
-        try:
-            listener = await loop.create_server(server.connection, address.host, address.port)
-        except OSError as error:
-            raise LocalProblem(
-                f"TCP {address} cannot be used: {error.strerror}.",
-                hint="Another program may have the port; choose another one.",
-            ) from error
-        self._tcp_servers.append(listener)
-        self.tcp_addresses.append(address)
+                await self._streams.listen(address)
+        for address in self._tls_listen:
+            for host in hosts_of(address, self._tls_listen):
+                assert self._tls is not None, "TLS needs a certificate"
+                await self._streams.listen_tls(Address(host, address.port), self._tls)
 
     def _send(self, transmit: Transmit) -> None:
-        self._udp.send(transmit)
+        if transmit.transport.is_stream:
+            self._streams.send(transmit)
+        else:
+            self._udp.send(transmit)
 
-
-def _default_limits() -> Limits:
-    """Each allocation is a descriptor; half of them stay for clients of the hub and everything else."""
-    if sys.platform == "win32":
-        return Limits()
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptors == resource.RLIM_INFINITY:
-        return Limits()
-    return Limits(allocations=min(Limits().allocations, descriptors // 2))
+    def _find_stream(self, key: StreamKey) -> StreamClient | None:
+        return self._streams.find(key)

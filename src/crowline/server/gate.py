@@ -27,10 +27,14 @@ class Gate:
         per_source: int = MAX_PER_SOURCE,
         total: int = MAX_CONNECTIONS,
         proxies: Sequence[IPNetwork] = (),
+        *,
+        counts_loopback: bool = False,
     ) -> None:
+        """`counts_loopback`: no reverse proxy speaks this protocol, and loopback is a source like others."""
         self._per_source = per_source
         self._total = total
         self._proxies = proxies
+        self._counts_loopback = counts_loopback
         self._sources: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -52,7 +56,8 @@ class Gate:
             del self._sources[source]
 
     def _is_for_many(self, host: str) -> bool:
-        return ipaddress.ip_address(host).is_loopback or is_one_of(host, self._proxies)
+        is_loopback = ipaddress.ip_address(host).is_loopback
+        return (is_loopback and not self._counts_loopback) or is_one_of(host, self._proxies)
 
 
 def canonical_host(host: str) -> str:

@@ -29,6 +29,7 @@ class HttpServer:
         self._sock = sock
         self._guest = _Guest(_config(app, self.gate))
         self._task: asyncio.Task[None] | None = None
+        self._is_draining = False
 
     async def start(self) -> None:
         """Returns when connections are accepted."""
@@ -38,6 +39,16 @@ class HttpServer:
         ready.cancel()
         if self._task.done():
             await self._task
+
+    def connection(self) -> asyncio.Protocol | None:
+        """The protocol of a connection that came by another listener; ``None`` when nobody is welcome."""
+        return None if self._guest.should_exit or self._is_draining else self._guest.connection()
+
+    def stop_listening(self) -> None:
+        """Take no new connections; those that are there go on."""
+        self._is_draining = True
+        for server in self._guest.servers:
+            server.close()
 
     async def close(self) -> None:
         """End all connections."""
@@ -56,6 +67,14 @@ class _Guest(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Signals belong to whoever runs the loop."""
         yield
+
+    def connection(self) -> asyncio.Protocol:
+        """What the HTTP library makes for each connection that it accepts."""
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
 
     async def main_loop(self) -> None:
         self.ready.set()

@@ -74,7 +74,8 @@ class HubFront:
 
     async def _page(self, request: Request) -> PlainTextResponse:
         host = request.headers.get("host", "")
-        url = f"ws://{host if _PLAIN_HOST.fullmatch(host) else 'THIS-SERVER'}"
+        scheme = "wss" if request.url.scheme == "https" else "ws"
+        url = f"{scheme}://{host if _PLAIN_HOST.fullmatch(host) else 'THIS-SERVER'}"
         return PlainTextResponse(_PAGE.format(url=url), headers={"X-Content-Type-Options": "nosniff"})
 
     async def _health(self, request: Request) -> JSONResponse:

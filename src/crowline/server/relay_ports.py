@@ -1,19 +1,23 @@
-"""Relayed addresses: one UDP socket each, at a random port."""
+"""Relayed addresses: one UDP socket or one listening TCP socket each, at a random port."""
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import ifaddr
 
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
+from crowline.base.transport import Transport
 from crowline.net.interfaces import local_addresses, source_towards
-from crowline.net.udp import UdpSocket
+from crowline.net.udp import CAN_SET_DONT_FRAGMENT, Receiver, UdpSocket
+from crowline.net.udp_options import IcmpReceiver
+from crowline.server.tcp_listener import Connected, TcpListener, reject
 from crowline.stun.attributes import FAMILY_IPV4, FAMILY_IPV6
 
 # A bind that fails costs a system call; past so many the range is as good as full.
@@ -25,10 +29,25 @@ OWN_HOSTS_LIFETIME = 10.0  # seconds
 _SOMEWHERE = {FAMILY_IPV4: Address("1.1.1.1", 9), FAMILY_IPV6: Address("2606:4700:4700::1111", 9)}
 
 PeerReceiver: TypeAlias = Callable[[memoryview, Address, int, Address], None]
+RelayIcmpReceiver: TypeAlias = Callable[[Address, Address, int, int, int], None]
+
+
+class RelaySocket(Protocol):
+    """A UDP socket behind a relayed address."""
+
+    local: Address
+
+    def send(self, transmit: Transmit) -> None: ...
+
+    def close(self) -> None: ...
+
+
+SocketMaker: TypeAlias = Callable[[Address, Receiver, IcmpReceiver], RelaySocket]
+"""`make_socket(address, on_receive, on_icmp)` binds one; raises `LocalProblem`."""
 
 
 class SocketRelayPorts:
-    """Implements `turn.server.RelayPorts` with sockets of this process."""
+    """Implements `turn.ports.RelayPorts` with sockets of this process."""
 
     def __init__(
         self,
@@ -38,34 +57,67 @@ class SocketRelayPorts:
         clock: Callable[[], float],
         public_address: str | None = None,
         port_range: tuple[int, int] | None = None,
+        on_connect: Connected = reject,
+        on_icmp: RelayIcmpReceiver | None = None,
+        make_socket: SocketMaker | None = None,
     ) -> None:
-        """`on_receive(data, peer, segment_size, relayed)` gets what peers send.
+        """`on_receive(data, peer, segment_size, relayed)` gets what peers send, `on_connect(relayed, peer,
+        sock)` their TCP connections, `on_icmp(relayed, peer, type, code, data)` what routers say to that.
 
-        `port_range` is inclusive; without it the kernel chooses.
+        `port_range` is inclusive; without it the kernel chooses. `make_socket` binds the UDP sockets.
         """
         self._listen_hosts = tuple(listen_hosts)
         self._on_receive = on_receive
         self._clock = clock
         self._public = public_address
         self._range = port_range
-        self._sockets: dict[Address, UdpSocket] = {}
+        self._on_connect = on_connect
+        self._on_icmp = on_icmp
+        self._make_socket = make_socket or _udp_socket
+        self._sockets: dict[Address, RelaySocket] = {}
+        self._listeners: dict[Address, TcpListener] = {}
         self._own_hosts: frozenset[str] = frozenset()
         self._own_hosts_until = float("-inf")
 
-    def open(self, family: int, local: Address | None, *, even: bool) -> Address | None:
+    def open(
+        self,
+        family: int,
+        local: Address | None,
+        *,
+        even: bool = False,
+        reserve: bool = False,
+        transport: Transport = Transport.UDP,
+    ) -> Address | None:
         host = self._bind_host(family, local)
         if host is None:
             return None
-        for port in self._ports_to_try(even=even):
-            relayed = self._open_port(host, self._public_host(family) or host, port, even=even)
-            if relayed is not None:
+        public = self._public_host(family) or host
+        for port in self._ports_to_try(transport, even=even):
+            if transport is not Transport.UDP:
+                relayed = self._open_listener(host, public, port)
+            else:
+                relayed = self._open_port(host, public, port, even=even)
+            if relayed is None:
+                continue
+            if not reserve or self._open_port(host, public, relayed.port + 1, even=False) is not None:
                 return relayed
+            self.close(relayed)
         return None
 
-    def close(self, relayed: Address) -> None:
-        socket = self._sockets.pop(relayed, None)
-        if socket is not None:
-            socket.close()
+    def close(self, relayed: Address, transport: Transport = Transport.UDP) -> None:
+        table = self._sockets if transport is Transport.UDP else self._listeners
+        opened: RelaySocket | TcpListener | None = table.pop(relayed, None)
+        if opened is not None:
+            opened.close()
+
+    def dialler(self, relayed: Address) -> socket.socket | None:
+        """A TCP socket that connects from the relayed address; ``None`` if there is none."""
+        listener = self._listeners.get(relayed)
+        return listener.dialler() if listener is not None else None
+
+    @property
+    def can_set_dont_fragment(self) -> bool:
+        return CAN_SET_DONT_FRAGMENT
 
     def has_family(self, family: int, local: Address | None) -> bool:
         return self._bind_host(family, local) is not None
@@ -92,15 +144,17 @@ class SocketRelayPorts:
 
     def send(self, transmit: Transmit) -> bool:
         """Send from the relayed address `transmit.local`; False if it is none of ours."""
-        socket = self._sockets.get(transmit.local) if transmit.local is not None else None
-        if socket is None:
+        found = self._sockets.get(transmit.local) if transmit.local is not None else None
+        if found is None:
             return False
-        socket.send(transmit)
+        found.send(transmit)
         return True
 
     def close_all(self) -> None:
         for relayed in list(self._sockets):
             self.close(relayed)
+        for relayed in list(self._listeners):
+            self.close(relayed, Transport.TCP)
 
     def _bind_host(self, family: int, local: Address | None) -> str | None:
         """The local address to bind: the one the client asked, or one of the wanted family."""
@@ -118,13 +172,15 @@ class SocketRelayPorts:
             return None
         return self._public
 
-    def _ports_to_try(self, *, even: bool) -> Iterator[int]:
+    def _ports_to_try(self, transport: Transport, *, even: bool) -> Iterator[int]:
         """Random ports that we have not taken ourselves (RFC 6056), or 0 for the kernel's choice."""
         if self._range is None:
             yield from [0] * (MAX_ATTEMPTS if even else 1)
             return
         low, high = self._range
-        taken = {relayed.port for relayed in self._sockets}
+        taken = {
+            relayed.port for relayed in (self._sockets if transport is Transport.UDP else self._listeners)
+        }
         size = high - low + 1
         if len(taken) >= size:
             return
@@ -142,18 +198,37 @@ class SocketRelayPorts:
         def received(data: memoryview, peer: Address, size: int) -> None:
             self._on_receive(data, peer, size, names[0])
 
+        def refused(peer: Address, icmp_type: int, icmp_code: int, data: int) -> None:
+            if self._on_icmp is not None and names:
+                self._on_icmp(names[0], peer, icmp_type, icmp_code, data)
+
         try:
-            socket = UdpSocket.bind(Address(bind_host, port), received)
-        except (LocalProblem, OSError):
+            opened = self._make_socket(Address(bind_host, port), received, refused)
+        except (LocalProblem, OSError, OverflowError):
             return None
-        relayed = Address(public_host, socket.local.port)
+        relayed = Address(public_host, opened.local.port)
         if (even and relayed.port % 2) or relayed in self._sockets:
             # Two of our addresses may share one public name, and then a port of it is given once.
-            socket.close()
+            opened.close()
             return None
         names.append(relayed)
-        self._sockets[relayed] = socket
+        self._sockets[relayed] = opened
         return relayed
+
+    def _open_listener(self, bind_host: str, public_host: str, port: int) -> Address | None:
+        try:
+            listener = TcpListener(Address(bind_host, port), public_host, self._on_connect)
+        except OSError:
+            return None
+        if listener.relayed in self._listeners:
+            listener.close()
+            return None
+        self._listeners[listener.relayed] = listener
+        return listener.relayed
+
+
+def _udp_socket(address: Address, on_receive: Receiver, on_icmp: IcmpReceiver) -> RelaySocket:
+    return UdpSocket.bind(address, on_receive, on_icmp=on_icmp)
 
 
 def is_wildcard(host: str) -> bool:

@@ -10,22 +10,29 @@ from typing import Any
 
 import msgspec
 
-from crowline.base.addresses import IPNetwork
+from crowline.base.addresses import Address, IPNetwork
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.rendezvous.limits import HubLimits
 from crowline.server.config import (
+    ANYWHERE,
     HUB_PORT,
     STUN_PORT,
+    TLS_PORT,
     ServerConfig,
+    TlsConfig,
     parse_endpoint,
     parse_host,
     parse_network,
     parse_ports,
     parse_size,
 )
+from crowline.server.turn_settings import turn_settings
 
 MAX_MOTD = 1000
 """Characters; clients show 200."""
+
+MAX_DRAIN = 86400.0
+"""Seconds."""
 
 MIN_HUB_RATE = 16 * 1024
 """Bytes a second; with less, one message of link zero takes more than four seconds."""
@@ -48,6 +55,19 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     hub_rate_total: str | int | None = None
     motd: str = ""
     origins: tuple[str, ...] = ()
+    tls_listen: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    users: dict[str, str] = {}
+    auth_secret: str | None = None
+    realm: str | None = None
+    allocations: int | None = None
+    allocations_per_user: int | None = None
+    allocations_per_source: int | None = None
+    bytes_per_second: str | int | None = None
+    binding_rate: int | None = None
+    drain: float | None = None
+    alternate_server: str | None = None
     claims_per_minute: int | None = None
     allocations_per_minute: int | None = None
 
@@ -58,7 +78,7 @@ def load(path: Path) -> Settings:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LocalProblem(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}.") from error
     return _settings(table, str(path))
 
@@ -93,6 +113,10 @@ def build(settings: Settings) -> ServerConfig:
         limits=_limits(settings),
         motd=settings.motd[:MAX_MOTD],
         origins=settings.origins,
+        tls=_tls(settings),
+        drain=standard.drain if settings.drain is None else _drain(settings.drain),
+        alternate_server=_other_server(settings.alternate_server),
+        **turn_settings(settings),
     )
 
 
@@ -121,6 +145,30 @@ def _limits(settings: Settings) -> HubLimits:
             raise UsageError(f"{name.replace('_', '-')} is at least 1.")
         changed[name] = value
     return HubLimits(**changed)  # type: ignore[arg-type]
+
+
+def _tls(settings: Settings) -> TlsConfig | None:
+    if settings.cert is None and settings.key is None and settings.tls_listen is None:
+        return None
+    if settings.cert is None or settings.key is None:
+        raise UsageError("TLS needs both --cert and --key.")
+    listen = parse_endpoint(settings.tls_listen or ANYWHERE, TLS_PORT)
+    return TlsConfig(listen, Path(settings.cert), Path(settings.key))
+
+
+def _other_server(text: str | None) -> Address | None:
+    if text is None:
+        return None
+    address = parse_endpoint(text, STUN_PORT)
+    if ipaddress.ip_address(address.host).is_unspecified or not address.port:
+        raise UsageError(f"alternate-server: {text!r} is no address that clients could go to.")
+    return address
+
+
+def _drain(seconds: float) -> float:
+    if not 0 <= seconds <= MAX_DRAIN:
+        raise UsageError(f"drain is from 0 to {MAX_DRAIN:g} seconds.")
+    return seconds
 
 
 def _rate(name: str, value: str | int) -> int:

@@ -1,0 +1,182 @@
+"""STUN and TURN over TCP and TLS, and HTTP on the same TLS port.
+
+Connections are counted by source before anything is read, the TLS handshake included. On the TLS port the
+first byte after the handshake decides: below 4 it is STUN (RFC 7983), anything else is given to HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.base.transport import Transport
+from crowline.server.gate import Gate, canonical_host
+from crowline.server.listener import BACKLOG, problem
+from crowline.server.stream_client import StreamClient, StreamKey
+from crowline.server.stream_doors import TcpDoor, TlsDoor
+from crowline.stun.message import Method
+from crowline.stun.responder import Responder
+
+MAX_CONNECTIONS_PER_SOURCE = 64  # an IPv4 address or an IPv6 /64
+MAX_CONNECTIONS = 4096
+
+# The bits of a message type that are its method (RFC 8489 §5); the others are its class.
+_METHOD_BITS = 0x3EEF
+
+
+class StreamMachine(Protocol):
+    """Where messages that are not Binding go: the driver of the TURN machine."""
+
+    def from_stream(self, message: bytes, key: StreamKey) -> None: ...
+
+    def stream_ended(self, key: StreamKey) -> None: ...
+
+    def is_busy(self, key: StreamKey) -> bool: ...
+
+
+class StreamFront:
+    """All stream clients of this process."""
+
+    def __init__(self, machine: StreamMachine, http: Callable[[], asyncio.Protocol | None]) -> None:
+        """`http()` makes the protocol of one HTTP connection; ``None`` where there is none at present."""
+        self.counters: Counter[str] = Counter()
+        # A TCP connection cannot be answered from another address, so RFC 5780 stays out of it.
+        self.responder = Responder()
+        self.tcp_addresses: list[Address] = []
+        self.tls_addresses: list[Address] = []
+        self._machine = machine
+        self._http = http
+        self._gate = Gate(MAX_CONNECTIONS_PER_SOURCE, MAX_CONNECTIONS, counts_loopback=True)
+        self._streams: dict[StreamKey, StreamClient] = {}
+        self._servers: list[asyncio.Server] = []
+        self.handshakes: set[asyncio.Task[None]] = set()
+
+    async def listen(self, address: Address) -> Address:
+        """STUN and TURN over TCP; the bound address. Raises `LocalProblem`."""
+        bound = await self._serve(address, lambda: TcpDoor(self))
+        self.tcp_addresses.append(bound)
+        return bound
+
+    async def listen_tls(self, address: Address, context: ssl.SSLContext) -> Address:
+        """The same over TLS, and HTTP. Raises `LocalProblem`."""
+        bound = await self._serve(address, lambda: TlsDoor(self, context))
+        self.tls_addresses.append(bound)
+        return bound
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        self.tcp_addresses.clear()
+        self.tls_addresses.clear()
+        for stream in list(self._streams.values()):
+            stream.abort()
+        handshakes = list(self.handshakes)
+        for task in handshakes:
+            task.cancel()
+        await asyncio.gather(*handshakes, return_exceptions=True)
+        # Aborted transports tell their protocols in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    def send(self, transmit: Transmit) -> None:
+        """Send on the client's stream, if it still has one."""
+        if transmit.local is None:
+            return
+        stream = self._streams.get(StreamKey(transmit.destination, transmit.local, transmit.transport))
+        if stream is not None:
+            stream.send(bytes(transmit.data))
+
+    def find(self, key: StreamKey) -> StreamClient | None:
+        return self._streams.get(key)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    # --- what streams say -------------------------------------------------------------------------------
+
+    def opened(self, stream: StreamClient) -> None:
+        self._streams[stream.key] = stream
+
+    def closed(self, stream: StreamClient) -> None:
+        if self._streams.get(stream.key) is stream:
+            del self._streams[stream.key]
+        self._machine.stream_ended(stream.key)
+
+    def received(self, message: bytes, stream: StreamClient) -> None:
+        if int.from_bytes(message[:2], "big") & _METHOD_BITS != Method.BINDING:
+            self._machine.from_stream(message, stream.key)
+            return
+        key = stream.key
+        self.responder.receive(message, key.client, time.monotonic(), key.local)
+        answer = self.responder.next_transmit()
+        if answer is None:
+            stream.abort()
+        else:
+            stream.send(bytes(answer.data))
+
+    def is_busy(self, stream: StreamClient) -> bool:
+        return self._machine.is_busy(stream.key)
+
+    def count(self, name: str) -> None:
+        self.counters[name] += 1
+
+    # --- what doors need --------------------------------------------------------------------------------
+
+    def admit(self, transport: asyncio.Transport) -> Callable[[], None] | None:
+        """A place for a connection, as what gives it back once or more often; ``None`` if it is refused."""
+        peer = transport.get_extra_info("peername")
+        if not peer or not self._gate.enter(host := canonical_host(peer[0])):
+            self.counters["tcp_refused"] += 1
+            return None
+        given_back = False
+
+        def leave() -> None:
+            nonlocal given_back
+            if not given_back:
+                given_back = True
+                self._gate.leave(host)
+
+        return leave
+
+    def start_stream(
+        self, transport: asyncio.Transport, kind: Transport, leave: Callable[[], None]
+    ) -> asyncio.Protocol | None:
+        """From here on the transport is a stream client's; ``None`` if it is gone."""
+        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if not peer or not local:
+            leave()
+            transport.abort()
+            return None
+        stream = StreamClient(self, StreamKey(_address(peer), _address(local), kind), leave)
+        transport.set_protocol(stream)
+        stream.connection_made(transport)
+        return stream
+
+    def start_http(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+        """From here on the transport is HTTP's; ``None`` if there is none."""
+        http = self._http()
+        if http is None:
+            transport.abort()
+            return None
+        transport.set_protocol(http)
+        http.connection_made(transport)
+        return http
+
+    async def _serve(self, address: Address, door: Callable[[], asyncio.Protocol]) -> Address:
+        try:
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(door, address.host, address.port, backlog=BACKLOG)
+        except OSError as error:
+            raise problem(address, "TCP", error) from error
+        self._servers.append(server)
+        return _address(server.sockets[0].getsockname())
+
+
+def _address(name: tuple[str, int]) -> Address:
+    return Address.parse(name[0].partition("%")[0], name[1])
