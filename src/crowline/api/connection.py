@@ -304,7 +304,7 @@ class Connection:
     def _on_link_up(self, link: PairLink) -> None:
         assert self._traversal is not None
         self._traversal.use(link.pair)
-        self.paths.add(link)
+        self.paths.add(link, self._traversal.transport_of(link.pair.base))
         self._attach(link.number, link, rank_of(link.pair))
 
     def _on_link_down(self, link: PairLink, reason: str) -> None:

@@ -10,28 +10,18 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from crowline.api.relay import Login, Relay
+from crowline.api.relays import Relays, RelayServer
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
-from crowline.base.secrets import Secret
+from crowline.base.transport import Transport
 from crowline.ice.candidate import Candidate, CandidateFactory
-from crowline.net.interfaces import source_towards
 from crowline.net.pump import Pump
 from crowline.net.udp import UdpSocket
 from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.message import is_stun
-from crowline.stun.shapes import FAMILY_IPV6
-from crowline.turn.client import TurnClient
-from crowline.turn.events import (
-    Allocated,
-    AllocationFailed,
-    AllocationLost,
-    DataReceived,
-    PermissionCreated,
-    PermissionRefused,
-    TurnEvent,
-)
-from crowline.turn.held import HeldDatagrams
+from crowline.turn.events import Allocated
 
 # Hosts that may reach our relayed addresses: as many as the other side may have candidates.
 MAX_PEERS = 64
@@ -53,35 +43,6 @@ class Datagrams(Protocol):
         """A burst of the calls above is over."""
 
 
-class Relay:
-    """One allocation: the machine, its pump, and the socket it uses."""
-
-    def __init__(self, gatherer: Gatherer, client: TurnClient, socket: UdpSocket, server: Address) -> None:
-        self.client = client
-        self.server = server
-        self.socket = socket
-        self.relayed: Address | None = None
-        self._held = HeldDatagrams()
-        self.pump = Pump[Transmit, TurnEvent](
-            client, self._to_server, lambda event: gatherer.on_turn_event(self, event)
-        )
-
-    def send(self, transmit: Transmit) -> None:
-        """Send to a peer; what comes before its permission waits for it."""
-        if self._held.admit(transmit):
-            peer = transmit.destination
-            for wrapped in self.client.wrap_run(transmit.data, transmit.segment_size, peer):
-                self._to_server(wrapped)
-
-    def granted(self, host: str, yes: bool) -> None:
-        """The server's answer about the peers at `host`."""
-        for transmit in self._held.answered(host, yes):
-            self.send(transmit)
-
-    def _to_server(self, transmit: Transmit) -> None:
-        self.socket.send(transmit)
-
-
 class Gatherer:
     """Opens one UDP socket for each local address and finds out what else leads to it."""
 
@@ -89,9 +50,10 @@ class Gatherer:
         self._owner = owner
         self._factory = CandidateFactory()
         self._sockets: dict[Address, UdpSocket] = {}
-        self._relays: dict[Address, list[Relay]] = {}
+        self._relays = Relays(self)
         self._relayed: dict[Address, Relay] = {}
         self._servers: set[Address] = set()
+        self._answering: set[Address] = set()
         self._peers: list[Address] = []
         self._offer_host = offer_host
         self._pending = 0
@@ -123,23 +85,10 @@ class Gatherer:
                     self._binding.query(server, self._binding_pump.now, local)
         self._binding_pump.flush()
 
-    def allocate(self, servers: list[Address], username: str, password: str) -> None:
-        """Ask for a relayed address at each server, from the socket whose packets go there by themselves."""
-        for server in servers:
-            host = source_towards(server)
-            socket = next((s for a, s in self._sockets.items() if a.host == host), None)
-            if socket is None:
-                continue
-            # A server that is reached over IPv6 may have nothing else to relay by (RFC 8656 §7.1).
-            families = (FAMILY_IPV6,) if server.is_ipv6 else ()
-            secret = Secret(password.encode())
-            client = TurnClient(server, username, secret, entropy=os.urandom, families=families)
-            relay = Relay(self, client, socket, server)
-            self._servers.add(server)
-            self._relays.setdefault(server, []).append(relay)
-            self._pending += 1
-            client.allocate(relay.pump.now)
-            relay.pump.flush()
+    def allocate(self, server: RelayServer, login: Login) -> None:
+        """Ask for relayed addresses at one server, by the first way that leads to it."""
+        self._pending += 1
+        self._relays.allocate(server, login)
 
     def asked_all(self) -> None:
         """Nothing more will be asked; `on_gathered` follows the last answer."""
@@ -150,14 +99,22 @@ class Gatherer:
         """Let `remote` reach our relayed addresses, these and those still to come."""
         if len(self._peers) < MAX_PEERS and all(known.host != remote.host for known in self._peers):
             self._peers.append(remote)
-            for relay in list(self._relayed.values()):
-                self._grant(relay, remote)
+            for relay in self._relays.winners():
+                relay.permit(remote)
 
     def bind(self, local: Address, remote: Address) -> None:
         """Make packets between a relayed base and `remote` cheap: a channel."""
         if relay := self._relayed.get(local):
-            relay.client.bind_channel(remote, relay.pump.now)
-            relay.pump.flush()
+            relay.bind(remote)
+
+    def verify(self, local: Address) -> None:
+        """A pair with that base failed: where it is a relayed one, ask whether it is still there."""
+        if relay := self._relayed.get(local):
+            relay.verify()
+
+    def transport_of(self, local: Address) -> Transport:
+        """How packets of that base leave this machine."""
+        return self._relays.transport_of(local)
 
     def send(self, transmit: Transmit) -> None:
         """Send by the base that `transmit.local` names."""
@@ -169,32 +126,45 @@ class Gatherer:
     def close(self) -> None:
         """Give allocations back and close every socket."""
         self._binding_pump.close()
-        for relays in self._relays.values():
-            for relay in relays:
-                relay.client.close(relay.pump.now)
-                relay.pump.flush()
-                relay.pump.close()
+        self._relays.close()
         for socket in self._sockets.values():
             socket.close()
 
-    def on_turn_event(self, relay: Relay, event: TurnEvent) -> None:
-        if isinstance(event, DataReceived):
-            self._from_peer([memoryview(event.data)], event.peer, relay)
-        elif isinstance(event, Allocated):
-            relay.relayed = event.relayed
-            self._relayed[event.relayed] = relay
-            for remote in list(self._peers):
-                self._grant(relay, remote)
-            self._owner.on_candidate(self._factory.relayed(event.relayed, event.mapped, relay.server))
-            self._done()
-        elif isinstance(event, AllocationFailed):
-            self._done()
-        elif isinstance(event, PermissionCreated | PermissionRefused):
-            relay.granted(event.peer.host, isinstance(event, PermissionCreated))
-        elif isinstance(event, AllocationLost) and relay.relayed is not None:
-            self._relayed.pop(relay.relayed, None)
+    # What the relays need and say -------------------------------------------------------------------
 
-    def _open(self, host: str) -> None:
+    def on_relayed_address(self, relay: Relay, event: Allocated) -> None:
+        self._relayed[event.relayed] = relay
+        for remote in list(self._peers):
+            if remote.is_ipv6 == event.relayed.is_ipv6:
+                relay.permit(remote)
+        self._owner.on_candidate(self._factory.relayed(event.relayed, event.mapped, relay.server))
+
+    def on_relay_lost(self, relay: Relay) -> None:
+        for relayed in relay.relayed:
+            self._relayed.pop(relayed, None)
+
+    def on_race_over(self) -> None:
+        self._done()
+
+    def on_relayed(self, run: memoryview, segment_size: int, peer: Address, relayed: Address) -> None:
+        self._dispatch(run, segment_size, peer, relayed)
+
+    def on_drained(self) -> None:
+        self._owner.on_drained()
+
+    def socket_at(self, host: str) -> UdpSocket | None:
+        known = next((socket for local, socket in self._sockets.items() if local.host == host), None)
+        return known or self._open(host)
+
+    def expect(self, server: Address) -> None:
+        self._servers.add(server)
+
+    def has_heard(self, server: Address) -> bool:
+        return server in self._answering
+
+    # Datagrams --------------------------------------------------------------------------------------
+
+    def _open(self, host: str) -> UdpSocket | None:
         receivers: list[Address] = []
 
         def received(data: memoryview, source: Address, segment_size: int) -> None:
@@ -203,14 +173,10 @@ class Gatherer:
         try:
             socket = UdpSocket.bind(Address(host, 0), received, self._owner.on_drained)
         except LocalProblem:
-            return
+            return None
         receivers.append(socket.local)
         self._sockets[socket.local] = socket
-
-    def _grant(self, relay: Relay, remote: Address) -> None:
-        if relay.relayed is not None and relay.relayed.is_ipv6 == remote.is_ipv6:
-            relay.client.create_permission([remote], relay.pump.now)
-            relay.pump.flush()
+        return socket
 
     def _send_from_socket(self, transmit: Transmit) -> None:
         if socket := self._sockets.get(transmit.local) if transmit.local else None:
@@ -242,38 +208,22 @@ class Gatherer:
             self._owner.on_packets(data, len(data), source, local)
 
     def _from_server(self, data: memoryview, size: int, server: Address, local: Address) -> None:
-        """Answers to our questions, and what came for a relayed address: runs for one peer stay runs."""
-        relay = next((r for r in self._relays.get(server, ()) if r.socket.local == local), None)
-        run: list[memoryview] = []
-        run_peer: Address | None = None
-        for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            unwrapped = relay.client.unwrap(piece) if relay is not None else None
-            if unwrapped is None:
-                self._answer(piece, server, local, relay)
-                continue
-            peer, payload = unwrapped
-            if run and (peer != run_peer or len(payload) > len(run[0]) or len(run[-1]) < len(run[0])):
-                self._from_peer(run, run_peer, relay)
-                run = []
-            run.append(payload)
-            run_peer = peer
-        if run:
-            self._from_peer(run, run_peer, relay)
+        """Answers to our questions, and what came for a relayed address."""
+        self._answering.add(server)
+        self._relays.heard(server)
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        rest = [piece for piece in pieces if not self._is_answer(piece, server, local)]
+        relay = self._relays.at(server, local) if rest else None
+        if relay is not None:
+            relay.receive(rest)
 
-    def _answer(self, data: memoryview, server: Address, local: Address, relay: Relay | None) -> None:
-        now = self._binding_pump.now
-        if is_stun(data) and self._binding.owns(data):
-            self._binding.receive(data, server, now, local)
-            self._binding_pump.flush()
-        elif relay is not None:
-            relay.client.receive(data, server, now, local)
-            relay.pump.flush()
-
-    def _from_peer(self, run: list[memoryview], peer: Address | None, relay: Relay | None) -> None:
-        if peer is not None and relay is not None and relay.relayed is not None and len(run[0]):
-            data = run[0] if len(run) == 1 else memoryview(b"".join(run))
-            self._dispatch(data, len(run[0]), peer, relay.relayed)
+    def _is_answer(self, data: memoryview, server: Address, local: Address) -> bool:
+        """Whether it answers a Binding request, and has been taken as such."""
+        if not is_stun(data) or not self._binding.owns(data):
+            return False
+        self._binding.receive(data, server, self._binding_pump.now, local)
+        self._binding_pump.flush()
+        return True
 
     def _on_binding_event(self, event: BindingEvent) -> None:
         if isinstance(event, Mapped) and event.local is not None and event.address != event.local:

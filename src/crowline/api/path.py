@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 PathKind: TypeAlias = Literal["hub", "relay", "direct", "lan"]
+PathTransport: TypeAlias = Literal["udp", "tcp", "tls", "ws"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +14,13 @@ class Path:
     """One way to the other side.
 
     `local` and `remote` are ``HOST:PORT`` as seen between the two sides (outside the NATs), empty on the
-    hub's. `rtt` is in seconds, None until measured. `reason` says in words why this path.
+    hub's. `transport` is how its packets leave this machine: towards a relay of ours that may be a stream,
+    while the other side uses UDP. `rtt` is in seconds, None until measured. `reason` says in words why this
+    path.
     """
 
     kind: PathKind
-    transport: Literal["udp", "tcp", "tls", "ws"]
+    transport: PathTransport
     local: str
     remote: str
     rtt: float | None

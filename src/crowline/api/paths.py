@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crowline.api.links import PairLink
-from crowline.api.path import Path, PathKind
+from crowline.api.path import Path, PathKind, PathTransport
+from crowline.base.transport import Transport
 from crowline.link.choice import HUB_LINK
 from crowline.session.events import LinkChosen
 from crowline.session.links import BETTER_PATH, FIRST_PATH
 from crowline.session.session import Session
+
+_TRANSPORTS: dict[Transport, PathTransport] = {
+    Transport.UDP: "udp",
+    Transport.TCP: "tcp",
+    Transport.TLS: "tls",
+}
 
 
 class PathBook:
@@ -22,6 +29,7 @@ class PathBook:
         self._has_hub = False
         self._current: Path | None = None
         self._kinds: dict[int, str] = {HUB_LINK: "hub"}
+        self._transports: dict[int, Transport] = {}
 
     def add_hub(self) -> None:
         self._has_hub = True
@@ -29,8 +37,10 @@ class PathBook:
     def remove_hub(self) -> None:
         self._has_hub = False
 
-    def add(self, link: PairLink) -> None:
+    def add(self, link: PairLink, transport: Transport) -> None:
+        """`transport`: how its packets leave this machine."""
         self.up[link.number] = link
+        self._transports[link.number] = transport
         self._kinds[link.number] = link.category
 
     def remove(self, number: int) -> bool:
@@ -63,7 +73,8 @@ class PathBook:
         pair = self.up[number].pair
         kind: PathKind = "relay" if pair.kind == "relay" else "lan" if pair.kind == "lan" else "direct"
         rtt = rtt if rtt is not None else pair.rtt
-        return Path(kind, "udp", str(pair.local.address), str(pair.remote.address), rtt, reason)
+        transport = _TRANSPORTS[self._transports[number]]
+        return Path(kind, transport, str(pair.local.address), str(pair.remote.address), rtt, reason)
 
     def all(self) -> list[Path]:
         """Every usable path, the chosen one first."""

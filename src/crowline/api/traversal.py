@@ -9,9 +9,13 @@ from typing import Protocol
 
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
+from crowline.api.relay import Login
+from crowline.api.relays import RelayServer
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
+from crowline.base.secrets import Secret
+from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.ice.events import IceEvent, PairLost, PairValid
@@ -20,6 +24,7 @@ from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.interfaces import local_addresses
 from crowline.net.pump import Pump
 from crowline.net.resolver import resolve
+from crowline.net.stream import StreamTarget
 from crowline.rendezvous.candidates import (
     REFRESH_INTERVAL,
     OwnCandidates,
@@ -29,6 +34,7 @@ from crowline.rendezvous.candidates import (
 )
 from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
+from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
 
 
 class Owner(Protocol):
@@ -108,8 +114,11 @@ class Traversal:
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""
         if grant is not None:
-            addresses = await self._resolve(grant.servers)
-            self._gatherer.allocate(addresses, grant.username, grant.password)
+            login = Login(grant.username, Secret(grant.password.encode()))
+            hosts = dict.fromkeys(each.host for each in grant.servers)
+            await asyncio.gather(
+                *(self._allocate_at([s for s in grant.servers if s.host == host], login) for host in hosts)
+            )
         self._gatherer.asked_all()
 
     # The other side's -------------------------------------------------------------------------------
@@ -159,6 +168,10 @@ class Traversal:
         """Send by the base that `transmit.local` names."""
         self._gatherer.send(transmit)
 
+    def transport_of(self, base: Address) -> Transport:
+        """How packets of that base leave this machine."""
+        return self._gatherer.transport_of(base)
+
     def close(self) -> None:
         """Give back what servers hold for us, and close every socket."""
         self._pump.close()
@@ -194,12 +207,31 @@ class Traversal:
         if isinstance(event, PairValid) and self._allows(event.pair):
             self._owner.on_pair_valid(event.pair)
         elif isinstance(event, PairLost):
+            self._gatherer.verify(event.pair.base)
             self._owner.on_pair_lost(event.pair, event.reason.value)
 
     def _offer(self, candidate: Candidate) -> None:
         self._agent.add_local_candidate(candidate, self._pump.now)
         self._signal(to_signal(candidate, private=self._options.relay_only))
         self._pump.flush()
+
+    async def _allocate_at(self, services: list[ServerAddress], login: Login) -> None:
+        """At one server, whose UDP addresses and streams lead to the same relays.
+
+        With addresses of both families each may be asked for its own; otherwise one is asked for both.
+        """
+        streams = tuple(
+            StreamTarget(each.host or self._hub_host, each.port, Transport(each.transport), each.fingerprint)
+            for each in services
+            if each.transport != "udp"
+        )
+        found = await self._resolve(services)
+        by_family = [tuple(each for each in found if each.is_ipv6 is wanted) for wanted in (False, True)]
+        if all(by_family):
+            self._gatherer.allocate(RelayServer(by_family[0], streams, (FAMILY_IPV4,)), login)
+            self._gatherer.allocate(RelayServer(by_family[1], (), (FAMILY_IPV6,)), login)
+        else:
+            self._gatherer.allocate(RelayServer(tuple(found), streams), login)
 
     async def _resolve(self, servers: Iterable[ServerAddress]) -> list[Address]:
         names = [(each.host, each.port) for each in servers if each.transport == "udp"]
