@@ -25,6 +25,11 @@ _OPTIONAL = ("starlette", "uvicorn")
 @click.option("--listen", metavar="ADDR:PORT", help="The meeting point and its page.  [default: all, 8080]")
 @click.option("--stun-listen", metavar="ADDR:PORT", help="STUN and TURN, UDP and TCP.  [default: all, 3478]")
 @click.option(
+    "--tls-listen", metavar="ADDR:PORT", help="All of it over TLS.  [default with --cert: all, 443]"
+)
+@click.option("--cert", metavar="FILE", help="The certificate chain for TLS, in PEM.")
+@click.option("--key", metavar="FILE", help="Its key, in PEM.")
+@click.option(
     "--alternate-address", metavar="ADDR", help="A second IP address, for NAT discovery (RFC 5780)."
 )
 @click.option("--public-address", metavar="ADDR", help="The IP address by which clients reach STUN and TURN.")
@@ -41,6 +46,9 @@ _OPTIONAL = ("starlette", "uvicorn")
 @click.option("--budget", metavar="SIZE", help="Bytes a meeting may send through the hub.  [default: 4M]")
 @click.option("--hub-rate", metavar="SIZE", help="Bytes a second for a meeting beyond that.  [default: 0]")
 @click.option("--hub-rate-total", metavar="SIZE", help="The same for all meetings together.")
+@click.option(
+    "--drain", type=float, metavar="SECONDS", help="How long SIGTERM waits for users.  [default: 30]"
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML; flags win."
@@ -49,26 +57,47 @@ def serve(file: Path | None, as_json: bool, **flags: Any) -> int:
     """Run a server. It needs no flag: clients need only its URL.
 
     A configuration file has the flags as keys (listen = "192.0.2.1:8080", allow-peer = ["10.0.0.0/8"]),
-    and also motd, origins, claims-per-minute and allocations-per-minute.
+    and also motd, origins, claims-per-minute and allocations-per-minute; for TURN a table [users] of names
+    and passwords, auth-secret, realm, allocations, allocations-per-user, allocations-per-source,
+    bytes-per-second, binding-rate and alternate-server.
+
+    SIGTERM takes nothing new and ends when nothing is in use; a second one ends at once. SIGHUP reads the
+    certificate again.
     """
     # Help must be quick, and the server's parts are large.
     from crowline.cli.run import run_plainly
+    from crowline.server.descriptors import raise_limit
     from crowline.server.settings import Settings, build, load, merge
 
+    raise_limit()
     config = build(merge(load(file) if file else Settings(), flags))
     return run_plainly(_serve(config, Output(as_json=as_json)))
 
 
 async def _serve(config: ServerConfig, output: Output) -> int:
     """Listen until a signal comes; the exit code."""
-    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    _on_signal(signal.SIGTERM, ended, 0)
-    _on_signal(signal.SIGINT, ended, _INTERRUPTED)
+    arrived: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _on_signal(number, arrived)
     async with _server(config) as server:
+        _reload_on_hangup(server, output)
         _announce(server, output)
-        code = await ended
+        number = await arrived.get()
+        if number is signal.SIGTERM:
+            await _drain(server, arrived, output)
+        _forget_signals()
     output.say("Stopped.")
-    return code
+    return 0 if number is signal.SIGTERM else _INTERRUPTED
+
+
+async def _drain(server: Server, arrived: asyncio.Queue[signal.Signals], output: Output) -> None:
+    """Wait for what is in use, but not for longer than the next signal."""
+    output.say("Ending: nothing new is taken.")
+    waiting = [asyncio.ensure_future(server.drain()), asyncio.ensure_future(arrived.get())]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def _server(config: ServerConfig) -> Server:
@@ -86,9 +115,12 @@ def _server(config: ServerConfig) -> Server:
 
 def _announce(server: Server, output: Output) -> None:
     config = server.config
-    output.emit("listening", url=server.url, stun=str(server.stun))
+    secure = [str(address) for address in server.tls_addresses]
+    output.emit("listening", url=server.url, stun=str(server.stun), tls=secure)
     output.say(f"Meeting point   {server.url}")
     output.say(f"STUN and TURN   {', '.join(str(each) for each in server.stun_addresses)} (UDP, TCP)")
+    if secure:
+        output.say(f"All over TLS    {', '.join(secure)}")
     if config.alternate_address:
         output.say(f"NAT discovery   second address {config.alternate_address}")
     low, high = config.relay_ports
@@ -101,15 +133,26 @@ def _announce(server: Server, output: Output) -> None:
     output.say("Ctrl-C to stop.")
 
 
-def _on_signal(number: signal.Signals, ended: asyncio.Future[int], code: int) -> None:
-    """The first signal ends the server in order; a second Ctrl-C does not wait."""
-    loop = asyncio.get_running_loop()
-
-    def arrived() -> None:
-        if not ended.done():
-            ended.set_result(code)
-        loop.remove_signal_handler(number)
-
+def _on_signal(number: signal.Signals, arrived: asyncio.Queue[signal.Signals]) -> None:
     # Where the loop takes no signals, Ctrl-C raises KeyboardInterrupt, which ends the command too.
     with suppress(NotImplementedError):
-        loop.add_signal_handler(number, arrived)
+        asyncio.get_running_loop().add_signal_handler(number, arrived.put_nowait, number)
+
+
+def _forget_signals() -> None:
+    """The next signal ends the process, whatever it does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _reload_on_hangup(server: Server, output: Output) -> None:
+    def reload() -> None:
+        try:
+            server.reload()
+        except LocalProblem as problem:
+            output.say(f"The old certificate stays: {problem.message}")
+
+    if hasattr(signal, "SIGHUP"):
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
