@@ -57,7 +57,7 @@ class Allocation:
     transport: Transport
     username: str
     user: str
-    key: bytes
+    key: bytes = field(repr=False)
     transaction_id: bytes
     success: bytes = b""
     """The answer to the Allocate that made it, for the retransmissions of that request."""

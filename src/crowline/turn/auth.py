@@ -20,7 +20,7 @@ import hmac
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
@@ -79,7 +79,7 @@ class Authenticated:
 
     username: str
     user: str
-    key: bytes
+    key: bytes = field(repr=False)
     sha256: bool = False
 
     def sign(self, message: Message, received: Received) -> bytes:
