@@ -21,10 +21,12 @@ from crowline.turn.server import TurnServer
 
 SERVER = Address("44.1.1.1", 3478)
 RELAY_HOST = "44.1.1.1"
+RELAY_HOST_6 = "2a01:4f8:1::1"
 OWN_ASIDE = "44.1.1.2"
 CLIENT = Address("44.2.2.2", 5000)
 OTHER_CLIENT = Address("44.3.3.3", 6000)
 PEER = Address("44.9.9.9", 7000)
+PEER_6 = Address("2a01:4f8:9::9", 7000)
 SECRET = Secret(b"a secret of the server")
 EPOCH = 1_800_000_000.0
 EXPIRES = int(EPOCH) + 86_400
@@ -97,6 +99,7 @@ class World:
         ports: FakePorts | None = None,
         users: dict[str, Secret] | None = None,
         is_current: Callable[[str], bool] = lambda user: True,
+        mobility: bool = True,
     ) -> None:
         self.now = 0.0
         self.ports = ports or FakePorts()
@@ -109,6 +112,7 @@ class World:
             entropy=entropy(2),
             limits=limits,
             budget=ReplyBudget(allowance) if allowance else None,
+            mobility=mobility,
         )
         self.clients: dict[Address, TurnClient] = {}
         self.sent: list[tuple[Address, bytes, Address]] = []
@@ -189,9 +193,16 @@ class World:
 class Caller:
     """Speaks to the server by hand: builds requests field by field, reads the answers."""
 
-    def __init__(self, world: World, address: Address = CLIENT, user: str = "mailbox") -> None:
+    def __init__(
+        self,
+        world: World,
+        address: Address = CLIENT,
+        user: str = "mailbox",
+        transport: Transport = Transport.UDP,
+    ) -> None:
         self.world = world
         self.address = address
+        self.transport = transport
         self.username, self.password = issue_credentials(SECRET, user, EXPIRES)
         self.realm = "crowline"
         self.nonce = ""
@@ -240,15 +251,28 @@ class Caller:
         raw = self.send_raw(data)
         return parse(raw).message if raw is not None else None
 
+    def give(self, data: bytes) -> None:
+        """Bytes for the server; what it sends is taken by somebody else."""
+        self.world.server.receive(data, self.address, self.world.now, SERVER, transport=self.transport)
+
     def send_raw(self, data: bytes) -> bytes | None:
-        self.world.server.receive(data, self.address, self.world.now, SERVER)
+        self.give(data)
         answers = []
         while (transmit := self.world.server.next_transmit()) is not None:
-            assert transmit.destination == self.address
-            assert transmit.local == SERVER
+            assert (transmit.destination, transmit.local) == (self.address, SERVER)
+            assert transmit.transport is self.transport
             answers.append(bytes(transmit.data))
         assert len(answers) <= 1
         return answers[0] if answers else None
+
+
+def dual_ports() -> FakePorts:
+    """Relay ports of both families."""
+    ports = FakePorts()
+    ports.families.add(a.FAMILY_IPV6)
+    ports.free += [Address(RELAY_HOST_6, 50_001 + n) for n in range(100)]
+    ports.relay_hosts.add(RELAY_HOST_6)
+    return ports
 
 
 def error_code(message: Message) -> int:
