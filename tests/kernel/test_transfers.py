@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from certificates import self_signed
 from crowline.lab.demo_files import make_file, make_folder
-from crowline.lab.demo_stage import Seat, seat, serve_on
+from crowline.lab.demo_stage import WEB_PORT, Seat, seat, serve_on
 from crowline.lab.demo_transfer import Result, transfer
 from crowline.lab.namespaces import Internet
 from crowline.lab.profile import Ipv6
@@ -33,11 +34,12 @@ def send_file(
     size: int,
     options: tuple[str, ...] = (),
     serve_options: tuple[str, ...] = (),
+    web_port: int = WEB_PORT,
 ) -> Result:
     """One file of that size from left to right by a server of this internet."""
     source = folder / "holiday.mov"
     make_file(source, size)
-    url = serve_on(net, net.server(), folder, serve_options)
+    url = serve_on(net, net.server(), folder, serve_options, web_port=web_port)
     return transfer(left.spawn, right.spawn, url, [source], folder / "case", options)
 
 
@@ -146,34 +148,66 @@ def test_a_folder_arrives_with_everything_in_it(internet: Factory, tmp_path: Pat
 
 
 @pytest.mark.parametrize("blocked", [0, 1], ids=["sender", "receiver"])
-def test_without_udp_a_small_file_arrives_by_the_hub(internet: Factory, tmp_path: Path, blocked: int) -> None:
-    """One side has no UDP: link zero carries what its budget allows."""
+def test_without_udp_a_large_file_arrives_by_turn_over_tcp(
+    internet: Factory, tmp_path: Path, blocked: int
+) -> None:
+    """One side has no UDP: its relay is reached by TCP, and carries what link zero may not."""
     net = internet()
     sites = [net.site("udp-blocked" if number == blocked else "home") for number in range(2)]
     ends = [seat(net, site, tmp_path) for site in sites]
-    result = send_file(net, *ends, tmp_path, MEBIBYTE)
+    result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET)
+    assert_arrived(result)
+    without_udp = (result.sender, result.receiver)[blocked]
+    assert (without_udp.paths()[-1]["kind"], without_udp.paths()[-1]["transport"]) == ("relay", "tcp")
+    assert result.done["relay_bytes"] > 2 * HUB_BUDGET
+
+
+def test_where_only_https_leaves_turn_over_tls_carries_the_file(internet: Factory, tmp_path: Path) -> None:
+    """TLS to port 443 with a certificate that nobody knows, pinned by what the hub said of it."""
+    net = internet()
+    ends = [seat(net, net.site(name), tmp_path) for name in ("https-only", "home")]
+    certificate, server = self_signed(tmp_path), net.server()
+    secure = f"{server.addresses[1]}:443"
+    options = ("--tls-listen", secure, "--cert", str(certificate.certificate), "--key", str(certificate.key))
+    url = serve_on(net, server, tmp_path, options, web_port=443)
+    source = tmp_path / "holiday.mov"
+    make_file(source, 3 * HUB_BUDGET)
+    result = transfer(ends[0].spawn, ends[1].spawn, url, [source], tmp_path / "case")
+    assert_arrived(result)
+    path = result.sender.paths()[-1]
+    assert (path["kind"], path["transport"]) == ("relay", "tls")
+
+
+@pytest.mark.parametrize("blocked", [0, 1], ids=["sender", "receiver"])
+def test_without_a_relay_a_small_file_arrives_by_the_hub(
+    internet: Factory, tmp_path: Path, blocked: int
+) -> None:
+    """One side reaches nothing but the hub: link zero carries what its budget allows."""
+    net = internet()
+    sites = [net.site("https-only" if number == blocked else "home") for number in range(2)]
+    ends = [seat(net, site, tmp_path) for site in sites]
+    result = send_file(net, *ends, tmp_path, MEBIBYTE, web_port=443)
     assert_arrived(result)
     assert result.path["kind"] == "hub"
 
 
-def test_without_udp_a_large_file_arrives_where_the_server_has_a_rate(
+def test_without_a_relay_a_large_file_arrives_where_the_server_has_a_rate(
     internet: Factory, tmp_path: Path
 ) -> None:
     """`crowline serve --hub-rate` lets link zero go on beyond its budget: nothing is lost on the way."""
     net = internet()
-    sites = [net.site(name) for name in ("udp-blocked", "home")]
-    ends = [seat(net, site, tmp_path) for site in sites]
-    result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET, serve_options=("--hub-rate", "4M"))
+    ends = [seat(net, net.site(name), tmp_path) for name in ("https-only", "home")]
+    options = ("--hub-rate", "4M")
+    result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET, serve_options=options, web_port=443)
     assert_arrived(result)
     assert result.path["kind"] == "hub"
 
 
-def test_without_udp_a_large_file_ends_with_a_clear_sentence(internet: Factory, tmp_path: Path) -> None:
+def test_without_a_relay_a_large_file_ends_with_a_clear_sentence(internet: Factory, tmp_path: Path) -> None:
     """Beyond the budget both sides stop with exit code 6 and say why; nothing half-written looks whole."""
     net = internet()
-    sites = [net.site(name) for name in ("udp-blocked", "home")]
-    ends = [seat(net, site, tmp_path) for site in sites]
-    result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET)
+    ends = [seat(net, net.site(name), tmp_path) for name in ("https-only", "home")]
+    result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET, web_port=443)
     assert result.exit_codes == (6, 6), json.dumps(result.sender.events[-3:] + result.receiver.events[-3:])
     for side in (result.sender, result.receiver):
         error = side.last("error")

@@ -106,9 +106,11 @@ def loopback_stage(folder: Path) -> Iterator[Stage]:
             _end(process)
 
 
-def serve_on(internet: Internet, server: Host, folder: Path, options: Sequence[str] = ()) -> str:
+def serve_on(
+    internet: Internet, server: Host, folder: Path, options: Sequence[str] = (), *, web_port: int = WEB_PORT
+) -> str:
     """Start the real server on a host with two addresses and wait until it listens; its URL."""
-    web, stun = (f"{server.addresses[0]}:{port}" for port in (WEB_PORT, STUN_PORT))
+    web, stun = (f"{server.addresses[0]}:{port}" for port in (web_port, STUN_PORT))
     argv = ["--listen", web, "--stun-listen", stun, "--alternate-address", server.addresses[1], *options]
     spawn = _on_host(internet, server, folder)
     _start_server(spawn, argv, folder, lambda: internet.inside(server, lambda: _accepts(web)))
