@@ -12,6 +12,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.errors import LocalProblem, UsageError
@@ -19,10 +20,13 @@ from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
 from crowline.server.descriptors import default_limits
 from crowline.server.relay_ports import SocketRelayPorts
+from crowline.server.relay_socket import SharedRelaySocket
+from crowline.server.shared_front import SharedFront
 from crowline.server.stream_client import StreamClient, StreamKey
 from crowline.server.stream_front import StreamFront
 from crowline.server.turn_driver import TurnDriver
 from crowline.server.udp_front import BIND_ATTEMPTS, UdpFront, hosts_of
+from crowline.server.worker_pool import WorkerPool
 from crowline.stun.budget import BINDING, CHALLENGE, Allowance, ReplyBudget
 from crowline.turn.auth import DEFAULT_REALM, Authenticator
 from crowline.turn.quota import Limits
@@ -57,12 +61,15 @@ class StunTurnFront:
         tls_listen: Sequence[Address] = (),
         tls: ssl.SSLContext | None = None,
         http: Callable[[], asyncio.Protocol | None] = lambda: None,
+        workers: int = 1,
+        on_failure: Callable[[LocalProblem], None] = lambda problem: None,
     ) -> None:
         """`listen` addresses may be wildcards (`::` is IPv4 too), their port 0.
 
         `public_address` is what clients see of a server behind a 1:1 NAT. `relay_ports` is an inclusive
         range. With `alternate_address`, a second address of this machine, RFC 5780 works. With `tls`, the
         addresses `tls_listen` serve TLS, and `http()` makes the protocol of each HTTP connection there.
+        More than one of `workers` are processes that carry UDP; `on_failure` hears when they cannot go on.
         """
         if not listen:
             raise UsageError("A STUN and TURN server needs an address to listen on.")
@@ -72,14 +79,21 @@ class StunTurnFront:
         self._tls = tls
         self._driver = TurnDriver(self._send, self._find_stream)
         self._streams = StreamFront(self._driver, http)
+        limits = limits or default_limits()
+        self._pool = None
+        if workers > 1:
+            self._pool = WorkerPool(
+                workers, bytes_per_second=limits.bytes_per_second, binding=binding, on_failure=on_failure
+            )
         ports = SocketRelayPorts(
             [host for address in self._listen for host in hosts_of(address, self._listen)],
-            self._driver.from_peer,
+            self._driver.from_peer if self._pool is None else self._pool.from_peer,
             clock=time.monotonic,
             public_address=public_address,
             port_range=relay_ports,
             on_connect=self._driver.peer_connected,
             on_icmp=self._driver.from_router,
+            make_socket=None if self._pool is None else SharedRelaySocket.bind,
         )
         machine = TurnServer(
             Authenticator(
@@ -94,11 +108,14 @@ class StunTurnFront:
             permits=permits,
             policy=policy or AddressPolicy(),
             entropy=os.urandom,
-            limits=limits or default_limits(),
+            limits=limits,
             budget=ReplyBudget(challenge),
         )
         self._driver.start(machine, ports)
-        self._udp = UdpFront(
+        make_front: Callable[..., UdpFront] = UdpFront
+        if self._pool is not None:
+            make_front = partial(SharedFront, workers=workers, send=self._pool.send)
+        self._udp = make_front(
             self._listen,
             receive=self._driver.receive,
             flush=self._driver.flush,
@@ -107,6 +124,8 @@ class StunTurnFront:
             alternate_address=alternate_address,
             binding=binding,
         )
+        if self._pool is not None and isinstance(self._udp, SharedFront):
+            self._pool.attach(self._driver, self._udp)
 
     @property
     def udp_addresses(self) -> list[Address]:
@@ -138,6 +157,11 @@ class StunTurnFront:
                 if not isinstance(error, LocalProblem) or attempt + 1 == attempts:
                     raise
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """The processes that carry UDP, if it is not this one."""
+        return self._pool.pids if self._pool is not None else []
+
     def drain(self, alternate: Address | None) -> None:
         """Make no new allocations; those that are there go on. Clients are sent to `alternate`."""
         self._driver.machine.drain(alternate, time.monotonic())
@@ -149,6 +173,8 @@ class StunTurnFront:
 
     async def close(self) -> None:
         """End all allocations and close every socket."""
+        if self._pool is not None:
+            await self._pool.close()
         await self._driver.close()
         self._udp.close()
         await self._streams.close()
@@ -160,6 +186,8 @@ class StunTurnFront:
         merged: Counter[str] = Counter()
         for own in (self._udp.counters, self._driver.counters, self._streams.counters):
             merged.update(own)
+        if self._pool is not None:
+            merged.update(self._pool.all_counters())
         merged.update({f"stun_{name}": count for name, count in self._udp.responder.counters.items()})
         merged.update({f"tcp_{name}": count for name, count in self._streams.responder.counters.items()})
         merged.update({f"turn_{name}": count for name, count in turn.counters.items()})
@@ -175,6 +203,8 @@ class StunTurnFront:
             for host in hosts_of(address, self._tls_listen):
                 assert self._tls is not None, "TLS needs a certificate"
                 await self._streams.listen_tls(Address(host, address.port), self._tls)
+        if self._pool is not None:
+            await self._pool.start()
 
     def _send(self, transmit: Transmit) -> None:
         if transmit.transport.is_stream:

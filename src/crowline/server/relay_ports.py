@@ -119,6 +119,10 @@ class SocketRelayPorts:
     def can_set_dont_fragment(self) -> bool:
         return CAN_SET_DONT_FRAGMENT
 
+    def socket_of(self, relayed: Address) -> RelaySocket | None:
+        """What `make_socket` made for a relayed UDP address."""
+        return self._sockets.get(relayed)
+
     def has_family(self, family: int, local: Address | None) -> bool:
         return self._bind_host(family, local) is not None
 

@@ -74,10 +74,21 @@ class TurnDriver:
         """Whether a stream client has something that outlives its silence."""
         return self.machine.is_busy(key.client, key.local, key.transport)
 
-    def from_peer(self, data: memoryview, peer: Address, size: int, relayed: Address) -> None:
+    def from_datagram(self, data: bytes, source: Address, local: Address) -> None:
+        """One datagram of a UDP client that another process received."""
+        try:
+            self.machine.receive(data, source, time.monotonic(), local)
+            self.flush()
+        except Exception:
+            self._survive()
+
+    def from_peer(
+        self, data: memoryview, peer: Address, size: int, relayed: Address, *, is_inside: bool = False
+    ) -> None:
         try:
             segment_size = size if size < len(data) else None
-            self.machine.receive_from_peer(data, peer, time.monotonic(), relayed, segment_size)
+            now = time.monotonic()
+            self.machine.receive_from_peer(data, peer, now, relayed, segment_size, is_inside=is_inside)
             self.flush()
         except Exception:
             self._survive()

@@ -213,6 +213,10 @@ class TurnServer:
     def on_change(self, hook: Callable[[Allocation], None] | None) -> None:
         self._holdings.on_change = hook
 
+    def divide(self, user: str, places: int) -> None:
+        """A user's data flows in that many processes, each of which has a part of the rate."""
+        self._holdings.quota.divide(user, places)
+
     @property
     def is_idle(self) -> bool:
         """Whether nobody holds anything."""
