@@ -405,6 +405,8 @@ def test_a10_neighbours_of_a_guesser_are_served() -> None:
     newcomer = Address(CLIENT.host, 8888)
     received = request(nonce_for(auth, newcomer, 101.0), username, password)
     assert isinstance(check(auth, received, newcomer, 101.0), Authenticated)
+    wrong = request(nonce_for(auth, newcomer, 101.0), username, "guess")
+    assert check(auth, wrong, newcomer, 101.0) == Rejected(NO_ANSWER)
 
 
 def test_a10_the_wait_ends() -> None:
