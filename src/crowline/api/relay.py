@@ -21,6 +21,8 @@ from crowline.turn.events import DataReceived, PermissionCreated, PermissionRefu
 from crowline.turn.framing import StreamFramer
 from crowline.turn.held import HeldDatagrams
 
+FIRST_BYTE_OF_CHANNELS = 0x40  # RFC 7983
+
 
 @dataclass(frozen=True, slots=True)
 class Login:
@@ -72,6 +74,7 @@ class StreamWay:
         self.stream: StreamSocket | None = None
         self.relay: Relay | None = None
         self.framer = StreamFramer()
+        self._is_stun = False
 
     @classmethod
     async def open(cls, target: StreamTarget) -> StreamWay:
@@ -109,6 +112,12 @@ class StreamWay:
     def _received(self, data: bytes) -> None:
         if self.relay is None:
             return
+        if not self._is_stun:
+            # Letters look like channel numbers, but an answer comes before any channel.
+            self._is_stun = data[0] < FIRST_BYTE_OF_CHANNELS
+            if not self._is_stun:
+                self._ended("the server does not speak TURN")
+                return
         self.framer.feed(data)
         owner = self.relay.owner
         try:
