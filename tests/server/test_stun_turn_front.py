@@ -215,7 +215,7 @@ async def test_a_fault_of_ours_costs_one_packet(monkeypatch: pytest.MonkeyPatch)
 
         with plain_socket() as probe:
             monkeypatch.setattr(responder, "receive", fail)
-            probe.send(binding(), running.address)
+            probe.send(binding(a.Software("long way")), running.address)
             assert await probe.hears_nothing()
             monkeypatch.setattr(responder, "receive", honest)
             probe.send(binding(), running.address)
@@ -240,7 +240,7 @@ async def test_a_fault_leaves_nothing_to_send_later(monkeypatch: pytest.MonkeyPa
             turn = vars(running)["_driver"].machine
             first = client.client.wrap(b"first", peer.local).data
             turn.receive(first, client.socket.local, time.monotonic(), running.address)
-            client.send(b"other", peer.local)
+            client.send(b"otherother", peer.local, 5)  # a run takes the long way
             await asyncio.sleep(0.1)
             client.send(b"after", peer.local)
             assert await peer.receive() == (b"after", allocated.relayed)

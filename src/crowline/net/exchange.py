@@ -14,6 +14,7 @@ import ctypes
 import select
 import socket
 import struct
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Protocol, TypeAlias
@@ -40,6 +41,8 @@ _COPY_SIZE = 1 << 18
 # Addresses sent to are written once each; forgotten all at once when there are too many.
 _NAMES = 8192
 _CONTROLS = 1024
+# Bytes of struct sockaddr_in and sockaddr_in6.
+_IPV4_NAME, _IPV6_NAME = 16, 28
 # Sockets served before the loop gets its turn again.
 _EVENTS_PER_WAKE = 256
 
@@ -86,6 +89,8 @@ class Exchange:
         self._members: dict[int, Member] = {}
         self._epoll: select.epoll | None = None
         self.is_collecting = False
+        self.now = 0.0
+        """When the last datagrams were received, in seconds of the monotonic clock."""
         self._staged: list[Member] = []
         self._arena = Memory(_SLOTS * _STRIDE)
         self.view = self._arena.view
@@ -153,6 +158,7 @@ class Exchange:
         if count <= 0:
             return None
         self._cursor = after = first + count
+        self.now = time.monotonic()
         return zip(
             range(first * _STRIDE + HEADROOM, after * _STRIDE, _STRIDE),
             RECEIVED.iter_unpack(self._headers.view[headers : after * HEADER.size]),
@@ -244,6 +250,12 @@ class Exchange:
             self._controls.view[at : at + len(control)] = control
             known = self._known_controls[local] = (self._controls.start + at, len(control))
         return known
+
+    def source_of(self, offset: int) -> tuple[int, int]:
+        """The same for the source of the datagram that lies at `offset` of `view`."""
+        meta = (offset // _STRIDE) * _META_SIZE
+        is_ipv4 = self._metas.view[meta] == socket.AF_INET or self._metas.view[meta + 1] == socket.AF_INET
+        return self._metas.start + meta, _IPV4_NAME if is_ipv4 else _IPV6_NAME
 
     def read(self, staged: Staged) -> tuple[bytes, bytes, bytes]:
         """Socket address, control data and bytes of a staged datagram, copied."""

@@ -71,14 +71,13 @@ class BatchSocket:
         on_drained: Callable[[], None] | None = None,
         *,
         on_icmp: IcmpReceiver | None = None,
-        quick: Quick | None = None,
     ) -> None:
         self._socket = sock
         self._on_receive = on_receive
         self._on_drained = on_drained
         self._on_icmp = on_icmp if on_icmp is not None and udp_options.report_errors(sock) else None
-        self._quick = quick
-        self._known: dict[Any, Arrival] = {} if self.says_local or quick else _shared
+        self._quick: Quick | None = None
+        self._known: dict[Any, Arrival] = {} if self.says_local else _shared
         self._queue: deque[Transmit] | None = None
         self._segments = sys.platform.startswith("linux")
         self._most = MOST
@@ -101,15 +100,13 @@ class BatchSocket:
         on_drained: Callable[[], None] | None = None,
         *,
         on_icmp: IcmpReceiver | None = None,
-        quick: Quick | None = None,
     ) -> Self:
         """Bind `address` (port 0: any). Raises `LocalProblem` when it is taken or not ours.
 
         `on_drained()` is called once after each burst of datagrams, `on_icmp` for each ICMP error that
-        answers to what was sent, where the system says so. `quick` is asked first about each datagram of
-        a batch.
+        answers to what was sent, where the system says so.
         """
-        return cls(cls.bound(address), on_receive, on_drained, on_icmp=on_icmp, quick=quick)
+        return cls(cls.bound(address), on_receive, on_drained, on_icmp=on_icmp)
 
     @classmethod
     def bound(cls, address: Address, *, joins: bool = False) -> socket.socket:
@@ -169,6 +166,10 @@ class BatchSocket:
             return _NO_CONTROL
         assert isinstance(self.exchange, Exchange)
         return self.exchange.control_of(local)
+
+    def ask_first(self, quick: Quick) -> None:
+        """Let `quick` see each datagram of a batch before it is delivered."""
+        self._quick, self._known = quick, {}
 
     def close(self) -> None:
         if self.fd < 0:

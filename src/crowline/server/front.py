@@ -19,6 +19,7 @@ from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
 from crowline.server.descriptors import default_limits
+from crowline.server.fast_path import quicken
 from crowline.server.relay_ports import SocketRelayPorts
 from crowline.server.relay_socket import SharedRelaySocket
 from crowline.server.shared_front import SharedFront
@@ -112,6 +113,7 @@ class StunTurnFront:
             budget=ReplyBudget(challenge),
         )
         self._driver.start(machine, ports)
+        self._ports = ports
         make_front: Callable[..., UdpFront] = UdpFront
         if self._pool is not None:
             make_front = partial(SharedFront, workers=workers, send=self._pool.send)
@@ -196,6 +198,7 @@ class StunTurnFront:
 
     async def _start_once(self) -> None:
         self._udp.bind()
+        quicken(self._udp, self._ports, self._driver.machine.short_way)
         if self._wants_tcp:
             for address in self.udp_addresses:
                 await self._streams.listen(address)

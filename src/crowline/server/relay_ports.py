@@ -76,6 +76,8 @@ class SocketRelayPorts:
         self._make_socket = make_socket or _udp_socket
         self._sockets: dict[Address, RelaySocket] = {}
         self._listeners: dict[Address, TcpListener] = {}
+        self.on_open: Callable[[Address, RelaySocket], None] | None = None
+        """Gets each relayed UDP address that was opened, and its socket."""
         self._own_hosts: frozenset[str] = frozenset()
         self._own_hosts_until = float("-inf")
 
@@ -182,18 +184,16 @@ class SocketRelayPorts:
             yield from [0] * (MAX_ATTEMPTS if even else 1)
             return
         low, high = self._range
-        taken = {
-            relayed.port for relayed in (self._sockets if transport is Transport.UDP else self._listeners)
-        }
         size = high - low + 1
-        if len(taken) >= size:
+        if size > MAX_ATTEMPTS:
+            ports = (low + secrets.randbelow(size) for _ in range(MAX_ATTEMPTS))
+            yield from (port for port in ports if not (even and port % 2))
             return
-        if size <= MAX_ATTEMPTS:
-            ports = [port for port in range(low, high + 1) if port not in taken]
-            secrets.SystemRandom().shuffle(ports)
-        else:
-            ports = [low + secrets.randbelow(size) for _ in range(MAX_ATTEMPTS)]
-        yield from (port for port in ports if port not in taken and not (even and port % 2))
+        table = self._sockets if transport is Transport.UDP else self._listeners
+        taken = {relayed.port for relayed in table}
+        few = [port for port in range(low, high + 1) if port not in taken and not (even and port % 2)]
+        secrets.SystemRandom().shuffle(few)
+        yield from few
 
     def _open_port(self, bind_host: str, public_host: str, port: int, *, even: bool) -> Address | None:
         """Bind one port; None if it is taken, odd where an even one is wanted, or descriptors ran out."""
@@ -217,6 +217,8 @@ class SocketRelayPorts:
             return None
         names.append(relayed)
         self._sockets[relayed] = opened
+        if self.on_open is not None:
+            self.on_open(relayed, opened)
         return relayed
 
     def _open_listener(self, bind_host: str, public_host: str, port: int) -> Address | None:

@@ -73,8 +73,12 @@ class UdpFront:
         self._drop_others = drop
         self._outgoing_host = outgoing_host
         self._alternate_address = alternate_address
-        self._budget = ReplyBudget(binding)
+        self.budget = ReplyBudget(binding)
         self._sockets: dict[Address, FrontSocket] = {}
+
+    @property
+    def sockets(self) -> tuple[FrontSocket, ...]:
+        return tuple(self._sockets.values())
 
     def bind(self) -> None:
         """Bind everything. Raises `LocalProblem` when an address cannot be used; `close` is due then too."""
@@ -103,7 +107,7 @@ class UdpFront:
 
     def send(self, transmit: Transmit) -> None:
         """Send from the socket of `transmit.local`, if there is one."""
-        bound = self._socket_for(transmit.local)
+        bound = self.socket_for(transmit.local)
         if bound is not None:
             bound.send(transmit)
 
@@ -175,7 +179,8 @@ class UdpFront:
                 port = self._bind(Address(host, port)).port
         return Address(address.host, port)
 
-    def _socket_for(self, local: Address | None) -> FrontSocket | None:
+    def socket_for(self, local: Address | None) -> FrontSocket | None:
+        """The socket that answers from `local`."""
         if local is None:
             return None
         bound = self._sockets.get(local)
@@ -206,7 +211,7 @@ class UdpFront:
             self.counters["implausible_source"] += 1
             return
         now = time.monotonic()
-        if not self._budget.take(source, now):
+        if not self.budget.take(source, now):
             self.counters["over_budget"] += 1
             return
         self.responder.receive(data, source, now, local)

@@ -49,7 +49,14 @@ class ReplyBudget:
 
     def take(self, source: Address, now: float) -> bool:
         """Whether one more answer to `source` is within the budget."""
-        slot = hash(prefix_of(source)) % SLOTS
+        return self.take_at(self.slot_of(source), now)
+
+    def slot_of(self, source: Address) -> int:
+        """Where the table counts `source`; it stays the same."""
+        return hash(prefix_of(source)) % SLOTS
+
+    def take_at(self, slot: int, now: float) -> bool:
+        """`take` for a source whose slot is known."""
         elapsed = max(0.0, now - self._times[slot])
         tokens = min(self._allowance.burst, self._tokens[slot] + elapsed * self._allowance.rate)
         self._times[slot] = now

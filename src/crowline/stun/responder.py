@@ -85,7 +85,7 @@ class Responder:
     def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
         if self.alternates is None and len(data) == HEADER_SIZE and data[:8] == BARE_REQUEST:
             self.counters["answered"] += 1
-            self._transmits.append(Transmit(_bare_answer(bytes(data[8:]), source), source, local))
+            self._transmits.append(Transmit(bare_answer(bytes(data[8:]), source), source, local))
             return
         try:
             if classic.is_classic(data):
@@ -172,7 +172,7 @@ class Responder:
         self._transmits.append(Transmit(data, destination, local))
 
 
-def _bare_answer(transaction_id: bytes, source: Address) -> bytes:
+def bare_answer(transaction_id: bytes, source: Address) -> bytes:
     """The answer of rule 2, written without a message in between."""
     value = XorMappedAddress(source).write(transaction_id)
     return (
