@@ -46,6 +46,7 @@ _OPTIONAL = ("starlette", "uvicorn")
 @click.option("--budget", metavar="SIZE", help="Bytes a meeting may send through the hub.  [default: 4M]")
 @click.option("--hub-rate", metavar="SIZE", help="Bytes a second for a meeting beyond that.  [default: 0]")
 @click.option("--hub-rate-total", metavar="SIZE", help="The same for all meetings together.")
+@click.option("--workers", type=int, metavar="N", help="Processes that carry UDP, one a core.  [default: 1]")
 @click.option(
     "--drain", type=float, metavar="SECONDS", help="How long SIGTERM waits for users.  [default: 30]"
 )
@@ -76,21 +77,26 @@ def serve(file: Path | None, as_json: bool, **flags: Any) -> int:
 
 async def _serve(config: ServerConfig, output: Output) -> int:
     """Listen until a signal comes; the exit code."""
-    arrived: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    arrived: asyncio.Queue[signal.Signals | LocalProblem] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         _on_signal(number, arrived)
     async with _server(config) as server:
+        server.on_failure = arrived.put_nowait
         _reload_on_hangup(server, output)
         _announce(server, output)
-        number = await arrived.get()
-        if number is signal.SIGTERM:
+        ending = await arrived.get()
+        if isinstance(ending, LocalProblem):
+            raise ending
+        if ending is signal.SIGTERM:
             await _drain(server, arrived, output)
         _forget_signals()
     output.say("Stopped.")
-    return 0 if number is signal.SIGTERM else _INTERRUPTED
+    return 0 if ending is signal.SIGTERM else _INTERRUPTED
 
 
-async def _drain(server: Server, arrived: asyncio.Queue[signal.Signals], output: Output) -> None:
+async def _drain(
+    server: Server, arrived: asyncio.Queue[signal.Signals | LocalProblem], output: Output
+) -> None:
     """Wait for what is in use, but not for longer than the next signal."""
     output.say("Ending: nothing new is taken.")
     waiting = [asyncio.ensure_future(server.drain()), asyncio.ensure_future(arrived.get())]
@@ -133,7 +139,7 @@ def _announce(server: Server, output: Output) -> None:
     output.say("Ctrl-C to stop.")
 
 
-def _on_signal(number: signal.Signals, arrived: asyncio.Queue[signal.Signals]) -> None:
+def _on_signal(number: signal.Signals, arrived: asyncio.Queue[signal.Signals | LocalProblem]) -> None:
     # Where the loop takes no signals, Ctrl-C raises KeyboardInterrupt, which ends the command too.
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(number, arrived.put_nowait, number)

@@ -75,6 +75,8 @@ class ServerConfig:
     turn_limits: Limits | None = None
     binding: Allowance = BINDING
     """Binding answers for one source."""
+    workers: int = 1
+    """Processes that carry UDP; with one, this process does."""
     drain: float = DRAIN_TIME
     alternate_server: Address | None = None
     """Where clients are sent while this server ends (RFC 8489 §10)."""

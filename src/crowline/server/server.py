@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Self
 
 from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.errors import LocalProblem
 from crowline.base.secrets import Secret
 from crowline.net.interfaces import local_addresses
 from crowline.rendezvous.hub import Hub
@@ -34,6 +36,8 @@ class Server:
 
     def __init__(self, config: ServerConfig | None = None) -> None:
         self.config = config or ServerConfig()
+        self.on_failure: Callable[[LocalProblem], None] = lambda problem: None
+        """Called when the server cannot go on; whoever runs it should end it then."""
         self._secret = self.config.auth_secret or Secret(os.urandom(32))
         self._front: StunTurnFront | None = None
         self._hub_front: HubFront | None = None
@@ -152,6 +156,8 @@ class Server:
             users=config.users,
             limits=config.turn_limits,
             binding=config.binding,
+            workers=config.workers,
+            on_failure=lambda problem: self.on_failure(problem),
             tls_listen=stun_addresses(config.tls.listen) if config.tls else (),
             tls=self._certificate.context if self._certificate else None,
             http=lambda: self._http.connection() if self._http is not None else None,

@@ -34,6 +34,9 @@ MAX_MOTD = 1000
 MAX_DRAIN = 86400.0
 """Seconds."""
 
+MAX_WORKERS = 64
+"""Processes: more than anybody's cores."""
+
 MIN_HUB_RATE = 16 * 1024
 """Bytes a second; with less, one message of link zero takes more than four seconds."""
 
@@ -66,6 +69,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     allocations_per_source: int | None = None
     bytes_per_second: str | int | None = None
     binding_rate: int | None = None
+    workers: int | None = None
     drain: float | None = None
     alternate_server: str | None = None
     claims_per_minute: int | None = None
@@ -114,6 +118,7 @@ def build(settings: Settings) -> ServerConfig:
         motd=settings.motd[:MAX_MOTD],
         origins=settings.origins,
         tls=_tls(settings),
+        workers=_workers(settings.workers),
         drain=standard.drain if settings.drain is None else _drain(settings.drain),
         alternate_server=_other_server(settings.alternate_server),
         **turn_settings(settings),
@@ -163,6 +168,12 @@ def _other_server(text: str | None) -> Address | None:
     if ipaddress.ip_address(address.host).is_unspecified or not address.port:
         raise UsageError(f"alternate-server: {text!r} is no address that clients could go to.")
     return address
+
+
+def _workers(count: int | None) -> int:
+    if count is not None and not 1 <= count <= MAX_WORKERS:
+        raise UsageError(f"workers are from 1 to {MAX_WORKERS} processes.")
+    return count or 1
 
 
 def _drain(seconds: float) -> float:

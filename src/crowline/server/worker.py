@@ -206,6 +206,7 @@ def main() -> None:
     # The owner gets the same signals, drains if it should, and then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     descriptor, number = int(sys.argv[1]), int(sys.argv[2])
     with suppress(OSError):
         Path("/proc/self/comm").write_text(f"crowline-wk-{number}")

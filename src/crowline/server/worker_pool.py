@@ -42,8 +42,6 @@ from crowline.turn.allocation import Allocation
 from crowline.turn.allocation_copy import AllocationCopy
 from crowline.turn.five_tuple import FiveTuple
 
-MOST_WORKERS = 64
-
 # The home of allocations that stay in this process.
 _HERE = -1
 
