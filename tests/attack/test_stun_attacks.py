@@ -79,7 +79,8 @@ def test_s2_no_binding_answer_is_beyond_three_times(
 @BOTH
 def test_s3_no_answer_is_decorated(alternates: Alternates | None) -> None:
     """No SOFTWARE and no reason phrase; MAPPED-ADDRESS only where RFC 5780 was configured and asks for it."""
-    for attributes in ((), *BEHAVIOUR_REQUESTS, (a.UnknownAttribute(0x7F01, b""),)):
+    unknown = ((a.UnknownAttribute(0x7F01, b""),), (a.UnknownAttribute(0x8055, b""),))
+    for attributes in ((), *BEHAVIOUR_REQUESTS, *unknown):
         for raw, _ in answers(binding(*attributes), VICTIM, alternates):
             message = parse(raw).message
             error = message.get(a.ErrorCode)
