@@ -16,7 +16,7 @@ from crowline.base.addresses import Address
 from crowline.net.arrival import Arrival
 from crowline.net.exchange import Exchange
 from crowline.net.udp import BatchSocket
-from crowline.server.relay_ports import RelaySocket, SocketRelayPorts
+from crowline.server.relay_ports import SocketRelayPorts
 from crowline.server.udp_front import UdpFront
 from crowline.stun.budget import ReplyBudget
 from crowline.stun.responder import BARE_REQUEST, Responder, bare_answer
@@ -181,20 +181,28 @@ class FastRelay:
 def quicken(front: UdpFront, ports: SocketRelayPorts, short_way: ShortWay) -> None:
     """Give the fast path to all sockets that `front` has and `ports` will open, where there are batches."""
     for bound in front.sockets:
-        if isinstance(bound, BatchSocket) and isinstance(bound.exchange, Exchange):
-            fast = FastFront(
-                bound,
-                bound.exchange,
-                responder=front.responder,
-                budget=front.budget,
-                counters=front.counters,
-                short_way=short_way,
-                relay_socket=ports.socket_of,
-            )
-            bound.ask_first(fast.take)
+        quicken_front(bound, front, short_way, ports.socket_of)
+    ports.on_open = lambda relayed, bound: quicken_relay(relayed, bound, front, short_way)
 
-    def opened(relayed: Address, bound: RelaySocket) -> None:
-        if isinstance(bound, BatchSocket) and isinstance(bound.exchange, Exchange):
-            bound.ask_first(FastRelay(relayed, bound.exchange, short_way, front.socket_for).take)
 
-    ports.on_open = opened
+def quicken_front(
+    bound: object, front: UdpFront, short_way: ShortWay, relay_socket: Callable[[Address], object]
+) -> None:
+    """Give the fast path to a socket of `front`; `relay_socket(relayed)` finds what the data leaves by."""
+    if isinstance(bound, BatchSocket) and isinstance(bound.exchange, Exchange):
+        fast = FastFront(
+            bound,
+            bound.exchange,
+            responder=front.responder,
+            budget=front.budget,
+            counters=front.counters,
+            short_way=short_way,
+            relay_socket=relay_socket,
+        )
+        bound.ask_first(fast.take)
+
+
+def quicken_relay(relayed: Address, bound: object, front: UdpFront, short_way: ShortWay) -> None:
+    """Give the fast path to the socket of a relayed address."""
+    if isinstance(bound, BatchSocket) and isinstance(bound.exchange, Exchange):
+        bound.ask_first(FastRelay(relayed, bound.exchange, short_way, front.socket_for).take)

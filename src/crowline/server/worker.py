@@ -20,6 +20,7 @@ from pathlib import Path
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.net.udp import CAN_SET_DONT_FRAGMENT, UdpSocket
+from crowline.server.fast_path import quicken_front, quicken_relay
 from crowline.server.udp_front import UdpFront
 from crowline.server.worker_link import WorkerLink
 from crowline.server.worker_messages import (
@@ -101,7 +102,9 @@ class Worker:
             case Setup() as setup:
                 self._set_up(setup)
             case FrontSocket() if sock is not None:
-                self._front.adopt(sock)
+                local = self._front.adopt(sock)
+                bound = self._front.socket_for(local)
+                quicken_front(bound, self._front, self._mirror.short_way, self._relays.get)
                 self._fronts_to_come -= 1
                 if not self._fronts_to_come:
                     self._link.send(encode(Counts({})))
@@ -126,9 +129,9 @@ class Worker:
 
     def _open_relay(self, relayed: Address, sock: socket.socket) -> None:
         self._close_relay(relayed)
-        self._relays[relayed] = UdpSocket(
-            sock, partial(self._from_peer, relayed), on_icmp=partial(self._icmp, relayed)
-        )
+        bound = UdpSocket(sock, partial(self._from_peer, relayed), on_icmp=partial(self._icmp, relayed))
+        quicken_relay(relayed, bound, self._front, self._mirror.short_way)
+        self._relays[relayed] = bound
 
     def _close_relay(self, relayed: Address) -> None:
         relay = self._relays.pop(relayed, None)

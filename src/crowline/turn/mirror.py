@@ -27,6 +27,7 @@ from crowline.turn.allocations import Allocations
 from crowline.turn.five_tuple import FiveTuple
 from crowline.turn.quota import Limits, Quota
 from crowline.turn.relay import DataRelay
+from crowline.turn.short_way import ShortWay
 
 # Bits of the message type that are zero in every request (RFC 8489 §5).
 _NOT_A_REQUEST = 0x0110
@@ -52,6 +53,7 @@ class Mirror:
         self._quota = Quota(limits)
         self._transmits: deque[Transmit] = deque()
         self._events: deque[ForOwner] = deque()
+        self.short_way = ShortWay(self.allocations, self._quota)
         self._copies: dict[int, tuple[AllocationCopy, Allocation]] = {}
         self._arriving: set[FiveTuple] = set()
         self._bound: dict[Address, Address] = {}
