@@ -100,12 +100,14 @@ class World:
         users: dict[str, Secret] | None = None,
         is_current: Callable[[str], bool] = lambda user: True,
         mobility: bool = True,
+        seed: int = 1,
     ) -> None:
+        """`seed` makes the keys of the server's process."""
         self.now = 0.0
         self.ports = ports or FakePorts()
         self.permits = permits
         self.server = TurnServer(
-            Authenticator(SECRET, entropy=entropy(1), epoch=EPOCH, users=users, is_current=is_current),
+            Authenticator(SECRET, entropy=entropy(seed), epoch=EPOCH, users=users, is_current=is_current),
             self.ports,
             permits=lambda user, peer: self.permits(user, peer),
             policy=policy or AddressPolicy(),

@@ -10,7 +10,7 @@ import tracemalloc
 
 import pytest
 
-from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.secrets import Secret
 from crowline.stun import attributes as a
@@ -20,19 +20,16 @@ from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.stun.responder import Responder
 from crowline.stun.sources import ANSWERING_PORTS, is_plausible_source
 from crowline.turn.auth import NONCE_LIFETIME, issue_credentials
-from crowline.turn.quota import Limits
+from turn_attackers import allocated
 from turn_pair import (
     CLIENT,
     EPOCH,
     EXPIRES,
     OTHER_CLIENT,
-    OWN_ASIDE,
     PEER,
-    RELAY_HOST,
     SECRET,
     SERVER,
     Caller,
-    FakePorts,
     World,
     error_code,
 )
@@ -40,12 +37,6 @@ from turn_pair import (
 TRANSPORT = a.RequestedTransport(17)
 UNSIGNED = Message(Method.ALLOCATE, MessageClass.REQUEST, b"t" * 12, (TRANSPORT,)).encode()
 WAYS = ["permission", "channel", "send"]
-
-
-def allocated(world: World | None = None, address: Address = CLIENT, user: str = "mailbox") -> Caller:
-    caller = Caller(world or World(), address, user)
-    assert error_code(caller.allocate()) == 0
-    return caller
 
 
 def append(data: bytes, *attributes: a.AnyAttribute, with_fingerprint: bool = False) -> bytes:
@@ -57,20 +48,6 @@ def append(data: bytes, *attributes: a.AnyAttribute, with_fingerprint: bool = Fa
         return body
     body += b"\x80\x28\0\4" + fingerprint(body)
     return body[:2] + (len(body) - 20).to_bytes(2, "big") + body[4:]
-
-
-def try_peer(caller: Caller, way: str, peer: Address) -> int:
-    """The error code with which a peer is refused; for a Send indication 403 stands for silence."""
-    if way == "permission":
-        return caller.code(Method.CREATE_PERMISSION, a.XorPeerAddress(peer))
-    if way == "channel":
-        return caller.code(Method.CHANNEL_BIND, a.ChannelNumber(0x4000), a.XorPeerAddress(peer))
-    indication = Message(
-        Method.SEND, MessageClass.INDICATION, b"i" * 12, (a.XorPeerAddress(peer), a.Data(b"x"))
-    )
-    server = caller.world.server
-    server.receive(indication.encode(), caller.address, caller.world.now, SERVER)
-    return 403 if server.next_transmit() is None else 0
 
 
 # --- S: the STUN server ---------------------------------------------------------------------------------
@@ -459,255 +436,3 @@ def test_a12_expired_users_may_go_on_but_not_begin() -> None:
     assert caller.code(Method.REFRESH) == 0
     assert caller.code(Method.REFRESH, a.Lifetime(0)) == 0
     assert error_code(caller.allocate()) == 401
-
-
-# --- P: peers -------------------------------------------------------------------------------------------
-
-LOOPBACK = ["127.0.0.1", "127.255.255.254", "0.0.0.0"]
-METADATA = ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192"]
-PRIVATE = ["10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.1.1", "198.18.0.1"]
-NEVER = ["224.0.0.1", "239.255.255.255", "255.255.255.255", "240.0.0.1", "0.1.2.3", "192.88.99.1"]
-IPV6_FORMS = [
-    "::1", "::", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1",
-    "64:ff9b::a9fe:a9fe", "64:ff9b:1::7f00:1", "::ffff:0:127.0.0.1", "2002:7f00:1::", "2001:0:53aa:64c::1",
-    "fe80::1", "fd00:ec2::254", "fec0::1", "ff02::1", "2a01:4f8::5efe:127.0.0.1", "5f00::1", "3fff::1",
-]  # fmt: skip
-EVERYTHING = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("host", LOOPBACK + METADATA + PRIVATE + NEVER)
-def test_p1_p2_p3_p4_closed_ipv4_peers_are_403(host: str, way: str) -> None:
-    """Loopback, metadata, private, multicast, broadcast, reserved: 403, and silence for Send."""
-    assert try_peer(allocated(), way, Address(host, 80)) == 403
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("host", IPV6_FORMS)
-def test_p1_p2_p3_p4_p5_closed_ipv6_peers_are_403(host: str, way: str) -> None:
-    """Every IPv6 spelling of them on an IPv6 allocation, Teredo and 6to4 among them."""
-    ports = FakePorts()
-    ports.families.add(a.FAMILY_IPV6)
-    ports.free = [Address("2a01:4f8::1", 50_000)]
-    caller = Caller(World(ports=ports))
-    assert error_code(caller.allocate(a.RequestedAddressFamily(2))) == 0
-    assert try_peer(caller, way, Address(str(ipaddress.ip_address(host)), 80)) == 403
-
-
-@pytest.mark.parametrize("way", ["permission", "channel"])
-@pytest.mark.parametrize("host", IPV6_FORMS)
-def test_p_ipv6_peers_of_an_ipv4_allocation_are_443(host: str, way: str) -> None:
-    """On an IPv4 allocation every IPv6 form is the wrong family, the mapped ones too."""
-    assert try_peer(allocated(), way, Address(host, 80)) == 443
-
-
-@pytest.mark.parametrize("way", ["permission", "channel"])
-@pytest.mark.parametrize("host", LOOPBACK + METADATA + NEVER)
-def test_p2_p4_no_wide_rule_opens_what_is_never(host: str, way: str) -> None:
-    """With every range allowed, loopback, metadata, multicast and reserved addresses are still 403."""
-    world = World(policy=AddressPolicy(EVERYTHING))
-    assert try_peer(allocated(world), way, Address(host, 80)) == 403
-
-
-@pytest.mark.parametrize("way", ["permission", "channel"])
-def test_p3_a_named_range_opens_itself_only(way: str) -> None:
-    """An allowed private range is relayed to, its neighbour is not."""
-    world = World(policy=AddressPolicy([ipaddress.ip_network("192.168.1.0/24")]))
-    caller = allocated(world)
-    assert try_peer(caller, way, Address("192.168.2.1", 80)) == 403
-    assert try_peer(caller, way, Address("192.168.1.1", 80)) == 0
-
-
-@pytest.mark.parametrize("host", ["2001:0:53aa:64c::1", "2002:2c01:101::1"])
-def test_p5_teredo_and_6to4_clients_are_refused(host: str) -> None:
-    """RFC 8656 §21.4: no answer to clients that come by a tunnel."""
-    assert Caller(World(), Address(host, 4000)).send_raw(UNSIGNED) is None
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_p6_own_sockets_are_out_of_reach(way: str) -> None:
-    """The server's other addresses are 403; on its relay address only live relays are reached."""
-    caller = allocated()
-    assert try_peer(caller, way, Address(OWN_ASIDE, 9100)) == 403
-    caller.code(Method.CREATE_PERMISSION, a.XorPeerAddress(Address(RELAY_HOST, 1)))
-    assert try_peer(caller, "send", Address(RELAY_HOST, 8080)) == 403
-    assert try_peer(caller, "channel", Address(RELAY_HOST, 8080)) == 403
-
-
-def test_p6_relay_to_relay_is_allowed() -> None:
-    """Another client's relayed address is a legitimate peer, whatever policy and hub say."""
-    world = World(permits=lambda user, peer: False)
-    first, second = allocated(world), allocated(world, OTHER_CLIENT, "other")
-    peer = world.ports.opened[1]
-    assert first.code(Method.CREATE_PERMISSION, a.XorPeerAddress(peer)) == 0
-    assert second.code(Method.CREATE_PERMISSION, a.XorPeerAddress(world.ports.opened[0])) == 0
-
-
-def test_p9_a_withdrawn_peer_ends_with_its_permission() -> None:
-    """When the hub no longer allows a peer, the permission cannot be renewed and traffic stops with it."""
-    world = World()
-    caller = allocated(world)
-    assert try_peer(caller, "permission", PEER) == 0
-    world.permits = lambda user, peer: False
-    assert try_peer(caller, "permission", PEER) == 403
-    world.now = 300.0
-    assert try_peer(caller, "send", PEER) == 403
-
-
-def test_p9_credentials_of_a_meeting_that_is_over_open_nothing_new() -> None:
-    """Without its mailbox a user gets no allocation; one that carries a session goes on."""
-    current = {"mailbox"}
-    world = World(is_current=lambda user: user in current)
-    caller = allocated(world)
-    current.clear()
-    assert error_code(Caller(world, OTHER_CLIENT, "mailbox").allocate()) == 401
-    assert caller.code(Method.REFRESH, a.Lifetime(600)) == 0
-    assert try_peer(caller, "permission", PEER) == 0
-
-
-def test_p6_an_address_that_becomes_the_servers_own_is_not_sent_to() -> None:
-    """A permission from before the machine got that address turns inward with its next refresh."""
-    world = World()
-    caller = allocated(world)
-    assert try_peer(caller, "permission", PEER) == 0
-    world.ports.relay_hosts.add(PEER.host)
-    assert try_peer(caller, "permission", PEER) == 0
-    assert try_peer(caller, "send", PEER) == 403
-
-
-def test_p10_data_without_permission_is_dropped() -> None:
-    """Send without permission and data from an unknown peer vanish without any answer."""
-    caller = allocated()
-    assert try_peer(caller, "send", PEER) == 403
-    caller.world.server.receive_from_peer(b"x", PEER, 0.0, caller.world.ports.opened[0])
-    assert caller.world.server.next_transmit() is None
-
-
-def test_p13_relays_that_are_each_others_peers_do_not_loop() -> None:
-    """A datagram between two relays reaches one client and stops there."""
-    world = World()
-    first, second = allocated(world), allocated(world, OTHER_CLIENT, "other")
-    here, there = world.ports.opened
-    first.code(Method.CHANNEL_BIND, a.ChannelNumber(0x4000), a.XorPeerAddress(there))
-    second.code(Method.CHANNEL_BIND, a.ChannelNumber(0x4000), a.XorPeerAddress(here))
-    world.server.receive(b"\x40\0\0\1x", CLIENT, 0.0, SERVER)
-    assert world.server.next_transmit() is not None
-    assert world.server.next_transmit() is None
-
-
-# --- Q: resources ---------------------------------------------------------------------------------------
-
-
-def test_q1_one_user_cannot_take_all() -> None:
-    """The eleventh allocation of a user is 486, by whatever address; other users are served."""
-    world = World()
-    codes = [error_code(Caller(world, Address("44.2.2.2", 5000 + n)).allocate()) for n in range(15)]
-    assert codes == [0] * 10 + [486] * 5
-    assert error_code(Caller(world, OTHER_CLIENT, "other").allocate()) == 0
-
-
-def test_q1_new_credentials_of_the_same_user_share_its_quota() -> None:
-    """The quota goes by the user inside the name, so that fresh credentials bring no fresh quota."""
-    world = World(limits=Limits(allocations_per_user=1))
-    allocated(world)
-    again = Caller(world, OTHER_CLIENT)
-    again.username, again.password = issue_credentials(SECRET, "mailbox", EXPIRES + 1)
-    assert error_code(again.allocate()) == 486
-
-
-def test_q1_one_source_with_many_users_cannot_take_all() -> None:
-    """Whoever has credentials made for many users has one share of the relays, for an IPv6 /64 too."""
-    world = World(ports=FakePorts(100), limits=Limits(allocations_per_source=5))
-    for prefix in ("44.2.2.2", "2001:db8::"):
-        codes = []
-        for n in range(8):
-            address = Address(f"{prefix}{n:x}" if ":" in prefix else prefix, 5000 + n)
-            codes.append(error_code(Caller(world, address, f"user-{n}").allocate()))
-        assert codes == [0] * 5 + [486] * 3
-    first = Caller(world, CLIENT, "user-0")
-    assert first.code(Method.REFRESH, a.Lifetime(0)) == 0
-    assert error_code(Caller(world, Address("44.2.2.2", 7000), "late").allocate()) == 0
-    assert error_code(Caller(world, OTHER_CLIENT, "other").allocate()) == 0
-
-
-def test_q2_even_ports_leak_nothing() -> None:
-    """EVEN-PORT in a loop of allocating and deleting leaves the pool as it was."""
-    world = World(ports=FakePorts(4))
-    caller = Caller(world)
-    for _ in range(50):
-        assert error_code(caller.allocate(a.EvenPort(False))) == 0
-        assert caller.code(Method.REFRESH, a.Lifetime(0)) == 0
-    assert len(world.ports.free) == 4
-
-
-def test_q4_permissions_and_channels_are_capped() -> None:
-    """Past 64 permissions and 32 channels there is 508, and what exists goes on."""
-    caller = allocated()
-    for n in range(32):
-        peer = a.XorPeerAddress(Address(f"44.9.8.{n}", 1))
-        assert caller.code(Method.CHANNEL_BIND, a.ChannelNumber(0x4000 + n), peer) == 0
-    assert caller.code(Method.CHANNEL_BIND, a.ChannelNumber(0x4100), a.XorPeerAddress(PEER)) == 508
-    codes = [try_peer(caller, "permission", Address(f"44.9.7.{n}", 1)) for n in range(100)]
-    assert codes == [0] * 32 + [508] * 68
-    assert try_peer(caller, "permission", Address("44.9.8.0", 1)) == 0
-    caller.world.now = 301.0
-    assert try_peer(caller, "permission", PEER) == 0
-
-
-def test_q4_channels_count_as_permissions() -> None:
-    """When the permissions are used up, a channel to a new address is 508, to a permitted one it is not."""
-    caller = allocated()
-    for n in range(64):
-        assert try_peer(caller, "permission", Address(f"44.9.7.{n}", 1)) == 0
-    assert try_peer(caller, "channel", PEER) == 508
-    assert try_peer(caller, "channel", Address("44.9.7.1", 1)) == 0
-
-
-def test_q5_refresh_storms_are_cheap() -> None:
-    """Ten thousand refreshes, longer and shorter in turn, leave one alarm and not thousands."""
-    caller = allocated()
-    requests = [caller.signed(Method.REFRESH, a.Lifetime(seconds)) for seconds in (3600, 600, 1, 2**32 - 1)]
-    for n in range(10_000):
-        assert caller.send_raw(requests[n % 4]) is not None
-    assert len(caller.world.server.allocations.alarms) <= 2
-
-
-def test_q5_allocating_and_deleting_is_cheap() -> None:
-    """A storm of short-lived allocations leaves no trail of alarms."""
-    caller = Caller(World())
-    for _ in range(2_000):
-        caller.allocate()
-        caller.code(Method.REFRESH, a.Lifetime(0))
-    assert len(caller.world.server.allocations.alarms) < 300
-
-
-def test_q6_channel_conflicts_are_400() -> None:
-    """A number for a second peer, or a second number for a peer, is refused while the binding lives."""
-    caller = allocated()
-    assert try_peer(caller, "channel", PEER) == 0
-    assert try_peer(caller, "channel", Address("44.9.9.8", 1)) == 400
-    assert caller.code(Method.CHANNEL_BIND, a.ChannelNumber(0x4001), a.XorPeerAddress(PEER)) == 400
-
-
-def test_q7_excess_is_dropped_and_neighbours_are_not() -> None:
-    """A user that floods gets its rate and no more; another user loses nothing."""
-    limits = Limits(bytes_per_second=1_000_000.0)
-    world = World(limits=limits)
-    flooder, neighbour = allocated(world), allocated(world, OTHER_CLIENT, "other")
-    for caller in (flooder, neighbour):
-        assert try_peer(caller, "channel", PEER) == 0
-    packet = b"\x40\0\x04\x4c" + bytes(1100)
-    passed = {CLIENT: 0, OTHER_CLIENT: 0}
-    relayed = dict(zip(world.ports.opened, passed, strict=True))
-    for n in range(10_000):
-        now = n / 1000
-        for _ in range(4):
-            world.server.receive(packet, CLIENT, now, SERVER)
-        if n % 10 == 0:
-            world.server.receive(packet, OTHER_CLIENT, now, SERVER)
-        while (transmit := world.server.next_transmit()) is not None:
-            assert transmit.local is not None
-            passed[relayed[transmit.local]] += len(transmit.data)
-    assert passed[OTHER_CLIENT] == 1000 * 1100
-    assert passed[CLIENT] <= 10 * limits.bytes_per_second + limits.burst
-    assert passed[CLIENT] >= 9 * limits.bytes_per_second
