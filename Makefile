@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fuzz clean
 
 demo: $(READY)
 	@$(BIN)/crowline demo
@@ -13,9 +13,13 @@ test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(READY)
-	$(BIN)/ruff check src tests bench examples
-	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/ruff check src tests bench examples fuzz
+	$(BIN)/ruff format --check src tests bench examples fuzz
 	$(BIN)/mypy
+	$(BIN)/mypy -p fuzz
+
+fuzz: $(READY)
+	$(BIN)/python -m fuzz all --seconds $(or $(SECONDS),20) --seed $(or $(SEED),1)
 
 bench: $(READY)
 	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done

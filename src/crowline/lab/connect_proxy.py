@@ -32,7 +32,9 @@ def parse_target(head: bytes) -> tuple[str, int] | None:
     method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
     authority, _, version = rest.partition(b" ")
     host, colon, port = authority.decode("ascii", errors="replace").rpartition(":")
-    if method != b"CONNECT" or not version.startswith(b"HTTP/1.") or not colon or not port.isdecimal():
+    if method != b"CONNECT" or not version.startswith(b"HTTP/1.") or not colon:
+        return None
+    if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         return None
     return host.strip("[]"), int(port)
 

@@ -270,6 +270,8 @@ def _parse_v6(buffer: Readable, start: int, *, quoted: bool) -> Header:
             raise MalformedPacket("an IPv6 extension header that is cut short")
         protocol, size = buffer[transport], buffer[transport + 1]
         transport += 8 + size * 8
+    if len(buffer) < transport:
+        raise MalformedPacket("an IPv6 extension header that is cut short")
     network = _Network(6, protocol, start, transport, hosts, buffer[start + 7])
     return _with_transport(buffer, network, fragmented=protocol == _FRAGMENT, quoted=quoted)
 

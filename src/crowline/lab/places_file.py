@@ -44,7 +44,7 @@ def load_places(path: Path) -> dict[str, Profile]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LocalProblem(f"{path.name} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path.name} is not TOML: {error}.") from error
     return {name: _place(name, table) for name, table in tables.items()}
 

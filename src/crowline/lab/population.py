@@ -124,7 +124,7 @@ def load_population(path: Path | None = None, places: Mapping[str, Profile] = PR
         raise LocalProblem(f"{name} cannot be read: {error.strerror}.") from error
     try:
         file = msgspec.convert(tomllib.loads(text), _File)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{name} is not TOML: {error}.") from error
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {error}.", hint=f"{_DATA} of this program shows the form.") from error

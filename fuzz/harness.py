@@ -1,0 +1,43 @@
+"""What a harness is, and what is asked of every one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
+
+MAX_INPUT = 64 * 1024
+"""Bytes of one input: the largest message that any of the codecs takes whole."""
+
+TIME_LIMIT = 2.0
+"""Seconds for one input. Good code needs milliseconds; a quadratic step in 64 KiB needs minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Harness:
+    """One codec. `run` takes any bytes, and raises nothing but what `allowed` names, one reason for each.
+
+    `module` is the part of the source whose lines guide the search. `tokens` are pieces of the format, which
+    chance would take too long to find.
+    """
+
+    name: str
+    run: Callable[[bytes], None]
+    module: str
+    seeds: tuple[bytes, ...]
+    allowed: tuple[type[Exception], ...] = ()
+    tokens: tuple[bytes, ...] = ()
+
+
+class TooSlow(AssertionError):
+    """One input took longer than any input may."""
+
+
+def check(harness: Harness, data: bytes) -> None:
+    """Run one input. Whatever leaves this function is a finding."""
+    began = perf_counter()
+    with suppress(*harness.allowed):
+        harness.run(data)
+    if perf_counter() - began > TIME_LIMIT:
+        raise TooSlow(f"{len(data)} bytes took {perf_counter() - began:.1f} s")

@@ -1,0 +1,38 @@
+"""Runs sequences of operations on the TURN server machine, the same ones for the same seed."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from hypothesis import HealthCheck, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from fuzz.operations import TurnServerOperations
+
+NAME = "turn-operations"
+
+_ROUND = 50
+"""Sequences between two looks at the clock."""
+
+
+def search(*, seconds: float, seed_number: int) -> int:
+    """Run sequences for so long; how many there were. Raises what the machine does not survive."""
+    end, rounds = monotonic() + seconds, 0
+    while monotonic() < end:
+        run(examples=_ROUND, seed_number=seed_number + rounds)
+        rounds += 1
+    return rounds * _ROUND
+
+
+def run(*, examples: int, seed_number: int, steps: int = 40) -> None:
+    """So many sequences of so many steps."""
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+    machine = type("SeededOperations", (TurnServerOperations,), {})
+    run_state_machine_as_test(seed(seed_number)(machine), settings=chosen)
