@@ -20,6 +20,7 @@ from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
 from crowline.turn.client import AllocationFailed, ChannelBound, DataReceived, PermissionRefused
 from needs import needs_program
+from peer_programs import PROGRAM_TIME, background, run
 from turn_socket import PATIENCE, free_port, plain_socket, turn_client
 
 pytestmark = pytest.mark.peer
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.peer
 SECRET = Secret(b"shared with the peer")
 PEER_HOST = "127.0.0.2"
 OTHER_HOST = "127.0.0.3"
-PROGRAM_TIME = 40.0  # seconds; coturn's client alone takes about five
 
 
 @asynccontextmanager
@@ -46,41 +46,6 @@ async def front(**options: Any) -> AsyncIterator[StunTurnFront]:
         yield running
     finally:
         await running.close()
-
-
-async def run(*command: str) -> str:
-    """What a program prints until it ends; it must end well."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(PROGRAM_TIME):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, output.decode()
-    return output.decode()
-
-
-@asynccontextmanager
-async def background(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program that runs for as long as the block."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 def credentials() -> tuple[str, str]:
