@@ -1,11 +1,4 @@
-"""Relayed addresses of one meeting: at each server one allocation, by the first way that leads to one.
-
-UDP is asked first, for it carries datagrams best. TCP and TLS are opened when no datagram of the server has
-come back within `HEAD_START`, which is more than a round trip to a server nearby, so that where UDP works
-no connection is made in vain; they then ask for an allocation when twice the time that connecting took has
-passed as well, so that UDP across a slow line is not overtaken by TCP across the same line. Where UDP is
-blocked this costs a tenth of a second, while link zero carries data.
-"""
+"""Relayed addresses of one meeting: at each server one allocation, by the first way that leads to one."""
 
 from __future__ import annotations
 
@@ -25,13 +18,8 @@ from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
 from crowline.turn.alternates import Alternates
 from crowline.turn.codes import FAMILY_NOT_SUPPORTED
 from crowline.turn.events import Allocated, AllocationFailed, AllocationLost, TurnEvent
+from crowline.turn.head_start import head_start, may_allocate_at
 
-# Seconds for UDP alone, and the same where it has led to the server before: two requests may get lost then.
-HEAD_START = 0.05
-KNOWN_HEAD_START = 1.0
-# Seconds from the first question, and connection times, until a stream asks for an allocation.
-STREAM_PATIENCE = 0.1
-CONNECT_TIMES = 2.0
 # Seconds before an allocation that was lost, or could not be made again, is asked for again; doubled.
 FIRST_RETRY = 0.5
 MAX_RETRY = 30.0
@@ -104,7 +92,9 @@ class Race(RelayOwner):
         for address in self._server.datagrams:
             self._enter_datagrams(address, self._server.families)
         if self._server.streams:
-            self._set_timer(self._head_start(), self._open_streams)
+            known = any(self._owner.has_heard(address) for address in self._server.datagrams)
+            delay = head_start(asks_datagrams=bool(self._entrants), has_answered=known)
+            self._set_timer(delay, self._open_streams)
         self._settle()
 
     def heard(self, server: Address) -> None:
@@ -211,12 +201,6 @@ class Race(RelayOwner):
 
     # --- ways -------------------------------------------------------------------------------------------
 
-    def _head_start(self) -> float:
-        if not self._entrants:
-            return 0.0
-        known = any(self._owner.has_heard(address) for address in self._server.datagrams)
-        return KNOWN_HEAD_START if known else HEAD_START
-
     def _enter_datagrams(
         self, server: Address, families: tuple[int, ...], alternates: Alternates | None = None
     ) -> None:
@@ -239,9 +223,8 @@ class Race(RelayOwner):
         way = await StreamWay.open(target)
         try:
             if self._entrants:
-                patient_until = began + CONNECT_TIMES * way.connection.connect_time
-                patient_until = max(patient_until, self._started + STREAM_PATIENCE)
-                await asyncio.sleep(patient_until - self._loop.time())
+                now = self._loop.time()
+                await asyncio.sleep(may_allocate_at(self._started, began, now) - now)
             server = way.connection.remote
         except BaseException:
             way.close()

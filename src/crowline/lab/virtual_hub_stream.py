@@ -33,7 +33,8 @@ class VirtualHubStream:
             target = Address(next(iter(site.proxy.networks)), PROXY_PORT)
             VirtualProxy(internet, site.proxy, target)
         local = site.address_like(target.host) or site.addresses[0]
-        self._connection = TcpHost(internet, site.host).connect(target, Address(local, 0), self)
+        self.tcp = TcpHost(internet, site.host)
+        self._connection = self.tcp.connect(target, Address(local, 0), self)
         self._waiting: list[bytes] = []
         if self._proxied:
             self._connection.send(connect_request(hub))

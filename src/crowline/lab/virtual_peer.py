@@ -89,6 +89,7 @@ class VirtualPeer:
         self._on_code = on_code
         self._on_progress = on_progress
         self._addresses = list(site.addresses)
+        self._has_proxy = site.proxy is not None
         self._credit = 0
         self._key: Secret | None = None
         self._links: VirtualLinks | None = None
@@ -186,7 +187,9 @@ class VirtualPeer:
                 self._offer(candidate)
             assert event.turn is not None
             grant = event.turn
-            self._sockets.allocate(self._service(grant.servers), grant.username, grant.password)
+            # The proxy of a site leads to port 443 only, where TURN is not.
+            tcp = None if self._has_proxy else self._stream.tcp
+            self._sockets.allocate(self._service(grant.servers), grant.username, grant.password, tcp)
         elif isinstance(event, Keyed):
             self._on_key(event.key)
         elif isinstance(event, Signalled):

@@ -20,6 +20,7 @@ from crowline.stun.attributes import FAMILY_IPV6
 from crowline.stun.message import Method
 from crowline.stun.responder import Responder
 from crowline.turn.auth import Authenticator, issue_credentials
+from crowline.turn.framing import StreamFramer
 from crowline.turn.server import TurnServer
 
 STUN_PORT = 3478
@@ -30,7 +31,7 @@ TEXT, BINARY = b"t", b"b"
 
 
 class VirtualServer:
-    """Hub on TCP port 443, STUN and TURN on UDP port 3478, on one IPv4 and one IPv6 address."""
+    """Hub on TCP port 443, STUN and TURN on port 3478 (TURN by TCP too), on one IPv4 and one IPv6 address."""
 
     def __init__(self, internet: Internet) -> None:
         self.ipv4, self.ipv6 = server_addresses(1, 1)
@@ -48,6 +49,7 @@ class VirtualServer:
         tcp = TcpHost(internet, self.host)
         for address in (self.ipv4, self.ipv6):
             tcp.listen(Address(address, HTTPS), self._accept)
+            tcp.listen(Address(address, STUN_PORT), self._front.accept)
 
     def address_for(self, own_hosts: tuple[str, ...]) -> Address:
         """Where a client with those addresses reaches the hub: by IPv4 if it can, as its name has both."""
@@ -135,6 +137,7 @@ class StunTurn:
         self._node: Node = internet.attach(self)
         self._responder = Responder()
         self._relayed: set[Address] = set()
+        self._streams: dict[Address, Connection] = {}
         self._turn = TurnServer(
             Authenticator(secret, entropy=entropy, epoch=0.0),
             self,
@@ -144,6 +147,21 @@ class StunTurn:
         )
         for address in host.networks:
             internet.bind(self._node, host, Address(address, STUN_PORT))
+
+    def accept(self, connection: Connection) -> None:
+        """A client that comes by TCP."""
+        self._streams[connection.remote] = connection
+        connection.stream = _TurnStream(self, connection)
+
+    def from_stream(self, message: bytes, connection: Connection) -> None:
+        local, now = connection.local, self._internet.now
+        self._turn.receive(message, connection.remote, now, local, None, Transport.TCP)
+        self._internet.poke(self._node)
+
+    def stream_ended(self, connection: Connection) -> None:
+        self._streams.pop(connection.remote, None)
+        self._turn.disconnect(connection.remote, connection.local, Transport.TCP, self._internet.now)
+        self._internet.poke(self._node)
 
     # --- the five verbs ---------------------------------------------------------------------------------
 
@@ -162,7 +180,14 @@ class StunTurn:
         return self._turn.next_timeout()
 
     def next_transmit(self) -> Transmit | None:
-        return self._responder.next_transmit() or self._turn.next_transmit()
+        """The next datagram; what goes to streams is written at once."""
+        while transmit := self._responder.next_transmit() or self._turn.next_transmit():
+            if not transmit.transport.is_stream:
+                return transmit
+            stream = self._streams.get(transmit.destination)
+            if stream is not None:
+                stream.send(bytes(transmit.data))
+        return None
 
     def next_event(self) -> None:
         return None
@@ -212,3 +237,23 @@ class StunTurn:
     def _of_family(self, family: int) -> str | None:
         wants_ipv6 = family == FAMILY_IPV6
         return next((host for host in self._host.networks if (":" in host) == wants_ipv6), None)
+
+
+class _TurnStream:
+    """A client's TCP connection, cut into messages."""
+
+    def __init__(self, front: StunTurn, connection: Connection) -> None:
+        self._front = front
+        self._connection = connection
+        self._framer = StreamFramer()
+
+    def on_open(self) -> None:
+        """The client speaks first."""
+
+    def on_message(self, data: bytes) -> None:
+        self._framer.feed(data)
+        while (message := self._framer.next_message()) is not None:
+            self._front.from_stream(message, self._connection)
+
+    def on_closed(self, reason: str) -> None:
+        self._front.stream_ended(self._connection)
