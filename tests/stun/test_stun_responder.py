@@ -14,6 +14,8 @@ CLIENT = Address("203.0.113.5", 40000)
 CLIENT6 = Address("2001:db8::5", 40000)
 SERVER = Address("192.0.2.1", 3478)
 OTHER = Address("192.0.2.2", 3479)
+SERVER6 = Address("2001:db8:1::1", 3478)
+OTHER6 = Address("2001:db8:1::2", 3479)
 ID = b"transaction!"
 
 
@@ -143,7 +145,8 @@ def test_response_port_is_refused_where_it_aims(attributes: tuple[a.AnyAttribute
 def test_padding_is_answered_with_no_more(size: int, client: Address) -> None:
     """Padding comes back, and never makes an answer longer than its request."""
     request = binding(a.Padding(bytes(size)))
-    answer = ask(request, client, responder=Responder(Alternates(SERVER, OTHER)))
+    server, other = (SERVER, OTHER) if client is CLIENT else (SERVER6, OTHER6)
+    answer = ask(request, client, server, Responder(Alternates(server, other)))
     assert answer is not None
     padding = answer[0].get(a.Padding)
     assert padding is not None
@@ -204,7 +207,8 @@ def test_plain_request_learns_the_alternate() -> None:
 def test_behaviour_answers_stay_below_three_times(client: Address, count: int) -> None:
     """What fits is told, the other address first; nothing goes beyond three times the request."""
     request = binding(*(a.UnknownAttribute(0x8055, b"") for _ in range(count)))
-    answer = ask(request, client, responder=Responder(Alternates(SERVER, OTHER)))
+    server, other = (SERVER, OTHER) if client is CLIENT else (SERVER6, OTHER6)
+    answer = ask(request, client, server, Responder(Alternates(server, other)))
     assert answer is not None
     assert answer[2] <= 3 * len(request)
     assert answer[0].get(a.OtherAddress) is not None or (client is CLIENT6 and count == 0)

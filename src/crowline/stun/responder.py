@@ -206,20 +206,19 @@ def _destination(request: Message, source: Address) -> Address | None:
 
 def _success(received: Received, source: Address, origin: Address | None, other: Address | None) -> bytes:
     """The answer, with as much of RFC 5780 as its size allows. The most useful comes first."""
-    request, limit = received.message, MAX_AMPLIFICATION * len(received.raw)
-    padding = request.get(Padding)
-    if padding is not None:
-        limit -= ATTRIBUTE_HEADER_SIZE
+    request = received.message
     attributes: list[AnyAttribute] = [XorMappedAddress(source)]
-    answer = request.answer(MessageClass.SUCCESS, *attributes).encode()
     if origin is None or other is None:
-        return answer
-    for attribute in (OtherAddress(other), ResponseOrigin(origin), MappedAddress(source)):
-        longer = request.answer(MessageClass.SUCCESS, *attributes, attribute).encode()
-        if len(longer) <= limit:
-            attributes.append(attribute)
-            answer = longer
-    if padding is None:
-        return answer
-    size = max(0, len(received.raw) - len(answer) - ATTRIBUTE_HEADER_SIZE)
-    return request.answer(MessageClass.SUCCESS, *attributes, Padding(bytes(size))).encode()
+        return request.answer(MessageClass.SUCCESS, *attributes).encode()
+    attributes += [OtherAddress(other), ResponseOrigin(origin), MappedAddress(source)]
+    padding = request.get(Padding)
+    room = MAX_AMPLIFICATION * len(received.raw) - HEADER_SIZE
+    if padding is not None:
+        room -= ATTRIBUTE_HEADER_SIZE
+    # All four are of one family, so of one size; if ever they are not, of the larger.
+    each = ATTRIBUTE_HEADER_SIZE + (20 if source.is_ipv6 or other.is_ipv6 else 8)
+    attributes = attributes[: max(1, room // each)]
+    if padding is not None:
+        size = HEADER_SIZE + each * len(attributes) + ATTRIBUTE_HEADER_SIZE
+        attributes.append(Padding(bytes(max(0, len(received.raw) - size))))
+    return request.answer(MessageClass.SUCCESS, *attributes).encode()
