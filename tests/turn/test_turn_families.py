@@ -111,6 +111,9 @@ def test_refresh_ends_one_family(family: int, gone: Address, kept: Address) -> N
     assert bind(caller, 0x4001, kept) == 0
     assert caller.code(Method.REFRESH, a.Lifetime(0), a.RequestedAddressFamily(family)) == 0
     assert [address.is_ipv6 for address in world.ports.opened] == [kept.is_ipv6]
+    allocation = world.server.allocations.of_client(CLIENT, SERVER)
+    assert allocation is not None
+    assert set(allocation.permissions) == {kept.host}
     caller.give(b"\x40\0\0\1x")
     assert world.server.next_transmit() is None
     caller.give(b"\x40\1\0\1x")

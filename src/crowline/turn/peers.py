@@ -100,6 +100,4 @@ class Peers:
     def _is_own(self, host: str) -> bool:
         """Whether packets to `host` end at this machine; an IPv4 address of ours may hide in an IPv6 one."""
         hidden = hidden_host(host)
-        if hidden is not None and self._ports.is_relay_host(hidden):
-            return True
         return self._ports.is_own_host(host) or (hidden is not None and self._ports.is_own_host(hidden))

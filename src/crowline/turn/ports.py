@@ -44,4 +44,7 @@ class RelayPorts(Protocol):
         """Whether relayed addresses of this server have that IP address."""
 
     def is_own_host(self, host: str) -> bool:
-        """Whether that IP address is this machine's, as its clients or the machine itself sees it."""
+        """Whether that IP address is this machine's, as its clients or the machine itself sees it.
+
+        Those of `is_relay_host` are.
+        """
