@@ -78,6 +78,12 @@ class _GuardedWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.close_timeout = CLOSE_LIMIT
+        self._source: str | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # A TLS transport that was closed knows its peer no more.
+        self._source = source_of(transport)
+        super().connection_made(transport)
 
     def handle_connect(self, event: WebSocketRequest) -> None:
         super().handle_connect(event)
@@ -85,9 +91,8 @@ class _GuardedWebSocket(WebSocketsSansIOProtocol):
             cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
 
     def connection_lost(self, exc: Exception | None) -> None:
-        source = source_of(self.transport)
-        if source is not None:
-            self.gate.leave(source)
+        if self._source is not None:
+            self.gate.leave(self._source)
         super().connection_lost(exc)
 
     def handle_cont(self, event: Frame) -> None:
