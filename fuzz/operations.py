@@ -70,6 +70,7 @@ class TurnServerOperations(RuleBasedStateMachine):
         self.server = make_server(self.ports)
         self.clients = make_clients()
         self.connections: dict[int, str] = {}
+        self.spliced: dict[int, Address] = {}
         # What clients may do by the answers they got: from relayed address, to host, until when.
         self.permitted: dict[tuple[Address, str], float] = {}
         self._dice = random.Random(3)
@@ -224,6 +225,10 @@ class TurnServerOperations(RuleBasedStateMachine):
         if not client.transport.is_stream:
             return
         self.server.disconnect(client.address, SERVER, client.transport, self.now)
+        for number in [each for each, stream in self.spliced.items() if stream == client.address]:
+            # The driver has both halves of what is spliced, and closes the other one itself.
+            del self.spliced[number]
+            self.connections.pop(number, None)
         busy = self.server.is_busy(client.address, SERVER, client.transport)
         assert not busy
         self._take(None, 0)
@@ -380,6 +385,7 @@ class TurnServerOperations(RuleBasedStateMachine):
             assert self.connections[event.connection] == "waiting"
             assert event.transport.is_stream
             self.connections[event.connection] = "bound"
+            self.spliced[event.connection] = event.client
         else:
             del self.connections[event.connection]
 

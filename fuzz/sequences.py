@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from hypothesis import HealthCheck, Verbosity, seed, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from fuzz.operations import TurnServerOperations
@@ -31,7 +31,6 @@ def run(*, examples: int, seed_number: int, steps: int = 40) -> None:
         stateful_step_count=steps,
         deadline=None,
         database=None,
-        verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
     machine = type("SeededOperations", (TurnServerOperations,), {})
