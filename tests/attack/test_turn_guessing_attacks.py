@@ -14,7 +14,7 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.stun.message import Received
 from crowline.turn.auth import Authenticated, Authenticator, Rejected, issue_credentials
-from crowline.turn.codes import NO_ANSWER, UNAUTHORIZED
+from crowline.turn.codes import NO_ANSWER, STALE_NONCE, UNAUTHORIZED
 from crowline.turn.throttle import SOURCE, USER, PasswordThrottle
 from long_term import ADMIN, authenticator, check, nonce_for, request
 from turn_pair import CLIENT, EXPIRES, OTHER_CLIENT, SECRET, SERVER, World
@@ -46,7 +46,7 @@ def median_times(auth: Authenticator, requests: list[Received], rounds: int) -> 
 
 def test_a9_time_tells_nobody_which_users_exist() -> None:
     """The median of thousands of refusals is about the same for unknown users and for wrong passwords."""
-    auth = authenticator(throttle=Anything())
+    auth = authenticator(throttle=Anything)
     nonce = nonce_for(auth)
     requests = [request(nonce, user, "guess") for user in ("admin", "nobod")]
     ratio = 0.0
@@ -124,6 +124,31 @@ def test_a10_neighbours_of_a_guesser_are_served() -> None:
     assert isinstance(check(auth, received, newcomer, 101.0), Authenticated)
     wrong = request(nonce_for(auth, newcomer, 101.0), username, "guess")
     assert check(auth, wrong, newcomer, 101.0) == Rejected(NO_ANSWER)
+
+
+def test_a10_forged_sources_lock_nobody_out() -> None:
+    """Failures without a fresh nonce, which anybody can send in anybody's name, cost the user nothing."""
+    auth = authenticator()
+    for n in range(10_000):
+        forged = Address(f"44.10.{n >> 8}.{n & 255}", 4000)
+        check(auth, request("a nonce of nobody", password="guess"), forged, n / 100)
+        check(auth, request("a nonce of nobody", password="guess"), CLIENT, n / 100)
+    received = request(nonce_for(auth, CLIENT, 100.0))
+    assert isinstance(check(auth, received, CLIENT, 100.0), Authenticated)
+
+
+def test_a10_stale_nonces_tell_nothing_about_passwords() -> None:
+    """After a few failures a stale nonce gets 438 whatever the password: no way around the throttle."""
+    auth = authenticator()
+    sources = [Address(f"44.10.{n >> 8}.{n & 255}", 4000) for n in range(10_000)]
+    stale = request("a nonce of nobody", password="guess")
+    looked_at = sum(
+        check(auth, stale, source, n / 100) == Rejected(UNAUTHORIZED) for n, source in enumerate(sources)
+    )
+    assert USER.free < looked_at <= USER.free + 5 + 100 / USER.longest + 2
+    for password in ("guess", "long password"):
+        received = request("a nonce of nobody", password=password)
+        assert check(auth, received, CLIENT, 100.0) == Rejected(STALE_NONCE)
 
 
 def test_a10_the_wait_ends() -> None:

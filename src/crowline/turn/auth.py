@@ -131,7 +131,9 @@ class NonceMint:
 
 
 class Authenticator:
-    """Checks requests in the order of RFC 8489 §9.2.4, in which a stale nonce comes last."""
+    """Checks requests in the order of RFC 8489 §9.2.4, in which a stale nonce comes last.
+
+    It keeps no state for a source but the fixed tables of its throttles."""
 
     def __init__(
         self,
@@ -144,13 +146,15 @@ class Authenticator:
         is_current: Callable[[str], bool] = lambda user: True,
         nonce_key: bytes | None = None,
         name_of: Callable[[bytes], str | None] | None = None,
-        throttle: PasswordThrottle | None = None,
+        throttle: Callable[[], PasswordThrottle] = PasswordThrottle,
     ) -> None:
         """`epoch` is the Unix time at which the machine's clock read 0; `users` have their own passwords.
         Time-limited users may begin something new only while `is_current` says so.
 
         `name_of` finds the name of a time-limited user by its USERHASH, which cannot be inverted. With it
         clients are told to hide their names; without, only hidden names of `users` are understood.
+        `nonce_key`, 32 random bytes, is for processes that have to accept each other's nonces. `throttle`
+        makes a throttle for wrong passwords, and another one for those of unproven sources.
         """
         self.realm = realm
         self._secret = secret
@@ -161,7 +165,8 @@ class Authenticator:
         self._name_of = name_of
         features = nonce_cookie.Features(password_algorithms=True, username_anonymity=name_of is not None)
         self._mint = NonceMint(nonce_key or entropy(32), nonce_cookie.write_cookie(features))
-        self._throttle = throttle or PasswordThrottle()
+        self._throttle = throttle()
+        self._unproven_throttle = throttle()
 
     def check(
         self, received: Received, client: Address, now: float, *, is_new: bool
@@ -177,21 +182,7 @@ class Authenticator:
         algorithm = _algorithm(message)
         if algorithm is None:
             return Rejected(BAD_REQUEST)
-        # Time-limited passwords have 160 bits: nobody guesses one, so no throttle keeps their owners waiting.
-        timed = name not in self._users and _TIMED_USER.fullmatch(name)
-        may_try = self._throttle.may_try(name, client, now)
-        if not may_try and not timed:
-            return Rejected(NO_ANSWER)
-        key, is_valid = self._verify(received, name, algorithm, now, is_new=is_new)
-        if not is_valid:
-            self._throttle.failed(name, client, now)
-            return Rejected(UNAUTHORIZED if may_try else NO_ANSWER)
-        if not self._mint.is_fresh(nonce.value, client, now):
-            return Rejected(STALE_NONCE)
-        if not timed:
-            self._throttle.succeeded(name, client)
-        sha256 = received.sha256_offset is not None or message.get(PasswordAlgorithm) is not None
-        return Authenticated(name, timed[2] if timed else name, key, sha256)
+        return self._prove(received, name, algorithm, nonce.value, client, now, is_new=is_new)
 
     def challenge(self, client: Address, now: float) -> tuple[AnyAttribute, ...]:
         """What a 401 or 438 carries."""
@@ -210,6 +201,39 @@ class Authenticator:
         if name is None and self._name_of is not None:
             name = self._name_of(hidden.value)
         return hidden.value.hex() if name is None else name
+
+    def _prove(
+        self,
+        received: Received,
+        name: str,
+        algorithm: Algorithm,
+        nonce: str,
+        client: Address,
+        now: float,
+        *,
+        is_new: bool,
+    ) -> Authenticated | Rejected:
+        """Whether the password is right and the nonce fresh, for a user that may try one at all."""
+        # Time-limited passwords have 160 bits: nobody guesses one, so no throttle keeps their owners waiting.
+        timed = name not in self._users and _TIMED_USER.fullmatch(name)
+        # A source without a fresh nonce may be forged, and must not lock anybody out: it is counted apart,
+        # and after too many failures its nonce is called stale before its password is looked at.
+        is_fresh = self._mint.is_fresh(nonce, client, now)
+        throttle = self._throttle if is_fresh else self._unproven_throttle
+        throttled = Rejected(NO_ANSWER if is_fresh else STALE_NONCE)
+        may_try = throttle.may_try(name, client, now)
+        if not may_try and not timed:
+            return throttled
+        key, is_valid = self._verify(received, name, algorithm, now, is_new=is_new)
+        if not is_valid:
+            throttle.failed(name, client, now)
+            return Rejected(UNAUTHORIZED) if may_try else throttled
+        if not is_fresh:
+            return Rejected(STALE_NONCE)
+        if not timed:
+            throttle.succeeded(name, client)
+        sha256 = received.sha256_offset is not None or received.message.get(PasswordAlgorithm) is not None
+        return Authenticated(name, timed[2] if timed else name, key, sha256)
 
     def _verify(
         self, received: Received, name: str, algorithm: Algorithm, now: float, *, is_new: bool
