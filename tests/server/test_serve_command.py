@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from certificates import self_signed
+
 SERVE = [sys.executable, "-c", "from crowline.cli import main; main()", "serve"]
 LOOPBACK = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
 
@@ -101,6 +103,33 @@ def test_a_wrong_flag_is_a_usage_error(flags: list[str]) -> None:
     code, errors = ends(*LOOPBACK, *flags)
     assert code == 2
     assert errors.strip()
+
+
+def test_tls_needs_a_certificate(tmp_path: Path) -> None:
+    """A missing file and a foreign key end with 8 and a sentence; half of the flags is a usage error."""
+    files, other = self_signed(tmp_path), self_signed(tmp_path, "other.test")
+    secure = ["--tls-listen", "127.0.0.1:0", "--cert", str(files.certificate), "--key"]
+    for key in (tmp_path / "none.key", other.key):
+        code, errors = ends(*LOOPBACK, *secure, str(key))
+        assert code == 8
+        assert str(key) in errors
+        assert len(errors.splitlines()) == 2
+    assert ends(*LOOPBACK, *secure[:-1])[0] == 2
+    with running(*LOOPBACK, *secure, str(files.key)) as (_, listening):
+        assert [address.rpartition(":")[0] for address in listening["tls"]] == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_two_servers_on_one_port_are_a_sentence(kind: socket.SocketKind) -> None:
+    """The second one ends with 8, whether UDP or only TCP of the port is taken."""
+    with socket.socket(type=kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if kind is socket.SOCK_STREAM:
+            taken.listen()
+        port = taken.getsockname()[1]
+        code, errors = ends("--listen", "127.0.0.1:0", "--stun-listen", f"127.0.0.1:{port}")
+    assert code == 8
+    assert str(port) in errors
 
 
 def test_loopback_is_relayed_to_only_from_loopback() -> None:
