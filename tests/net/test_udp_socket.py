@@ -62,7 +62,7 @@ async def test_a_run_arrives_as_the_datagrams_it_is_made_of(segments: bool) -> N
     inbox = Inbox()
     receiver = UdpSocket.bind(LOOPBACK, inbox.take)
     sender = UdpSocket.bind(LOOPBACK, lambda *_: None)
-    sender._segments = sender._segments and segments
+    sender.can_segment = sender.can_segment and segments
     data = os.urandom(130 * 1200 + 77)
     sender.send(Transmit(data, receiver.local, segment_size=1200))
     await inbox.wait(131)

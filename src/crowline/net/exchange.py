@@ -17,6 +17,7 @@ import struct
 import time
 import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Protocol, TypeAlias
 
 from crowline.base.addresses import Address
@@ -24,6 +25,7 @@ from crowline.base.machine import Buffer
 from crowline.net import mmsg
 from crowline.net.arrival import leave_by, pack_control
 from crowline.net.mmsg import HEADER, NAME_SIZE, PART, RECEIVED, Memory
+from crowline.net.segmentation import CANNOT_SEGMENT, MAX_PAYLOAD, REFUSED_RUN, UDP_SEGMENT
 
 # Datagrams of one read. More make no difference to the cost of one.
 MOST = 64
@@ -38,18 +40,22 @@ _META_SIZE = NAME_SIZE + CONTROL_SIZE
 # What is copied to be sent; larger datagrams leave at once from where they lie.
 COPY_LIMIT = 2048
 _COPY_SIZE = 1 << 18
-# Addresses sent to are written once each; forgotten all at once when there are too many.
-_NAMES = 8192
-_CONTROLS = 1024
-# Bytes of struct sockaddr_in and sockaddr_in6.
-_IPV4_NAME, _IPV6_NAME = 16, 28
+# Socket addresses and control data are written once each; forgotten all at once when there are too many.
+_PLACES = 8192
+# A plain number: the flags of the socket module are objects, slow to calculate with.
+_DONT_WAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 # Sockets served before the loop gets its turn again.
-_EVENTS_PER_WAKE = 256
+_EVENTS_PER_ROUND = 64
+_ROUNDS_PER_WAKE = 4
 
 _META = struct.Struct(f"{_META_SIZE}s")
 
-Staged: TypeAlias = tuple[int, int, int, int, int, int]
-"""A datagram that waits to leave: the places and lengths of its socket address, control data and bytes."""
+Head: TypeAlias = tuple[int, int, int, int]
+"""Where datagrams go: place and length of a socket address and of control data."""
+Staged: TypeAlias = tuple[Head, int, int]
+"""A datagram that waits to leave: its head, and place and length of its bytes."""
+
+_Table: TypeAlias = "dict[Address | tuple[int, int], tuple[int, int]]"
 
 
 class Member(Protocol):
@@ -57,6 +63,7 @@ class Member(Protocol):
 
     fd: int
     pending: list[Staged]
+    can_segment: bool
 
     def on_readable(self) -> None: ...
 
@@ -105,10 +112,13 @@ class Exchange:
         self._out_parts = Memory(MOST * PART.size)
         self._copies = Memory(_COPY_SIZE)
         self._copied = 0
-        self._names = Memory(_NAMES * NAME_SIZE)
-        self._known_names: dict[Address, tuple[int, int]] = {}
-        self._controls = Memory(_CONTROLS * CONTROL_SIZE)
-        self._known_controls: dict[Address, tuple[int, int]] = {}
+        self._places = Memory(_PLACES * CONTROL_SIZE)
+        self._written = 0
+        self._names: _Table = {}
+        self._controls: _Table = {}
+        self._run_controls: _Table = {}
+        self.epoch = 0
+        """Changes when what `head_of` gave is good no longer."""
 
     # --- sockets ----------------------------------------------------------------------------------------
 
@@ -130,11 +140,16 @@ class Exchange:
             self._epoll = None
 
     def _wake(self) -> None:
-        if self._epoll is None:
-            return
+        # What arrives meanwhile is cheaper to ask for here than by way of the loop.
+        for _ in range(_ROUNDS_PER_WAKE):
+            if self._epoll is None or not self._serve(self._epoll.poll(0, _EVENTS_PER_ROUND)):
+                return
+
+    def _serve(self, events: list[tuple[int, int]]) -> bool:
+        """Let the sockets receive, and send what that leads to; whether there was anything."""
         self.is_collecting = True
         try:
-            for fd, _ in self._epoll.poll(0, _EVENTS_PER_WAKE):
+            for fd, _ in events:
                 # A socket may be closed by what another one received.
                 member = self._members.get(fd)
                 if member is not None:
@@ -142,6 +157,7 @@ class Exchange:
         finally:
             self.is_collecting = False
             self._rewind()
+        return bool(events)
 
     # --- receiving --------------------------------------------------------------------------------------
 
@@ -154,11 +170,17 @@ class Exchange:
             self._rewind()
         first = self._cursor
         headers = first * HEADER.size
-        count = self._recvmmsg(fd, self._headers.start + headers, most, socket.MSG_DONTWAIT, None)
+        count = self._recvmmsg(fd, self._headers.start + headers, most, _DONT_WAIT, None)
         if count <= 0:
             return None
         self._cursor = after = first + count
         self.now = time.monotonic()
+        if count == 1:
+            # Most reads of a relayed address bring one; this is half as much work.
+            meta = first * _META_SIZE
+            flags_and_length = RECEIVED.unpack_from(self._headers.view, headers)
+            bytes_of_meta = _META.unpack_from(self._metas.view, meta)
+            return iter(((first * _STRIDE + HEADROOM, flags_and_length, bytes_of_meta),))
         return zip(
             range(first * _STRIDE + HEADROOM, after * _STRIDE, _STRIDE),
             RECEIVED.iter_unpack(self._headers.view[headers : after * HEADER.size]),
@@ -190,17 +212,14 @@ class Exchange:
 
     # --- sending ----------------------------------------------------------------------------------------
 
-    def stage(
-        self, member: Member, name: tuple[int, int], control: tuple[int, int], data: int, length: int
-    ) -> None:
-        """`length` bytes that lie at `data`, to the socket address `name`. They must stay until the flush."""
-        if not member.pending:
+    def stage(self, member: Member, head: Head, data: int, length: int) -> None:
+        """`length` bytes that lie at `data`, to where `head` leads. They must stay until the flush."""
+        pending = member.pending
+        if not pending:
             self._staged.append(member)
-        member.pending.append((*name, *control, data, length))
+        pending.append((head, data, length))
 
-    def stage_copy(
-        self, member: Member, name: tuple[int, int], control: tuple[int, int], data: Buffer
-    ) -> None:
+    def stage_copy(self, member: Member, head: Head, data: Buffer) -> None:
         """The same with bytes of at most `COPY_LIMIT` that may go away."""
         length = len(data)
         start = self._copied
@@ -209,7 +228,7 @@ class Exchange:
             start = 0
         self._copied = start + length
         self._copies.view[start : start + length] = data
-        self.stage(member, name, control, self._copies.start + start, length)
+        self.stage(member, head, self._copies.start + start, length)
 
     def flush(self) -> None:
         """Send everything that is staged."""
@@ -225,64 +244,99 @@ class Exchange:
         for start in range(0, len(pending), MOST):
             self._send(member, pending[start : start + MOST])
 
-    def name_of(self, address: Address) -> tuple[int, int]:
-        """Where the socket address of `address` lies, and its length; good until the next flush."""
-        known = self._known_names.get(address)
-        if known is None:
-            if len(self._known_names) >= _NAMES:
-                self.flush()
-                self._known_names.clear()
-            at = len(self._known_names) * NAME_SIZE
-            name = mmsg.socket_name(address.host, address.port)
-            self._names.view[at : at + len(name)] = name
-            known = self._known_names[address] = (self._names.start + at, len(name))
-        return known
+    def head_of(self, destination: Address, local: Address | None) -> Head:
+        """What leads to `destination`, from `local` if that is given; good while `epoch` stays the same."""
+        name = self._names.get(destination)
+        if name is None:
+            name = self._write(self._names, destination, mmsg.socket_name(destination.host, destination.port))
+        if local is None:
+            return (*name, 0, 0)
+        control = self._controls.get(local)
+        if control is None:
+            control = self._write(self._controls, local, pack_control(leave_by(local)))
+            # What had been written may have been forgotten to make room.
+            return self.head_of(destination, local)
+        return (*name, *control)
 
-    def control_of(self, local: Address) -> tuple[int, int]:
-        """The same for the control data that makes a datagram leave from `local`."""
-        known = self._known_controls.get(local)
-        if known is None:
-            if len(self._known_controls) >= _CONTROLS:
-                self.flush()
-                self._known_controls.clear()
-            at = len(self._known_controls) * CONTROL_SIZE
-            control = pack_control(leave_by(local))
-            self._controls.view[at : at + len(control)] = control
-            known = self._known_controls[local] = (self._controls.start + at, len(control))
-        return known
-
-    def source_of(self, offset: int) -> tuple[int, int]:
-        """The same for the source of the datagram that lies at `offset` of `view`."""
-        meta = (offset // _STRIDE) * _META_SIZE
-        is_ipv4 = self._metas.view[meta] == socket.AF_INET or self._metas.view[meta + 1] == socket.AF_INET
-        return self._metas.start + meta, _IPV4_NAME if is_ipv4 else _IPV6_NAME
+    def _write(self, table: _Table, key: Address | tuple[int, int], value: bytes) -> tuple[int, int]:
+        if self._written >= _PLACES:
+            self.flush()
+            for each in (self._names, self._controls, self._run_controls):
+                each.clear()
+            self._written = 0
+            self.epoch += 1
+        at = self._written * CONTROL_SIZE
+        self._written += 1
+        self._places.view[at : at + len(value)] = value
+        place = table[key] = (self._places.start + at, len(value))
+        return place
 
     def read(self, staged: Staged) -> tuple[bytes, bytes, bytes]:
         """Socket address, control data and bytes of a staged datagram, copied."""
-        name, name_length, control, control_length, data, length = staged
+        (name, name_length, control, control_length), data, length = staged
         return (
             ctypes.string_at(name, name_length),
             ctypes.string_at(control, control_length) if control_length else b"",
             ctypes.string_at(data, length),
         )
 
-    def _send(self, member: Member, batch: list[Staged]) -> None:
-        headers, parts, at = self._out_headers, self._out_parts, 0
-        for number, (name, name_length, control, control_length, data, length) in enumerate(batch):
-            part = number * PART.size
-            PART.pack_into(parts.view, part, data, length)
+    def _run_head(self, head: Head, size: int) -> Head:
+        """`head` for datagrams of `size` that leave together."""
+        name, name_length, control, control_length = head
+        known = self._run_controls.get((control, size))
+        if known is None:
+            before = ctypes.string_at(control, control_length) if control_length else b""
+            value = before + pack_control((socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)))
+            known = self._write(self._run_controls, (control, size), value)
+        return name, name_length, *known
+
+    def _send(self, member: Member, batch: list[Staged], *, merges: bool = True) -> None:
+        """Datagrams of one size that follow each other to one peer leave as a run."""
+        headers, headers_at = self._out_headers.view, 0
+        parts, parts_start, parts_at = self._out_parts.view, self._out_parts.start, 0
+        runs, last, last_size, room = list[int](), None, 0, 0
+        room_for_runs = merges and member.can_segment and self._written < _PLACES - MOST
+        for number, (head, data, size) in enumerate(batch):
+            PART.pack_into(parts, parts_at, data, size)
+            parts_at += PART.size
+            if room and size == last_size and head == last:
+                room -= 1
+                continue
+            runs.append(number)
+            last, last_size = head, size
+            room = MAX_PAYLOAD // size - 1 if room_for_runs and size else 0
+        runs.append(len(batch))
+        for first, after in pairwise(runs):
+            head, _, size = batch[first]
+            name, name_length, control, control_length = (
+                head if after - first == 1 else self._run_head(head, size)
+            )
             HEADER.pack_into(
-                headers.view, at,
-                name, name_length, parts.start + part, 1, control, control_length, 0, 0,
+                headers, headers_at,
+                name, name_length, parts_start + first * PART.size, after - first,
+                control, control_length, 0, 0,
             )  # fmt: skip
-            at += HEADER.size
-        done, tried_again = 0, -1
-        while done < len(batch) and member.fd >= 0:
-            start = headers.start + done * HEADER.size
-            sent = self._sendmmsg(member.fd, start, len(batch) - done, socket.MSG_DONTWAIT)
+            headers_at += HEADER.size
+        self._hand_over(member, batch, runs)
+
+    def _hand_over(self, member: Member, batch: list[Staged], runs: list[int]) -> None:
+        """Give the kernel the headers of all runs; `runs` says where in `batch` each begins."""
+        done, total, tried_again = 0, len(runs) - 1, -1
+        while done < total and member.fd >= 0:
+            start = self._out_headers.start + done * HEADER.size
+            sent = self._sendmmsg(member.fd, start, total - done, _DONT_WAIT)
             if sent > 0:
                 done += sent
-            elif member.on_refused(mmsg.last_error(), batch[done]) and tried_again != done:
+                continue
+            error = mmsg.last_error()
+            first, after = runs[done], runs[done + 1]
+            if after - first > 1 and tried_again != done and error in REFUSED_RUN:
+                member.can_segment = member.can_segment and error not in CANNOT_SEGMENT
+                self._send(member, batch[first:after], merges=False)
+                self._send(member, batch[after:])
+                return
+            refused = [member.on_refused(error, staged) for staged in batch[first:after]]
+            if any(refused) and tried_again != done:
                 tried_again = done
             else:
                 done += 1

@@ -21,7 +21,7 @@ from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
 from crowline.net import mmsg, udp_options
 from crowline.net.arrival import Arrival, Control, Quick, learn, leave_by, parse_control
-from crowline.net.exchange import COPY_LIMIT, MOST, Exchange, Staged, exchange_of
+from crowline.net.exchange import COPY_LIMIT, MOST, Exchange, Head, Staged, exchange_of
 from crowline.net.mmsg import NAME_SIZE
 from crowline.net.segmentation import (
     CANNOT_SEGMENT,
@@ -43,8 +43,8 @@ _QUEUE_LIMIT = 64
 # Arrivals seen are remembered to make one object each; forgotten all at once when there are too many.
 _ARRIVALS = 4096
 _ANCILLARY_BUFFER = 128
-_TRUNCATED = getattr(socket, "MSG_TRUNC", 0)
-_NO_CONTROL = (0, 0)
+# A plain number: the flags of the socket module are objects, slow to calculate with.
+_TRUNCATED = int(getattr(socket, "MSG_TRUNC", 0))
 
 Receiver: TypeAlias = Callable[[memoryview, Address, int], None]
 """Gets the bytes of a run, good only during the call, its source, and the size of its datagrams."""
@@ -57,8 +57,8 @@ class BatchSocket:
     """What the kinds of UDP sockets have in common; how they are prepared and deliver is theirs."""
 
     __slots__ = (
-        "__weakref__", "_known", "_loop", "_most", "_on_drained", "_on_icmp", "_on_receive", "_queue",
-        "_quick", "_segments", "_socket", "exchange", "fd", "local", "lost", "on_readable", "pending",
+        "__weakref__", "_known", "_loop", "_most", "_on_drained", "_on_icmp", "_on_receive", "_quick",
+        "_socket", "can_segment", "exchange", "fd", "local", "lost", "on_readable", "pending", "queue",
     )  # fmt: skip
 
     says_local = False
@@ -78,8 +78,8 @@ class BatchSocket:
         self._on_icmp = on_icmp if on_icmp is not None and udp_options.report_errors(sock) else None
         self._quick: Quick | None = None
         self._known: dict[Any, Arrival] = {} if self.says_local else _shared
-        self._queue: deque[Transmit] | None = None
-        self._segments = sys.platform.startswith("linux")
+        self.queue: deque[Transmit] | None = None
+        self.can_segment = sys.platform.startswith("linux")
         self._most = MOST
         self.pending: list[Staged] = []
         self.lost = 0
@@ -132,7 +132,7 @@ class BatchSocket:
     @property
     def congested(self) -> bool:
         """Whether datagrams wait for the kernel; a bulk sender should pause."""
-        return bool(self._queue)
+        return bool(self.queue)
 
     def send(self, transmit: Transmit) -> None:
         """Send at once if the kernel has room, else queue; while datagrams are received, when they all are.
@@ -145,9 +145,8 @@ class BatchSocket:
         data, size, exchange = transmit.data, transmit.segment_size, self.exchange
         if isinstance(exchange, Exchange):
             is_single = len(data) <= COPY_LIMIT and (size is None or size >= len(data))
-            if exchange.is_collecting and is_single and not self._queue and not transmit.dont_fragment:
-                name = exchange.name_of(transmit.destination)
-                exchange.stage_copy(self, name, self.control_of(transmit.local), data)
+            if exchange.is_collecting and is_single and not self.queue and not transmit.dont_fragment:
+                exchange.stage_copy(self, self.head_of(transmit.destination, transmit.local), data)
                 return
             if self.pending:
                 exchange.flush_one(self)
@@ -160,12 +159,10 @@ class BatchSocket:
             piece = data[start : start + run]
             self._send_or_wait(_with_data(transmit, piece, size if len(piece) > size else None))
 
-    def control_of(self, local: Address | None) -> tuple[int, int]:
-        """Where the control data lies that makes a staged datagram leave from `local`, and its length."""
-        if local is None or not self.says_local:
-            return _NO_CONTROL
+    def head_of(self, destination: Address, local: Address | None) -> Head:
+        """What a staged datagram to `destination` needs, to leave from `local` where that can be said."""
         assert isinstance(self.exchange, Exchange)
-        return self.exchange.control_of(local)
+        return self.exchange.head_of(destination, local if self.says_local else None)
 
     def ask_first(self, quick: Quick) -> None:
         """Let `quick` see each datagram of a batch before it is delivered."""
@@ -179,7 +176,7 @@ class BatchSocket:
         self.exchange.remove(self)
         self._loop.remove_writer(self.fd)
         self.fd = -1
-        self._queue = None
+        self.queue = None
         self._socket.close()
 
     def on_refused(self, error: int, staged: Staged) -> bool:
@@ -203,27 +200,27 @@ class BatchSocket:
     # --- sending ----------------------------------------------------------------------------------------
 
     def _send_or_wait(self, transmit: Transmit) -> None:
-        rest = transmit if self._queue else self._try_send(transmit)
+        rest = transmit if self.queue else self._try_send(transmit)
         if rest is not None:
             self._wait_with(_with_data(rest, bytes(rest.data), rest.segment_size))
 
     def _wait_with(self, transmit: Transmit) -> None:
-        if self._queue is None:
-            self._queue = deque()
+        if self.queue is None:
+            self.queue = deque()
             self._loop.add_writer(self.fd, self._writable)
-        if len(self._queue) < _QUEUE_LIMIT:
-            self._queue.append(transmit)
+        if len(self.queue) < _QUEUE_LIMIT:
+            self.queue.append(transmit)
         else:
             self.lost += 1
 
     def _writable(self) -> None:
-        while self._queue:
-            rest = self._try_send(self._queue[0])
+        while self.queue:
+            rest = self._try_send(self.queue[0])
             if rest is not None:
-                self._queue[0] = rest
+                self.queue[0] = rest
                 return
-            self._queue.popleft()
-        self._queue = None
+            self.queue.popleft()
+        self.queue = None
         self._loop.remove_writer(self.fd)
 
     def _try_send(self, transmit: Transmit) -> Transmit | None:
@@ -237,7 +234,7 @@ class BatchSocket:
         data, size = memoryview(transmit.data), transmit.segment_size
         target = (transmit.destination.host, transmit.destination.port)
         leave = [leave_by(transmit.local)] if self.says_local and transmit.local is not None else []
-        if size is not None and size < len(data) and self._segments:
+        if size is not None and size < len(data) and self.can_segment:
             try:
                 self._call(data, [*leave, (socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))], target)
             except (BlockingIOError, InterruptedError):
@@ -246,7 +243,7 @@ class BatchSocket:
                 if error.errno not in REFUSED_RUN:
                     self.lost += 1
                     return None
-                self._segments = error.errno not in CANNOT_SEGMENT
+                self.can_segment = error.errno not in CANNOT_SEGMENT
             else:
                 return None
         step = size or max(1, len(data))

@@ -14,17 +14,18 @@ from collections.abc import Callable
 
 from crowline.base.addresses import Address
 from crowline.net.arrival import Arrival
-from crowline.net.exchange import Exchange
+from crowline.net.exchange import Exchange, Head
 from crowline.net.udp import BatchSocket
 from crowline.server.relay_ports import SocketRelayPorts
 from crowline.server.udp_front import UdpFront
 from crowline.stun.budget import ReplyBudget
 from crowline.stun.responder import BARE_REQUEST, Responder, bare_answer
 from crowline.stun.sources import is_plausible_source
-from crowline.turn.allocation import Allocation
+from crowline.turn.allocation import Allocation, Channel
 from crowline.turn.short_way import ShortWay
 
 _REQUEST_SIZE = 20
+_ANSWER_SIZE = 32  # over IPv4
 _HEADER = struct.Struct("!HH")
 _HEADER_SIZE = _HEADER.size
 
@@ -32,14 +33,24 @@ _HEADER_SIZE = _HEADER.size
 class _Asker:
     """A source: its slot in the budget, its answer but for the transaction, its allocation if it has one."""
 
-    __slots__ = ("allocation", "client", "head", "slot", "tail")
+    __slots__ = (
+        "allocation", "channel", "client", "epoch", "head", "relay", "relay_epoch", "relay_way", "slot",
+        "tail", "way",
+    )  # fmt: skip
 
     def __init__(self, slot: int, head: bytes, tail: bytes) -> None:
         self.slot = slot
         self.head = head
         self.tail = tail
+        self.epoch = -1
+        self.way: Head = (0, 0, 0, 0)
         self.allocation: Allocation | None = None
         self.client: Address | None = None
+        # The channel that was used last, and how its data leaves.
+        self.channel: Channel | None = None
+        self.relay: object = None
+        self.relay_epoch = -1
+        self.relay_way: Head = (0, 0, 0, 0)
 
 
 class FastFront:
@@ -81,12 +92,12 @@ class FastFront:
             self._counters["over_budget"] += 1
             return True
         self._view[offset : offset + 4] = asker.head
-        end = offset + _REQUEST_SIZE
-        self._view[end : end + len(asker.tail)] = asker.tail
+        self._view[offset + _REQUEST_SIZE : offset + _ANSWER_SIZE] = asker.tail
         self._responder.counters["answered"] += 1
-        name = exchange.source_of(offset)
-        control = self._socket.control_of(arrival.local)
-        exchange.stage(self._socket, name, control, exchange.start + offset, _REQUEST_SIZE + len(asker.tail))
+        if asker.epoch != exchange.epoch:
+            asker.way = self._socket.head_of(arrival.source, arrival.local)
+            asker.epoch = exchange.epoch
+        exchange.stage(self._socket, asker.way, exchange.start + offset, _ANSWER_SIZE)
         return True
 
     def _relay(self, offset: int, length: int, arrival: Arrival) -> bool:
@@ -108,13 +119,16 @@ class FastFront:
         channel = self._short_way.to_peer(allocation, number, exchange.now)
         if channel is None:
             return False
-        relay = self._relay_socket(channel.relayed)
-        if not isinstance(relay, BatchSocket) or relay.congested or relay.fd < 0:
+        if asker.channel is not channel or asker.relay_epoch != exchange.epoch:
+            asker.relay = self._relay_socket(channel.relayed)
+            asker.relay_way = exchange.head_of(channel.peer, None)
+            asker.channel, asker.relay_epoch = channel, exchange.epoch
+        relay = asker.relay
+        if not isinstance(relay, BatchSocket) or relay.queue or relay.fd < 0:
             return False
         if not self._short_way.charge(allocation, size, exchange.now):
             return False
-        name = exchange.name_of(channel.peer)
-        exchange.stage(relay, name, (0, 0), exchange.start + offset + _HEADER_SIZE, size)
+        exchange.stage(relay, asker.relay_way, exchange.start + offset + _HEADER_SIZE, size)
         return True
 
     def _meet(self, arrival: Arrival) -> object:
@@ -133,7 +147,10 @@ class FastFront:
 class FastRelay:
     """The fast path of the socket of one relayed address."""
 
-    __slots__ = ("_allocation", "_client", "_exchange", "_front", "_front_socket", "_relayed", "_short_way")
+    __slots__ = (
+        "_allocation", "_client", "_epoch", "_exchange", "_front", "_front_socket", "_relayed", "_short_way",
+        "_way",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -150,6 +167,8 @@ class FastRelay:
         self._allocation: Allocation | None = None
         self._client: Address | None = None
         self._front: BatchSocket | None = None
+        self._epoch = -1
+        self._way: Head = (0, 0, 0, 0)
 
     def take(self, offset: int, length: int, arrival: Arrival) -> bool:
         """One datagram of a peer: a header is put before it."""
@@ -157,7 +176,7 @@ class FastRelay:
         if allocation is None or allocation.is_over or allocation.client is not self._client:
             allocation = self._learn()
         front = self._front
-        if allocation is None or front is None or front.congested or front.fd < 0:
+        if allocation is None or front is None or front.queue or front.fd < 0:
             return False
         exchange = self._exchange
         channel = self._short_way.to_client(allocation, arrival.source, exchange.now)
@@ -165,14 +184,15 @@ class FastRelay:
             return False
         start = offset - _HEADER_SIZE
         _HEADER.pack_into(exchange.view, start, channel.number, length)
-        name, control = exchange.name_of(allocation.client), front.control_of(allocation.local)
-        exchange.stage(front, name, control, exchange.start + start, length + _HEADER_SIZE)
+        if self._epoch != exchange.epoch:
+            self._way, self._epoch = front.head_of(allocation.client, allocation.local), exchange.epoch
+        exchange.stage(front, self._way, exchange.start + start, length + _HEADER_SIZE)
         return True
 
     def _learn(self) -> Allocation | None:
         allocation = self._allocation = self._short_way.of_relayed(self._relayed)
         if allocation is not None:
-            self._client = allocation.client
+            self._client, self._epoch = allocation.client, -1
             found = self._front_socket(allocation.local)
             self._front = found if isinstance(found, BatchSocket) else None
         return allocation

@@ -76,6 +76,7 @@ class Quota:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._burst = limits.burst
         self.held = 0
         self._accounts: dict[str, _Account] = {}
         self._sources: Counter[str | bytes] = Counter()
@@ -133,7 +134,7 @@ class Quota:
         """Whether `size` more bytes are within the user's rate."""
         account = self._refilled(user, now)
         cost = size * account.places
-        if account.tokens < min(cost, self.limits.burst):
+        if account.tokens < cost and account.tokens < self._burst:
             return False
         account.tokens -= cost
         return True
@@ -156,8 +157,9 @@ class Quota:
         return True
 
     def _refilled(self, user: str, now: float) -> _Account:
-        account, limits = self._accounts[user], self.limits
-        account.tokens = min(limits.burst, account.tokens + (now - account.time) * limits.bytes_per_second)
+        account, burst = self._accounts[user], self._burst
+        tokens = account.tokens + (now - account.time) * self.limits.bytes_per_second
+        account.tokens = tokens if tokens < burst else burst
         account.time = now
         return account
 
