@@ -22,6 +22,7 @@ from crowline.server.stream_client import StreamClient, StreamKey
 from crowline.server.stream_doors import TcpDoor, TlsDoor
 from crowline.stun.message import Method
 from crowline.stun.responder import Responder
+from crowline.turn.channel_data import is_channel_data
 
 MAX_CONNECTIONS_PER_SOURCE = 64  # an IPv4 address or an IPv6 /64
 MAX_CONNECTIONS = 4096
@@ -109,7 +110,8 @@ class StreamFront:
         self._machine.stream_ended(stream.key)
 
     def received(self, message: bytes, stream: StreamClient) -> None:
-        if int.from_bytes(message[:2], "big") & _METHOD_BITS != Method.BINDING:
+        kind = int.from_bytes(message[:2], "big")
+        if is_channel_data(message) or kind & _METHOD_BITS != Method.BINDING:
             self._machine.from_stream(message, stream.key)
             return
         key = stream.key
