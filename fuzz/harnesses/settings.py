@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from crowline.base.addresses import Address, AddressClass, AddressPolicy, classify
+from crowline.base.addresses import Address, AddressClass, AddressPolicy, classify, hidden_host
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.net.websocket import hub_url
 from crowline.server.config import parse_endpoint, parse_host, parse_network, parse_ports, parse_size
@@ -64,7 +64,8 @@ def run_words(data: bytes) -> None:
 def run_address(data: bytes) -> None:
     """What is no address is talked to by nobody; what is one is written in one way only."""
     text = data.decode("utf-8", "replace")
-    kind = classify(text)
+    kind, hidden = classify(text), hidden_host(text)
+    assert hidden is None or classify(hidden) <= kind
     source = true_source("10.1.1.1", text, _PROXIES)
     assert Address.parse(source, 0).host == source
     if AddressPolicy().permits(Address(text, 5000)):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from crowline.base.addresses import Address
 from crowline.stun import attributes as a
+from crowline.stun import classic
 from crowline.stun.client import BindingClient
 from crowline.stun.integrity import verify_integrity
-from crowline.stun.message import MalformedStun, Message, MessageClass, Method, is_stun, parse
+from crowline.stun.message import HEADER_SIZE, MalformedStun, Message, MessageClass, Method, is_stun, parse
+from crowline.stun.nonce_cookie import read_features
+from crowline.stun.password_algorithms import first_known, read_choice
 from crowline.stun.responder import Alternates, Responder
 from fuzz.harness import Harness
 
@@ -69,7 +72,36 @@ def run_machines(data: bytes) -> None:
         pass
 
 
+def run_classic(data: bytes) -> None:
+    """A request of RFC 3489 is taken whole, and its answer repeats its id."""
+    asked = classic.read_request(data)
+    assert classic.write_unknown(asked, asked.unknown, 420)[4:HEADER_SIZE] == data[4:HEADER_SIZE]
+
+
+def run_security(data: bytes) -> None:
+    """What a challenge or a request says about algorithms is understood, or says nothing."""
+    read_features(data.decode("utf-8", "replace"))
+    read_features("obMatJos2" + data.decode("latin-1"))
+    first_known(a.PasswordAlgorithms(data))
+    read_choice(a.PasswordAlgorithm(data))
+
+
 HARNESSES = (
+    Harness(
+        name="stun-classic",
+        run=run_classic,
+        module="crowline/stun/classic",
+        seeds=(b"\0\1\0\0" + bytes(16), b"\0\1\0\x08" + bytes(16) + b"\0\3\0\4\0\0\0\6"),
+        allowed=(MalformedStun,),  # the one error that `read_request` promises
+        tokens=(b"\0\3\0\4", b"\0\2\0\x08", b"\0\6\0\0", b"\x7f\xff\0\0"),
+    ),
+    Harness(
+        name="stun-security",
+        run=run_security,
+        module="crowline/stun/",
+        seeds=(b"obMatJos2gAAB", b"\0\2\0\0\0\1\0\0", b"\0\2\0\5param\0\0\0"),
+        tokens=(b"obMatJos2", b"\0\2\0\0", b"\xff\xff", b"===="),
+    ),
     Harness(
         name="stun-message",
         run=run_message,

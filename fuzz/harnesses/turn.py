@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from crowline.stun.message import HEADER_SIZE, MalformedStun
+from crowline.base.secrets import Secret
+from crowline.stun import attributes as a
+from crowline.stun.message import HEADER_SIZE, MalformedStun, Message, MessageClass, Method
 from crowline.turn import channel_data
+from crowline.turn.client import TurnClient
 from crowline.turn.framing import StreamFramer, pad
 from fuzz.harness import Harness
-from fuzz.harnesses.stun import vectors
+from fuzz.harnesses.stun import CLIENT, IDENTIFIER, SERVER, vectors
 
 _SEEDS = (
     channel_data.wrap(0x4000, b""),
@@ -16,6 +19,7 @@ _SEEDS = (
     b"\x40\0\xff\xffdata",
 )
 _MAX_STUN = 1024
+_BOUNDARY = b"--"
 
 
 def run_channel_data(data: bytes) -> None:
@@ -57,6 +61,52 @@ def run_framer(data: bytes) -> None:
             assert len(pad(message)) % 4 == 0
 
 
+def run_client(data: bytes) -> None:
+    """Answers to its own questions, true or not: it talks to its server alone, and comes to an end."""
+    client = TurnClient(SERVER, "user", Secret(b"password"), entropy=_Dice())
+    client.create_permission([CLIENT], 0.0)
+    client.allocate(0.0)
+    for step, answer in enumerate(data.split(_BOUNDARY)[:20]):
+        while (transmit := client.next_transmit()) is not None:
+            assert transmit.destination == SERVER
+            identifier = bytes(transmit.data[8:HEADER_SIZE])
+            client.receive(answer[:8] + identifier + answer[HEADER_SIZE:], SERVER, float(step))
+        client.receive(answer, SERVER, float(step))
+        while client.next_event() is not None:
+            pass
+    client.close(100.0)
+    for _ in range(100):
+        if (at := client.next_timeout()) is None:
+            break
+        client.handle_timeout(at)
+        while client.next_transmit() is not None:
+            pass
+    assert client.is_closed
+
+
+class _Dice:
+    """Identifiers that differ, the same in each run."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, size: int) -> bytes:
+        self._count += 1
+        return self._count.to_bytes(size, "big")
+
+
+def _answer(kind: MessageClass, *attributes: a.AnyAttribute) -> bytes:
+    return Message(Method.ALLOCATE, kind, IDENTIFIER, attributes).encode()
+
+
+_CHALLENGE = _answer(MessageClass.ERROR, a.ErrorCode(401), a.Realm("realm"), a.Nonce("nonce"))
+_STALE = _answer(MessageClass.ERROR, a.ErrorCode(438), a.Realm("realm"), a.Nonce("another"))
+_ELSEWHERE = _answer(MessageClass.ERROR, a.ErrorCode(300), a.AlternateServer(CLIENT))
+_SUCCESS = _answer(
+    MessageClass.SUCCESS, a.XorRelayedAddress(CLIENT), a.XorMappedAddress(CLIENT), a.Lifetime(600)
+)
+
+
 def _unwrap(piece: bytes) -> tuple[int, memoryview | None]:
     return channel_data.unwrap(piece) or (0, None)
 
@@ -75,6 +125,17 @@ def _frames(parts: list[bytes]) -> tuple[list[bytes], int]:
 
 
 HARNESSES = (
+    Harness(
+        name="turn-client",
+        run=run_client,
+        module="crowline/turn/",
+        seeds=(
+            _BOUNDARY.join((_CHALLENGE, _STALE, _SUCCESS)),
+            _BOUNDARY.join((_CHALLENGE, _CHALLENGE)),
+            _BOUNDARY.join((_ELSEWHERE, _SEEDS[1])),
+        ),
+        tokens=(_BOUNDARY, _CHALLENGE, _STALE, _SUCCESS, b"\0\x0d\0\4", b"\0\x15\0\5"),
+    ),
     Harness("turn-channel-data", run_channel_data, "crowline/turn/channel_data", _SEEDS),
     Harness("turn-channel-run", run_channel_run, "crowline/turn/channel_data", _SEEDS),
     Harness(
