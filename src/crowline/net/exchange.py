@@ -241,6 +241,9 @@ class Exchange:
     def flush_one(self, member: Member) -> None:
         """Send what one socket has staged, before something that must not overtake it."""
         pending, member.pending = member.pending, []
+        if len(pending) == 1:
+            self._send_one(member, pending)
+            return
         for start in range(0, len(pending), MOST):
             self._send(member, pending[start : start + MOST])
 
@@ -318,6 +321,17 @@ class Exchange:
             )  # fmt: skip
             headers_at += HEADER.size
         self._hand_over(member, batch, runs)
+
+    def _send_one(self, member: Member, pending: list[Staged]) -> None:
+        """`_send` for what is alone, as most of what a relayed address sends."""
+        (name, name_length, control, control_length), data, size = pending[0]
+        PART.pack_into(self._out_parts.view, 0, data, size)
+        part = self._out_parts.start
+        HEADER.pack_into(
+            self._out_headers.view, 0, name, name_length, part, 1, control, control_length, 0, 0
+        )  # fmt: skip
+        if member.fd >= 0 and self._sendmmsg(member.fd, self._out_headers.start, 1, _DONT_WAIT) != 1:
+            self._hand_over(member, pending, [0, 1])
 
     def _hand_over(self, member: Member, batch: list[Staged], runs: list[int]) -> None:
         """Give the kernel the headers of all runs; `runs` says where in `batch` each begins."""
