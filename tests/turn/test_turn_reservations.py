@@ -9,7 +9,7 @@ from crowline.base.transport import Transport
 from crowline.stun import attributes as a
 from crowline.stun.message import Message, Method
 from crowline.turn.quota import Limits
-from turn_pair import OTHER_CLIENT, Caller, FakePorts, World, error_code
+from turn_pair import CLIENT, OTHER_CLIENT, Caller, FakePorts, World, error_code
 
 PAIR = a.EvenPort(True)
 
@@ -110,6 +110,16 @@ def test_a_reservation_counts_like_an_allocation() -> None:
     assert error_code(other.allocate(token)) == 0
     small = World(limits=Limits(allocations=1))
     assert error_code(Caller(small).allocate(PAIR)) == 508
+
+
+def test_a_claim_counts_where_it_is_made() -> None:
+    """A source that has its share cannot claim what was reserved from another; at home it costs nothing."""
+    world = World(limits=Limits(allocations_per_source=2))
+    _, token, _ = reserved(world)
+    for n in range(2):
+        assert error_code(Caller(world, Address(OTHER_CLIENT.host, 1024 + n), "other").allocate()) == 0
+    assert error_code(Caller(world, OTHER_CLIENT).allocate(token)) == 486
+    assert error_code(Caller(world, Address(CLIENT.host, 1024)).allocate(token)) == 0
 
 
 def test_what_arrives_at_a_reserved_port_is_dropped() -> None:

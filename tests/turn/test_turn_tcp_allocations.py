@@ -259,6 +259,17 @@ def test_the_end_of_a_spliced_stream_is_the_end_of_its_connection_only() -> None
     assert caller.code(Method.REFRESH) == 0
 
 
+def test_a_spliced_stream_carries_no_requests() -> None:
+    """Bytes that look like one are somebody's data: no answer is mixed into the stream."""
+    caller = tcp_caller()
+    world = caller.world
+    stream = Caller(world, DATA_STREAM, transport=Transport.TCP)
+    request = stream.signed(Method.ALLOCATE, a.RequestedTransport(17))
+    assert bind(world, connected(caller)) == 0
+    assert stream.send_raw(request) is None
+    assert len(world.server.allocations) == 1
+
+
 def test_what_passes_counts_in_the_users_rate() -> None:
     """Bytes of a connection are charged as they move; beyond the rate the driver is told how long to wait."""
     limits = Limits(bytes_per_second=1_000_000.0)
