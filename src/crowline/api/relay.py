@@ -17,7 +17,7 @@ from crowline.net.stream import StreamSocket, StreamTarget
 from crowline.net.udp import UdpSocket
 from crowline.stun.message import MalformedStun
 from crowline.turn.client import TurnClient
-from crowline.turn.events import DataReceived, PermissionCreated, PermissionRefused, TurnEvent
+from crowline.turn.events import DataReceived, Moved, PermissionCreated, PermissionRefused, TurnEvent
 from crowline.turn.framing import StreamFramer
 from crowline.turn.held import HeldDatagrams
 
@@ -134,7 +134,7 @@ class StreamWay:
         relay, self.relay = self.relay, None
         if self.stream is not None:
             self.stream.close()
-        if relay is not None:
+        if relay is not None and relay.way is self:
             relay.owner.on_way_ended(relay, reason)
 
 
@@ -162,6 +162,7 @@ class Relay:
             mobility=True,
         )
         self._held = HeldDatagrams()
+        self._ways_before: list[Way] = []
         self.pump = Pump[Transmit, TurnEvent](self.client, self._to_server, self._on_event)
         self._attach(way)
 
@@ -189,8 +190,11 @@ class Relay:
         self.pump.flush()
 
     def move(self, way: Way, server: Address) -> None:
-        """Go on by another way, with the ticket that the server gave."""
-        self.way.close()
+        """Go on by another way, with the ticket that the server gave.
+
+        The way before stays until the server has agreed: its end might be the allocation's (RFC 8016 §3.2.2).
+        """
+        self._ways_before.append(self.way)
         self.way = way
         self.server = server
         self._attach(way)
@@ -235,6 +239,7 @@ class Relay:
         self.pump.flush()
         self.pump.close()
         self.way.close()
+        self._leave_ways_before()
 
     def _attach(self, way: Way) -> None:
         if isinstance(way, StreamWay):
@@ -250,7 +255,13 @@ class Relay:
             for transmit in self._held.answered(event.peer.host, isinstance(event, PermissionCreated)):
                 self.send(transmit)
         else:
+            if isinstance(event, Moved):
+                self._leave_ways_before()
             self.owner.on_turn_event(self, event)
+
+    def _leave_ways_before(self) -> None:
+        while self._ways_before:
+            self._ways_before.pop().close()
 
     def _hand_on(self, run: list[memoryview], peer: Address | None) -> None:
         base = self.base_for(peer) if peer is not None else None

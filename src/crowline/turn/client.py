@@ -78,9 +78,8 @@ class _State(Enum):
 class TurnClient:
     """One allocation. Permissions and channels asked for before it exists are asked of the server then.
 
-    On a stream `transport`, what `next_transmit`, `wrap` and `wrap_run` give are bytes to be written in
-    order, and `receive` and `unwrap` take whole messages (`turn/framing.py`). `wrap` and `unwrap` are the
-    fast path for data; everything else goes through the five verbs.
+    On a stream, what `next_transmit`, `wrap` and `wrap_run` give is written in order, and `receive` and
+    `unwrap` take whole messages (`turn/framing.py`). `wrap` and `unwrap` are the fast path for data.
     """
 
     PROTOCOL = UDP_PROTOCOL
@@ -337,7 +336,8 @@ class TurnClient:
             self._peers.on_success(request, now)
 
     def _on_allocated(self, message: Message, now: float) -> None:
-        relayed = [each.address for each in message.attributes if isinstance(each, XorRelayedAddress)]
+        given = [each.address for each in message.attributes if isinstance(each, XorRelayedAddress)]
+        relayed = [each for each in given if each.port]  # coturn says port 0 for a family that it lacks
         mapped = message.get(XorMappedAddress)
         if not relayed or mapped is None:
             self._state = _State.CLOSED

@@ -1,0 +1,189 @@
+"""Our relays at a server of somebody else: coturn, by UDP, TCP and TLS, with moves and redirections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from certificates import SelfSigned, self_signed
+from crowline.api.relay import DatagramWay
+from crowline.api.relays import RelayServer
+from crowline.base.addresses import Address
+from crowline.base.transport import Transport
+from crowline.net.stream import StreamTarget
+from needs import needs_program
+from relay_owner import PATIENCE, RelayUser, relay_user
+from turn_socket import plain_socket
+
+pytestmark = pytest.mark.peer
+
+LOGIN = ("alice", "a password")
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that were free a moment ago, for UDP and TCP."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found: list[int] = []
+    with socket.socket(family, socket.SOCK_STREAM) as tcp:
+        tcp.bind((host, 0))
+        start = tcp.getsockname()[1]
+    for port in range(start, 65000):
+        with (
+            socket.socket(family, socket.SOCK_STREAM) as tcp,
+            socket.socket(family, socket.SOCK_DGRAM) as udp,
+            suppress(OSError),
+        ):
+            tcp.bind((host, port))
+            udp.bind((host, port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+@asynccontextmanager
+async def coturn(
+    folder: Path, *options: str, host: str = "127.0.0.1", certificate: SelfSigned | None = None
+) -> AsyncIterator[tuple[int, int]]:
+    """The ports of a running turnserver, plain and TLS."""
+    program = needs_program("turnserver")
+    plain, secure = free_ports(host, 2)
+    files = certificate or self_signed(folder, f"turn{plain}.test")
+    name, password = LOGIN
+    command = [
+        program, "-n", "-L", host, "-E", host, "-p", str(plain), "--tls-listening-port", str(secure),
+        "-r", "example.org", "-a", "-u", f"{name}:{password}", "--no-dtls", "--no-cli",
+        "--allow-loopback-peers", "--no-stdout-log", "-l", str(folder / "log"), "--no-rfc5780",
+        "--pidfile", str(folder / f"pid{plain}"), "-b", str(folder / f"db{plain}"),
+        "--cert", str(files.certificate), "--pkey", str(files.key), *options,
+    ]  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await _listens(host, plain)
+        yield plain, secure
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _listens(host: str, port: int) -> None:
+    """Wait until connections are taken."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection(host, port)
+                writer.close()
+                await writer.wait_closed()
+                return
+            await asyncio.sleep(0.02)
+
+
+async def exchange(user: RelayUser, count: int = 20) -> None:
+    """Datagrams both ways between the relay and a plain socket, first as indications, then on a channel."""
+    host = user.relay.relayed[0].host
+    with plain_socket(host) as peer:
+        user.relay.permit(peer.local)
+        for number in range(count):
+            if number == count // 2:
+                user.relay.bind(peer.local)
+                await user.until(lambda: not user.relay.client.is_busy)
+            sent = b"%d" % number * (number + 1)
+            user.send(sent, peer.local)
+            assert await peer.receive() == (sent, user.relay.base_for(peer.local))
+            before = len(user.received)
+            peer.send(sent[::-1], user.relay.relayed[0])
+            await user.until(lambda before=before: len(user.received) > before)  # type: ignore[misc]
+            assert user.received[-1][:2] == (sent[::-1], peer.local)
+
+
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+async def test_data_goes_through_coturn_by_every_transport(tmp_path: Path, transport: Transport) -> None:
+    """Allocation, permission, indications and a channel; TLS with its self-signed certificate pinned."""
+    certificate = self_signed(tmp_path)
+    async with coturn(tmp_path, certificate=certificate) as (plain, secure), relay_user(*LOGIN) as user:
+        port = secure if transport is Transport.TLS else plain
+        if transport is Transport.UDP:
+            user.allocate(RelayServer((Address("127.0.0.1", port),)))
+        else:
+            target = StreamTarget("127.0.0.1", port, transport, certificate.fingerprint)
+            user.allocate(RelayServer((), (target,)))
+        relay = await user.first()
+        assert relay.way.transport is transport
+        await exchange(user)
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP], ids=lambda transport: transport.value)
+async def test_coturn_on_ipv6(tmp_path: Path, transport: Transport) -> None:
+    """A server that has IPv6 alone gives an IPv6 relay."""
+    async with coturn(tmp_path, host="::1") as (plain, _), relay_user(*LOGIN) as user:
+        if transport is Transport.UDP:
+            user.allocate(RelayServer((Address("::1", plain),)))
+        else:
+            user.allocate(RelayServer((), (StreamTarget("::1", plain),)))
+        relay = await user.first()
+        assert relay.relayed[0].is_ipv6
+        await exchange(user)
+
+
+async def test_udp_wins_where_it_works(tmp_path: Path) -> None:
+    """With every way open, UDP makes the allocation, and no stream was needed."""
+    async with coturn(tmp_path) as (plain, _), relay_user(*LOGIN) as user:
+        # It has answered before, as it has in a meeting whose mappings were asked for.
+        user.heard.add(Address("127.0.0.1", plain))
+        server = RelayServer((Address("127.0.0.1", plain),), (StreamTarget("127.0.0.1", plain),))
+        user.allocate(server)
+        assert (await user.first()).way.transport is Transport.UDP
+        assert user.over == 1
+
+
+async def test_tcp_wins_where_udp_is_silent(tmp_path: Path) -> None:
+    """No datagram comes back: within a second there is a relay by TCP."""
+    async with coturn(tmp_path) as (plain, _), relay_user(*LOGIN) as user:
+        user.is_deaf = True
+        server = RelayServer((Address("127.0.0.1", plain),), (StreamTarget("127.0.0.1", plain),))
+        started = asyncio.get_running_loop().time()
+        user.allocate(server)
+        relay = await user.first()
+        assert relay.way.transport is Transport.TCP
+        assert asyncio.get_running_loop().time() - started < 2.0
+        await exchange(user)
+
+
+async def test_s6_coturn_cannot_send_us_elsewhere_unsigned(tmp_path: Path) -> None:
+    """Its `--alternate-server` answers before it knows us, unsigned: whoever is in between could say that."""
+    redirecting = coturn(tmp_path, "--alternate-server", "127.0.0.1:9")
+    async with redirecting as (plain, _), relay_user(*LOGIN) as user:
+        user.allocate(RelayServer((Address("127.0.0.1", plain),)))
+        [race] = user.relays._races
+        [relay] = race.relays
+        await user.until(lambda: relay.client.counters["unverified"] > 0)
+        assert (race.relays, user.allocated, user.over) == ({relay}, [], 0)
+
+
+async def test_coturn_keeps_an_allocation_that_moves(tmp_path: Path) -> None:
+    """`--mobility`: another socket takes the allocation up with the ticket, and data flows on."""
+    async with coturn(tmp_path, "--mobility") as (plain, _), relay_user(*LOGIN) as user:
+        user.allocate(RelayServer((Address("127.0.0.1", plain),)))
+        relay = await user.first()
+        relayed, socket = list(relay.relayed), user.socket_at("127.0.0.2")
+        assert relay.client.ticket is not None and socket is not None
+        relay.move(DatagramWay(socket), relay.server)
+        await user.until(lambda: not relay.client.is_moving)
+        assert (user.relay, relay.relayed, user.lost) == (relay, relayed, [])
+        await exchange(user)
+
+
+async def test_a_wrong_password_ends_the_race(tmp_path: Path) -> None:
+    """No relay, said once, and nothing is tried again."""
+    async with coturn(tmp_path) as (plain, _), relay_user("alice", "wrong") as user:
+        user.allocate(RelayServer((Address("127.0.0.1", plain),), (StreamTarget("127.0.0.1", plain),)))
+        await user.until(lambda: user.over == 1)
+        assert user.allocated == [] and user.relays.winners() == []
