@@ -61,6 +61,7 @@ class Worker:
         self._relays: dict[Address, UdpSocket] = {}
         self._report: asyncio.TimerHandle | None = None
         self._reported: dict[str, int] = {}
+        self._is_ready = False
 
     def close(self) -> None:
         if self._report is not None:
@@ -107,7 +108,7 @@ class Worker:
                 quicken_front(bound, self._front, self._mirror.short_way, self._relays.get)
                 self._fronts_to_come -= 1
                 if not self._fronts_to_come:
-                    self._link.send(encode(Counts({})))
+                    self._send_counts()
 
     def _set_up(self, setup: Setup) -> None:
         self._mirror = Mirror(
@@ -169,9 +170,6 @@ class Worker:
                 relay.send(transmit)
             else:
                 self._front.send(transmit)
-        if self._report is None:
-            loop = asyncio.get_running_loop()
-            self._report = loop.call_later(COUNTS_INTERVAL, self._send_counts)
 
     def _drop(self) -> int:
         dropped = 0
@@ -185,12 +183,13 @@ class Worker:
         self._counters["dropped_by_error"] += self._drop()
 
     def _send_counts(self) -> None:
-        self._report = None
+        self._report = asyncio.get_running_loop().call_later(COUNTS_INTERVAL, self._send_counts)
         counts = Counter(self._counters)
         counts.update(self._front.counters)
         counts.update({f"stun_{name}": count for name, count in self._front.responder.counters.items()})
         counts.update({f"turn_{name}": count for name, count in self._mirror.counters.items()})
-        if counts != self._reported:
+        if counts != self._reported or not self._is_ready:
+            self._is_ready = True
             self._reported = dict(counts)
             self._link.send(encode(Counts(self._reported)))
 
