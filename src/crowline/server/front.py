@@ -177,9 +177,10 @@ class StunTurnFront:
         """End all allocations and close every socket."""
         if self._pool is not None:
             await self._pool.close()
+        # What streams say when they end is still for the machine.
+        await self._streams.close()
         await self._driver.close()
         self._udp.close()
-        await self._streams.close()
 
     @property
     def counters(self) -> dict[str, int]:

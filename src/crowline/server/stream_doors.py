@@ -15,8 +15,8 @@ HANDSHAKE_TIME = 10.0  # seconds from connecting to the end of the TLS handshake
 FIRST_BYTE_TIME = 5.0  # seconds from the handshake to the first byte inside
 GOODBYE_TIME = 2.0  # seconds that a closed TLS connection has to say so: several round trips
 
-# asyncio gives each TLS connection a buffer for 256 KiB from its first moment, which a thousand clients that say
-# nothing would turn into 300 MB. A record of TLS has 16 KiB.
+# asyncio gives each TLS connection a buffer for 256 KiB from its first moment, which a thousand clients that
+# say nothing would turn into 300 MB. A record of TLS has 16 KiB.
 SSLProtocol.max_size = 32 * 1024
 
 
@@ -129,7 +129,7 @@ class InsideTls(asyncio.Protocol):
             # HTTP has a count of its own.
             self._leave()
             heir = self._hall.start_http(transport)
-        if heir is not None:
+        if heir is not None and not transport.is_closing():
             heir.data_received(bytes(self._early))
 
     def _stop_timer(self) -> None:
