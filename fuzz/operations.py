@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.transport import Transport
 from crowline.stun import attributes as a
-from crowline.stun.message import HEADER_SIZE, MalformedStun, Message, MessageClass, Method, parse
+from crowline.stun.message import HEADER_SIZE, Message, MessageClass, Method, parse
 from crowline.turn import channel_data
 from crowline.turn.allocation import CHANNEL_LIFETIME, PERMISSION_LIFETIME
 from crowline.turn.server_events import Dial, HangUp, Splice
@@ -31,7 +31,7 @@ from fuzz.turn_world import (
     Client,
     Ports,
     Sent,
-    error_of,
+    is_error,
     make_clients,
     make_server,
     request,
@@ -101,6 +101,14 @@ class TurnServerOperations(RuleBasedStateMachine):
     def allocate_reserved(self, who: int) -> None:
         """Claim the port beside an even one, or one that never was."""
         self._allocate(who, a.RequestedTransport(17), a.ReservationToken(self.clients[who].token))
+
+    @rule(thief=flags)
+    def allocate_both(self, thief: bool) -> None:
+        """An even port and, by another client of the same user or of the other one, the port beside it."""
+        self._allocate(1, a.RequestedTransport(17), a.EvenPort(True))
+        claimer = 5 if thief else 3
+        self.clients[claimer].token = self.clients[1].token
+        self.allocate_reserved(claimer)
 
     @rule(who=clients, lifetime=lifetimes, family=st.sampled_from((0, 1, 2)))
     def refresh(self, who: int, lifetime: int, family: int) -> None:
@@ -369,7 +377,7 @@ class TurnServerOperations(RuleBasedStateMachine):
     def _check_ratio(self, sent: Sent, unproven: Address, size: int) -> None:
         """Errors are what an unproven source can cause; a success was signed for."""
         mine = [data for address, data in sent.to_clients if address == unproven]
-        errors = [data for data in mine if _is_error(data)]
+        errors = [data for data in mine if is_error(data)]
         assert sum(map(len, errors)) <= 3 * size
         if unproven == _STRANGER:
             assert mine == errors and not sent.to_peers
@@ -388,10 +396,3 @@ class TurnServerOperations(RuleBasedStateMachine):
             self.spliced[event.connection] = event.client
         else:
             del self.connections[event.connection]
-
-
-def _is_error(data: bytes) -> bool:
-    try:
-        return error_of(parse(data).message) != 0
-    except MalformedStun:
-        return False

@@ -9,7 +9,7 @@ from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.stun import attributes as a
-from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.stun.message import MalformedStun, Message, MessageClass, Method, parse
 from crowline.turn.auth import Authenticator, issue_credentials
 from crowline.turn.codes import STALE_NONCE, UNAUTHORIZED
 from crowline.turn.credentials import LongTermCredentials
@@ -121,6 +121,14 @@ def error_of(answer: Message) -> int:
     """The code of an error, 0 for a success."""
     error = answer.get(a.ErrorCode)
     return error.code if error is not None and answer.message_class is MessageClass.ERROR else 0
+
+
+def is_error(data: bytes) -> bool:
+    """Whether that is an error response."""
+    try:
+        return error_of(parse(data).message) != 0
+    except MalformedStun:
+        return False
 
 
 def take_challenge(client: Client, data: bytes, used: str | None) -> bool:
