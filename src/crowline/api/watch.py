@@ -83,6 +83,6 @@ class Watch:
             )
         return NoPath(
             "No path but the server's own connection works, and its allowance for one meeting is used up.",
-            hint="UDP seems to be blocked on one side: open it there, or let the server's owner raise the "
-            "allowance (crowline serve --budget or --hub-rate).",
+            hint="UDP and TURN over TCP seem to be blocked on one side: open one, or let the server's owner "
+            "raise the allowance (crowline serve --budget or --hub-rate).",
         )
