@@ -79,6 +79,14 @@ class Worker:
     # --- the owner --------------------------------------------------------------------------------------
 
     def _on_message(self, data: bytes, sock: socket.socket | None) -> None:
+        try:
+            self._obey(data, sock)
+        except Exception:
+            # A worker that knows less than its owner thinks must not go on; the next one is told everything.
+            self._end()
+            raise
+
+    def _obey(self, data: bytes, sock: socket.socket | None) -> None:
         match decode_for_worker(data):
             case Datagram(payload, remote, local, segment_size):
                 self._front.send(Transmit(payload, remote, local, segment_size))

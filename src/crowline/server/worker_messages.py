@@ -4,7 +4,7 @@
                         AllocationGone, Expect, Bound, Divide, Datagram
     worker to owner     Datagram, Counts (the first one says that it is ready)
 
-Both ends are the same program on one machine: what does not decode is a fault of ours, and ends the worker.
+Both ends are the same program on one machine: what does not decode is a fault of ours.
 """
 
 from __future__ import annotations

@@ -202,8 +202,7 @@ class WorkerPool:
             self._serial += 1
             placement = self._placements[allocation] = _Placement(self._serial, allocation.user)
         self._follow_relays(allocation, placement)
-        self._follow_client(allocation, placement)
-        if placement.home != _HERE:
+        if not self._follow_client(allocation, placement) and placement.home != _HERE:
             self._tell(placement.home, Copied(AllocationCopy.of(placement.number, allocation)))
 
     def _follow_relays(self, allocation: Allocation, placement: _Placement) -> None:
@@ -218,11 +217,12 @@ class WorkerPool:
             self._bound[sock.local] = relayed
             self._tell_all(Bound(relayed, sock.local))
 
-    def _follow_client(self, allocation: Allocation, placement: _Placement) -> None:
-        """Let the allocation live where its client's datagrams arrive."""
+    def _follow_client(self, allocation: Allocation, placement: _Placement) -> bool:
+        """Let the allocation live where its client's datagrams arrive; whether it has a new home."""
         five_tuple = allocation.five_tuple
         home = self._home_of(five_tuple, placement)
-        if placement.five_tuple is None or home != placement.home:
+        is_new = placement.five_tuple is None or home != placement.home
+        if is_new:
             if placement.five_tuple is not None:
                 self._leave(placement)
             placement.home, placement.five_tuple = home, five_tuple
@@ -237,6 +237,7 @@ class WorkerPool:
             if moving is not None and not moving.transport.is_stream:
                 placement.expecting = self._home_of(moving, placement), moving
                 self._expect(placement.expecting)
+        return is_new
 
     def _home_of(self, five_tuple: FiveTuple, placement: _Placement) -> int:
         if five_tuple.transport.is_stream:
