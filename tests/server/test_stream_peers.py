@@ -52,6 +52,7 @@ async def front(folder: Path, host: str = "127.0.0.1") -> AsyncIterator[StunTurn
 
 
 def port_of(running: StunTurnFront, flags: tuple[str, ...]) -> str:
+    """Of TLS where the flags ask for it; UDP and TCP have the same one."""
     return str((running.tls_addresses if "-S" in flags else running.tcp_addresses)[0].port)
 
 
@@ -67,6 +68,31 @@ async def test_coturn_client_relays_to_an_echoing_peer(flags: tuple[str, ...], t
         )  # fmt: skip
         assert "handler_error" not in running.counters
     assert "tot_send_msgs=20, tot_recv_msgs=20" in output
+    assert "Total lost packets 0" in output
+
+
+@pytest.mark.parametrize("flags", [("-M",), ("-M", "-t")], ids=["UDP", "TCP"])
+async def test_coturn_client_moves_by_ticket(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """RFC 8016: `turnutils_uclient` goes on from another port with its ticket, and loses nothing."""
+    program, echo = needs_program("turnutils_uclient"), needs_program("turnutils_peer")
+    port = free_port(PEER_HOST)
+    async with front(tmp_path) as running, background(echo, "-L", PEER_HOST, "-p", str(port)):
+        output = await run(
+            program, *flags, "-s", *LOAD, *LOGIN, "-e", PEER_HOST, "-r", str(port),
+            "-p", port_of(running, flags), "127.0.0.1",
+        )  # fmt: skip
+        assert running.counters["turn_moved"] >= 2
+    assert "Total lost packets 0" in output
+
+
+@pytest.mark.parametrize("flags", [("-x",), ("-x", "-t"), ("-x", "-t", "-S")], ids=["UDP", "TCP", "TLS"])
+async def test_coturn_clients_meet_over_ipv6(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """Both ends of our server are IPv6, and two clients reach each other by it."""
+    program = needs_program("turnutils_uclient")
+    async with front(tmp_path, "::1") as running:
+        output = await run(
+            program, *flags, "-s", "-y", *LOAD, *LOGIN, "-p", port_of(running, flags), "::1"
+        )  # fmt: skip
     assert "Total lost packets 0" in output
 
 
