@@ -10,6 +10,7 @@ from crowline.stun import attributes as a
 from crowline.stun.message import Message, MessageClass, Method
 from crowline.turn.allocation import Allocation
 from crowline.turn.quota import Limits
+from crowline.turn.server_events import Dial, HangUp
 from turn_pair import CLIENT, EPOCH, EXPIRES, OTHER_CLIENT, PEER, SERVER, Caller, World, error_code
 
 ASK = a.MobilityTicket(b"")
@@ -228,6 +229,24 @@ def test_tcp_allocations_move_between_streams_only() -> None:
     ticket = ticket_of(caller.call(Method.ALLOCATE, a.RequestedTransport(6), ASK))
     assert at(world, NEW_PLACE).code(Method.REFRESH, ticket) == 400
     assert at(world, NEW_PLACE, transport=Transport.TLS).code(Method.REFRESH, ticket) == 0
+
+
+def test_nobody_hears_of_connections_in_place_of_a_client_that_is_away() -> None:
+    """Neither a peer's connection nor the end of a dial is told to a stream that may be another's by now."""
+    world = World()
+    caller = Caller(world, transport=Transport.TCP)
+    assert caller.code(Method.ALLOCATE, a.RequestedTransport(6), ASK) == 0
+    assert caller.code(Method.CREATE_PERMISSION, a.XorPeerAddress(PEER)) == 0
+    caller.give(caller.signed(Method.CONNECT, a.XorPeerAddress(Address(PEER.host, 80))))
+    event = world.server.next_event()
+    assert isinstance(event, Dial)
+    world.server.disconnect(CLIENT, SERVER, Transport.TCP, 1.0)
+    assert world.server.peer_connected(world.ports.opened_tcp[0], PEER, 1.0) is None
+    world.server.dialled(event.connection, 1.0)
+    assert world.server.next_transmit() is None
+    world.server.handle_timeout(30.0)
+    assert world.server.next_event() == HangUp(event.connection)
+    assert world.server.next_transmit() is None
 
 
 @pytest.mark.parametrize("how", ["deleted", "expired"])

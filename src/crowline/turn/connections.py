@@ -85,6 +85,12 @@ class Connections:
         """The connection that the client's stream is one half of."""
         return self._by_stream.get(stream)
 
+    def forget_answers(self, allocation: Allocation, five_tuple: FiveTuple) -> None:
+        """Nobody is left at `five_tuple` to be told how dialling ends; somebody else may come there."""
+        for connection in self.of(allocation):
+            if connection.connect is not None and connection.connect.five_tuple == five_tuple:
+                connection.connect = None
+
     def remove(self, connection: Connection) -> None:
         del self._by_number[connection.number]
         if connection.stream is not None:

@@ -73,6 +73,7 @@ class Refresher:
     def lost(self, allocation: Allocation, five_tuple: FiveTuple) -> None:
         """A stream of the client ended. Without mobility the allocation ends with it."""
         holdings = self._holdings
+        holdings.connections.forget_answers(allocation, five_tuple)
         if allocation.moving_to == five_tuple:
             allocation.moving_to = None
             holdings.allocations.detach(five_tuple)

@@ -104,13 +104,7 @@ class TcpRelay:
     def peer_connected(self, relayed: Address, peer: Address, now: float) -> int | None:
         """RFC 6062 §5.3: the number of a peer's connection, or ``None`` when it must be closed at once."""
         allocation = self._holdings.allocations.of_tcp_relayed(relayed)
-        if allocation is None or allocation.permits(peer.host, now) is None:
-            self._outbox.counters["dropped_connection"] += 1
-            return None
-        limits = self._holdings.quota.limits
-        if len(self._connections.of(allocation)) >= limits.connections or not self._may_meet(
-            peer, allocation
-        ):
+        if allocation is None or not self._takes(allocation, peer, now):
             self._outbox.counters["dropped_connection"] += 1
             return None
         connection = self._connections.open(allocation, peer, Phase.WAITING, now + BIND_TIMEOUT)
@@ -147,6 +141,12 @@ class TcpRelay:
             self._holdings.hang_up(connection)
             if connection.phase is Phase.DIALLING:
                 self._refuse(connection)
+
+    def _takes(self, allocation: Allocation, peer: Address, now: float) -> bool:
+        """Whether a client that can be told of it wants a connection of `peer`, and has room for it."""
+        is_full = len(self._connections.of(allocation)) >= self._holdings.quota.limits.connections
+        is_wanted = allocation.is_attached and allocation.permits(peer.host, now) is not None
+        return is_wanted and not is_full and self._may_meet(peer, allocation)
 
     def _is_free(self, five_tuple: FiveTuple) -> bool:
         """Whether it is a stream that carries nothing yet: no allocation, no other connection."""
