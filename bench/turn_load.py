@@ -5,6 +5,7 @@ Every function here runs in the process of the generator; what it returns is pla
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import select
@@ -120,6 +121,7 @@ class Client:
 
 
 _keys: dict[str, bytes] = {}
+_addresses = (number // 10 for number in itertools.count())
 
 
 def key_of(realm: str) -> bytes:
@@ -167,7 +169,11 @@ def allocations(server: Address, count: int, window: int = 64) -> dict[str, Any]
     started, cpu, begun = time.perf_counter(), time.process_time(), 0
     while len(done) < count and time.perf_counter() - started < 120:
         while len(waiting) < window and begun < count:
-            client = Client(plain(), server)
+            # Ten clients an address: a server does well to bound its challenges to one of them.
+            address = next(_addresses)
+            client = Client(
+                plain(f"127.{2 + address // 60_000}.{address // 240 % 250}.{address % 240 + 1}"), server
+            )
             begun += 1
             poll.register(client.socket.fileno(), select.EPOLLIN)
             waiting[client.socket.fileno()] = client
