@@ -110,6 +110,8 @@ class StreamClient(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self.raw is None:
+            # The last answers are still written, but not for a reader that takes none.
+            self._loop.call_later(WRITE_TIME, self.abort)
             return False
         # TLS has no half of a connection.
         return self.raw.eof_received() and self.key.transport is Transport.TCP
