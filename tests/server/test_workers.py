@@ -429,6 +429,26 @@ async def test_a_killed_worker_is_replaced_and_no_allocation_is_lost() -> None:
         await until(lambda: running.counters["allocations"] == 0)
 
 
+async def test_every_allocation_outlives_all_workers() -> None:
+    """When all workers are killed at once, a hundred allocations go on, and nothing stays open after them."""
+    many = Limits(allocations_per_user=200)
+    options = {"limits": many, "challenge": Allowance(1000.0, 1000.0)}
+    async with front(**options) as running, AsyncExitStack() as stack:
+        before = open_descriptors(running)
+        clients = [await stack.enter_async_context(client_of(running)) for _ in range(100)]
+        await asyncio.gather(*(client.allocate() for client in clients))
+        with plain_socket(PEER_HOST) as peer:
+            await asyncio.gather(*(client.bind(peer.local) for client in clients))
+            for pid in running.worker_pids:
+                os.kill(pid, signal.SIGKILL)
+            for client in clients:
+                client.send(b"on", peer.local)
+            sources = {(await peer.receive())[1] for _ in clients}
+            assert sources == {relayed_of(client) for client in clients}
+        await asyncio.gather(*(client.close() for client in clients))
+        await until(lambda: open_descriptors(running) == before)
+
+
 async def test_a_worker_that_dies_again_and_again_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a few replacements that do not last the server says so."""
     monkeypatch.setattr(worker_process, "FIRST_DELAY", 0.001)
@@ -525,6 +545,11 @@ async def test_one_process_stays_the_default() -> None:
     """Without the flag no other process is started."""
     async with served() as process:
         assert workers_of(process.pid) == []
+
+
+def open_descriptors(running: StunTurnFront) -> list[int]:
+    """How many each worker has."""
+    return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in running.worker_pids]
 
 
 def _exists(pid: int) -> bool:
