@@ -78,7 +78,15 @@ def unwrap_run(data: Buffer, segment_size: int) -> Iterator[tuple[int, list[memo
     """
     view = memoryview(data)
     number, parts = 0, list[memoryview]()
-    for start in range(0, len(view), segment_size):
+    begin = 0
+    if _is_even(view, segment_size):
+        begin = len(view) - len(view) % segment_size
+        number = _HEADER.unpack_from(view)[0]
+        parts = [
+            view[start : start + segment_size - HEADER_SIZE]
+            for start in range(HEADER_SIZE, begin, segment_size)
+        ]
+    for start in range(begin, len(view), segment_size):
         piece = unwrap(view[start : start + segment_size])
         if piece is None:
             continue
@@ -89,3 +97,16 @@ def unwrap_run(data: Buffer, segment_size: int) -> Iterator[tuple[int, list[memo
         parts.append(piece[1])
     if parts:
         yield number, parts
+
+
+def _is_even(view: memoryview, segment_size: int) -> bool:
+    """Whether all whole datagrams of a run have one header, which says that they are full: bulk data."""
+    count = len(view) // segment_size
+    if count < 2 or segment_size <= HEADER_SIZE:
+        return False
+    header = bytes(view[:HEADER_SIZE])
+    number, length = _HEADER.unpack(header)
+    if length != segment_size - HEADER_SIZE or not FIRST_CHANNEL <= number <= LAST_CHANNEL:
+        return False
+    end = count * segment_size
+    return all(bytes(view[at:end:segment_size]) == header[at : at + 1] * count for at in range(HEADER_SIZE))
