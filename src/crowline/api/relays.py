@@ -80,7 +80,7 @@ class Race(RelayOwner):
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._started = self._won_at = 0.0
-        self._is_told = self._closed = False
+        self._is_told = self._is_reconnecting = self._closed = False
         self._wins = 0
         self._retry = 0.0
         self._alternates: dict[Relay, Alternates] = {}
@@ -146,7 +146,9 @@ class Race(RelayOwner):
         if relay is not self.winner:
             self._drop(relay)
         elif relay.client.ticket is not None and isinstance(relay.way, StreamWay):
-            self._spawn(self._reconnect(relay, relay.way.target))
+            if not self._is_reconnecting:
+                self._is_reconnecting = True
+                self._spawn(self._reconnect(relay, relay.way.target))
         else:
             self._on_lost(relay)
 
@@ -254,19 +256,28 @@ class Race(RelayOwner):
 
     async def _reconnect(self, relay: Relay, target: StreamTarget) -> None:
         """Take the winner to a new stream; one try now and one after a while, then it counts as lost."""
-        for delay in (0.0, FIRST_RETRY):
-            await asyncio.sleep(delay)
-            try:
-                way = await StreamWay.open(target)
-            except ServerUnreachable:
-                continue
-            try:
-                relay.move(way, way.connection.remote)
-            except (ServerUnreachable, UsageError):
-                way.close()
-                break
-            return
+        try:
+            for delay in (0.0, FIRST_RETRY):
+                await asyncio.sleep(delay)
+                if await self._moves(relay, target):
+                    return
+        finally:
+            self._is_reconnecting = False
         self._on_lost(relay)
+
+    @staticmethod
+    async def _moves(relay: Relay, target: StreamTarget) -> bool:
+        """Whether a new stream is there, by which the allocation is being taken up."""
+        try:
+            way = await StreamWay.open(target)
+        except ServerUnreachable:
+            return False
+        try:
+            relay.move(way, way.connection.remote)
+        except (ServerUnreachable, UsageError):
+            way.close()
+            return False
+        return True
 
     def _settle(self) -> None:
         """When no way is left: say so, and try again later what has worked once."""
