@@ -1,4 +1,4 @@
-"""The whole server: rendezvous hub, STUN and TURN in one process and one event loop."""
+"""The whole server: rendezvous hub, STUN and TURN in one event loop; workers may carry UDP beside it."""
 
 from __future__ import annotations
 

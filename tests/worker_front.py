@@ -1,0 +1,82 @@
+"""A front with worker processes on loopback, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.secrets import Secret
+from crowline.server.front import StunTurnFront
+from crowline.stun.message import Message, MessageClass, Method
+from crowline.turn.auth import issue_credentials
+from turn_socket import PATIENCE, SocketClient, turn_client
+
+SECRET = Secret(b"secret of a test")
+HOME = Address("127.0.0.1", 0)
+PEER_HOST = "127.0.0.2"
+LOGIN = ("-u", "user", "-w", "password")
+SOON = 1.0  # seconds in which a worker that died is replaced; generous on a busy machine
+NOBODY_IS_LEFT = 5.0
+
+
+@asynccontextmanager
+async def front(*listen: Address, **options: Any) -> AsyncIterator[StunTurnFront]:
+    options.setdefault("permits", lambda user, peer: True)
+    options.setdefault("policy", AddressPolicy(allow_loopback=True))
+    options.setdefault("workers", 2)
+    running = StunTurnFront(listen or (HOME,), secret=SECRET, **options)
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+def credentials(user: str = "mailbox") -> tuple[str, str]:
+    return issue_credentials(SECRET, user, int(time.time()) + 3600)
+
+
+def client_of(running: StunTurnFront, user: str = "mailbox") -> Any:
+    return turn_client(running.address, *credentials(user))
+
+
+def home_of(running: StunTurnFront, relayed: Address) -> int:
+    """The worker that has the allocation of a relayed address."""
+    pool = vars(running)["_pool"]
+    placements = vars(pool)["_placements"].values()
+    home: int = next(each.home for each in placements if relayed in each.relays)
+    return home
+
+
+@asynccontextmanager
+async def client_in_each(running: StunTurnFront, user: str = "mailbox") -> AsyncIterator[list[SocketClient]]:
+    """A client with an allocation in worker 0 and one in worker 1."""
+    found: dict[int, SocketClient] = {}
+    async with AsyncExitStack() as stack:
+        while len(found) < 2:
+            client = await stack.enter_async_context(client_of(running, user))
+            relayed = (await client.allocate()).relayed
+            found.setdefault(home_of(running, relayed), client)
+        yield [found[0], found[1]]
+
+
+def relayed_of(client: SocketClient) -> Address:
+    assert client.client.relayed is not None
+    return client.client.relayed
+
+
+def binding() -> bytes:
+    return Message(Method.BINDING, MessageClass.REQUEST, os.urandom(12), ()).encode()
+
+
+async def until(condition: Any, seconds: float = PATIENCE) -> None:
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
