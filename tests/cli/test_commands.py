@@ -26,8 +26,12 @@ PATIENCE = 30  # seconds for anything that a command does here
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a real server process on ports that the kernel chose."""
-    argv = [*CROWLINE, "serve", "--json", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
+    """The URL of a real server process on ports that the kernel chose.
+
+    Clients that were killed still have their relays when it is told to end: it does not wait for these.
+    """
+    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
+    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["url"]

@@ -50,7 +50,8 @@ def test_single_packets_are_lost(internet: Factory, loss: float | GilbertElliott
         found = received(sink)
     assert {len(data) for data in found} == {500}
     assert 1100 < len(found) < 1700  # of 2000: more than six standard deviations, for bursts too
-    assert net.counters()["lost"] == 2000 - len(found)
+    of_others = net.counters()["lost"] - (2000 - len(found))
+    assert 0 <= of_others < 10  # kernels announce their multicast groups over the same line
 
 
 def test_a_slow_line_takes_its_time(internet: Factory) -> None:
