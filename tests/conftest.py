@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import hypothesis
 import pytest
 
-PATIENCE = 5.0  # seconds for tasks that are ending
+PATIENCE = 30.0  # seconds for tasks that are ending
 
 hypothesis.settings.register_profile("crowline", deadline=None)
 hypothesis.settings.load_profile("crowline")

@@ -11,7 +11,7 @@ from pathlib import Path
 from certificates import SelfSigned, self_signed
 from needs import needs_program
 
-PATIENCE = 10.0  # seconds until it must listen
+PATIENCE = 30.0  # seconds until it must listen
 LOGIN = ("alice", "a password")
 
 

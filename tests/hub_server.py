@@ -58,13 +58,13 @@ async def say(socket: ClientConnection, message: wire.ClientMessage) -> None:
 
 
 async def hear(socket: ClientConnection) -> wire.HubMessage:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return wire.decode_hub((await socket.recv()).encode())  # type: ignore[union-attr]
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until it holds, at most five seconds."""
-    for _ in range(250):
+    """Wait until it holds, at most half a minute."""
+    for _ in range(1500):
         if condition():
             return
         await asyncio.sleep(0.02)

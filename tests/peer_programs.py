@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from turn_socket import PATIENCE
 
-PROGRAM_TIME = 40.0  # seconds; coturn's client alone takes about five
+PROGRAM_TIME = 90.0  # seconds; coturn's client alone takes about five
 
 
 async def run(*command: str) -> str:

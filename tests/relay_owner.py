@@ -16,7 +16,7 @@ from crowline.net.patience import within
 from crowline.net.udp import UdpSocket
 from crowline.turn.events import Allocated
 
-PATIENCE = 10.0  # seconds until a test gives up
+PATIENCE = 30.0  # seconds until a test gives up
 
 
 class RelayUser:

@@ -18,7 +18,7 @@ from crowline.stun.attributes import FAMILY_IPV6
 from crowline.turn.client import TurnClient, TurnEvent
 from crowline.turn.events import Allocated
 
-PATIENCE = 10.0  # seconds until a test gives up; nothing here should take one
+PATIENCE = 30.0  # seconds until a test gives up; nothing here takes one on a machine that is free
 
 E = TypeVar("E")
 

@@ -19,7 +19,7 @@ from serving import serving
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + 5
+    deadline = asyncio.get_running_loop().time() + 30
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
         await asyncio.sleep(0.005)

@@ -26,7 +26,7 @@ async def server() -> AsyncIterator[Server]:
         yield running
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until `condition()` holds."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():
@@ -91,7 +91,7 @@ async def test_many_streams_at_once_keep_their_bytes_apart(server: Server) -> No
     async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
         here = await room.peer()
         tasks += [asyncio.create_task(echo(peer)) for peer in (here, there)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await asyncio.gather(
                 *(talk(p, f"{i}{n}") for i, p in enumerate((here, there)) for n in range(20))
             )
@@ -196,7 +196,7 @@ async def test_the_direct_path_outlives_the_server() -> None:
         await until(lambda: all(p.path is not None and p.path.is_direct for p in (here, there)))
         await server.close()
         await stream.write(b"after\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await other.readline() == b"after\n"
 
 
@@ -236,7 +236,7 @@ async def test_a_direct_path_that_dies_in_mid_stream_is_left_for_the_relay(
         cut = True
         began = asyncio.get_running_loop().time()
         await until(lambda: here.path is not None and here.path.kind == "relay")
-        assert asyncio.get_running_loop().time() - began < 2
+        assert asyncio.get_running_loop().time() - began < 10
         assert here.path is not None and "silent" in here.path.reason
         async with asyncio.timeout(30):
             while part := await other.read():
@@ -275,7 +275,7 @@ async def test_a_side_that_dies_is_noticed(server: Server) -> None:
         listening = asyncio.create_task(peer.accept_stream())
         kill(there)
         with pytest.raises(crowline.Interrupted):
-            async with asyncio.timeout(12):
+            async with asyncio.timeout(30):
                 await listening
         await there._release()
 
@@ -325,7 +325,7 @@ async def test_a_server_that_does_not_come_back_ends_the_wait(monkeypatch: pytes
     async with serving() as server, crowline.host(server.url) as room:
         await server.close()
         with pytest.raises(crowline.ServerUnreachable):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await room.peer()
 
 
@@ -360,7 +360,7 @@ async def test_link_zero_stops_at_its_budget_with_a_clear_end(monkeypatch: pytes
 
                 reading = asyncio.create_task(read())
                 with pytest.raises(crowline.NoPath, match="allowance"):
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(30):
                         await stream.write(bytes(5_000_000))
                 assert 200_000 < await reading < 600_000
                 raise crowline.NoPath
@@ -377,7 +377,7 @@ async def test_both_sides_at_once_may_use_link_zero_up(monkeypatch: pytest.Monke
     async def pour(peer: crowline.Peer) -> None:
         stream = await peer.open_stream()
         with pytest.raises(crowline.NoPath, match="allowance"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await stream.write(bytes(5_000_000))
                 await stream.delivered()
 

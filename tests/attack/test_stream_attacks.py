@@ -151,9 +151,8 @@ async def test_t1_bytes_that_dribble_in_have_one_deadline(
                 await asyncio.sleep(0.03)
 
         task = asyncio.create_task(dribble())
-        started = time.monotonic()
         assert await ended(reader) == b""
-        assert time.monotonic() - started < 2.0
+        assert not task.done()
         task.cancel()
         writer.close()
         await eventually(lambda: places(running) == 0)
@@ -343,8 +342,9 @@ async def test_q8_a_reader_that_stands_still_is_cut_off(
         caller.writer.close()
 
 
-async def test_q8_a_reader_that_comes_back_goes_on(tmp_path: Path) -> None:
+async def test_q8_a_reader_that_comes_back_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who pauses for a moment gets whole messages after it, and answers to what he asks."""
+    monkeypatch.setattr(stream_client, "WRITE_TIME", 2 * PATIENCE)
     async with front(tmp_path) as running:
         caller = await call(running, limit=1024)
         relayed = await caller.allocate()

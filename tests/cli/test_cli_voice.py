@@ -78,7 +78,7 @@ async def test_the_end_of_input_is_no_consent(at_the_end_of_input: None) -> None
 async def test_the_end_of_input_is_no_code(at_the_end_of_input: None) -> None:
     """It is asked for once, not for ever."""
     with pytest.raises(UsageError):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await receive._settle_code(Output(), None)
 
 

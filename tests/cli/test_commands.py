@@ -249,7 +249,7 @@ def test_ctrl_c_is_exit_130_and_leaves_nothing_half_written(
     assert finish(victim)[0] == 130
     code, _, err = finish(other)
     assert code == 10, err
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < PATIENCE
     assert list((tmp_path / "target").iterdir()) == []
 
 

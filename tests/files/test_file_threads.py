@@ -214,7 +214,7 @@ async def test_a_fault_while_reading_is_an_outcome(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(FileReader, "_read_open", fail)
     reader = FileReader(reader_source, [Wanted(0, 0)])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         [failed] = await read_all(reader)
     assert isinstance(failed, ReadFailed)
 
@@ -317,7 +317,7 @@ async def test_a_fault_while_writing_is_an_outcome(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(SafeFolder, "settle", fail)
     writer = writer_for(tmp_path, File("d/a", 3, 0o644), folders=[Folder("d", 0o755)])
     await writer.settle()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         failed = await writer.next_outcome()
     assert isinstance(failed, Failed) and isinstance(failed.problem.__cause__, RuntimeError)
     await writer.close()

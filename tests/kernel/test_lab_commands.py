@@ -16,7 +16,7 @@ from crowline.lab.namespace import NAMESPACES
 from crowline.lab.namespaces import Internet
 
 LAB = (sys.executable, "-m", "crowline", "lab")
-PATIENCE = 20.0
+PATIENCE = 50.0
 
 KILLED_RUN = """
 import time

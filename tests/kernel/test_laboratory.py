@@ -28,7 +28,7 @@ from places import with_ipv6
 Factory = Callable[..., Internet]
 
 ETH_P_ALL = 3
-PATIENCE = 10.0  # seconds for another process to do its part on a busy machine
+PATIENCE = 30.0  # seconds for another process to do its part on a busy machine
 TRANSLATORS = pytest.mark.parametrize("translator", ["kernel", "user"])
 
 KILLED_RUN = """
@@ -71,34 +71,36 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def round_trip(net: Internet, one: Host, other: Host) -> float:
-    """The shortest of a few round trips, in seconds: noise only ever adds."""
+def round_trip(net: Internet, one: Host, other: Host, enough: float) -> float:
+    """The shortest of some round trips in seconds, or the first below `enough`: noise only ever adds."""
     with (
         closing(net.socket(one, socket.SOCK_DGRAM)) as asks,
         closing(net.socket(other, socket.SOCK_DGRAM)) as answers,
     ):
         asks.settimeout(PATIENCE)
         answers.settimeout(PATIENCE)
-        times = []
-        for _ in range(8):
+        shortest = PATIENCE
+        for _ in range(50):
             start = time.perf_counter()
             asks.sendto(b"?", answers.getsockname())
             _, source = answers.recvfrom(10)
             answers.sendto(b"!", source)
             asks.recv(10)
-            times.append(time.perf_counter() - start)
-        return min(times)
+            shortest = min(shortest, time.perf_counter() - start)
+            if shortest < enough:
+                break
+        return shortest
 
 
 def test_delays_add_up(internet: Factory) -> None:
     """10 ms one way between host and server, 20 ms between hosts, each way to within a millisecond."""
     net = internet()
     server, left, right = net.server(), net.site("public"), net.site("public")
-    assert 0.020 <= round_trip(net, left.hosts[0], server) < 0.022
-    assert 0.040 <= round_trip(net, left.hosts[0], right.hosts[0]) < 0.042
+    assert 0.020 <= round_trip(net, left.hosts[0], server, 0.022) < 0.022
+    assert 0.040 <= round_trip(net, left.hosts[0], right.hosts[0], 0.042) < 0.042
     net.set_delay(left, 0.0)
     net.set_delay(right, 0.0)
-    assert round_trip(net, left.hosts[0], right.hosts[0]) < 0.010
+    assert round_trip(net, left.hosts[0], right.hosts[0], 0.010) < 0.010
 
 
 def test_an_idle_wire_uses_no_processor(internet: Factory) -> None:
@@ -330,7 +332,7 @@ def test_without_nftables_the_wire_translates(
     net = internet("auto")
     server, site = net.server(), net.site("home")
     assert site.translators == ("user",)
-    assert round_trip(net, site.hosts[0], server) < 0.022
+    assert round_trip(net, site.hosts[0], server, 0.022) < 0.022
     with pytest.raises(LocalProblem, match="needs nftables"), Internet(translator="kernel") as broken:
         broken.site("home")
 
@@ -348,4 +350,4 @@ def test_namespaces_of_two_runs_do_not_meet(internet: Factory) -> None:
         with pytest.raises(TimeoutError):
             here.recv(10)
     one.close()
-    assert round_trip(other, other.site("public").hosts[0], ends[1][1]) < 0.022
+    assert round_trip(other, other.site("public").hosts[0], ends[1][1], 0.022) < 0.022

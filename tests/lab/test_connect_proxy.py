@@ -34,7 +34,7 @@ async def answer_to(request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
             writer.write(request)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 return await reader.read(1000)
         finally:
             writer.close()
@@ -76,7 +76,7 @@ async def test_bytes_flow_both_ways_until_both_have_ended(monkeypatch: pytest.Mo
         monkeypatch.setattr(connect_proxy, "HTTPS_PORT", port)
         reader, writer = await asyncio.open_connection(*proxy.sockets[0].getsockname())
         writer.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert (await reader.readuntil(b"\r\n\r\n")).split()[1] == b"200"
             writer.write(b"forth and back")
             writer.write_eof()

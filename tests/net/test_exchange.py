@@ -138,7 +138,7 @@ async def test_a_fault_costs_one_datagram(batches: Exchange) -> None:
     with plain_socket() as sender:
         for text in (b"good", b"bad", b"better"):
             sender.send(text, receiver.local)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await arrived.wait()
     assert taken == [b"good", b"better"] and len(said) == 1
     receiver.close()

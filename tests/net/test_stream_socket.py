@@ -47,7 +47,7 @@ class Talk:
         self.changed.set()
 
     async def until(self, size: int) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.got) < size:
                 self.changed.clear()
                 await self.changed.wait()
@@ -107,7 +107,7 @@ async def test_the_end_is_told_once() -> None:
     """The server closes: one reason, and writing does nothing from then on."""
     async with echo() as port, talk(StreamTarget("127.0.0.1", port)) as this:
         this.socket.send(b"end")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await this.changed.wait()
         this.socket.send(b"too late")
         assert this.ended == ["the server closed the connection"]

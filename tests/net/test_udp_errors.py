@@ -59,7 +59,7 @@ async def test_a_closed_port_is_said_with_the_peer_it_is_about(host: str, said: 
     closed = gone.local
     gone.close()
     sender.send(Transmit(b"nobody", closed))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await errors.arrived.wait()
     assert errors.seen == [(closed, *said, 0)]
     sender.close()
@@ -83,7 +83,7 @@ async def test_an_error_costs_no_datagram_to_somebody_else() -> None:
     for number in range(20):
         sender.send(Transmit(b"nobody", closed))
         sender.send(Transmit(b"%d" % number, receiver.local))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await done.wait()
     assert arrived == [b"%d" % number for number in range(20)]
     assert sender.lost == 0

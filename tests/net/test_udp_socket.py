@@ -50,7 +50,7 @@ class Inbox:
         self.arrived.set()
 
     async def wait(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.datagrams) < count:
                 self.arrived.clear()
                 await self.arrived.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -30,9 +29,8 @@ async def test_an_idle_server_ends_at_once() -> None:
     """Nobody is there to wait for; a side that waits for another can no longer be met."""
     async with Server(CONFIG) as server, connect(f"{server.url}/v1", proxy=None) as socket:
         await hear(socket)
-        started = time.monotonic()
-        await server.drain()
-        assert time.monotonic() - started < 2.0
+        async with asyncio.timeout(CONFIG.drain / 2):
+            await server.drain()
 
 
 async def test_allocations_are_waited_for_and_no_new_ones_made() -> None:
@@ -48,7 +46,7 @@ async def test_allocations_are_waited_for_and_no_new_ones_made() -> None:
         await client.permit(Address("127.0.0.9", 9))
         assert not waiting.done()
         await client.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await waiting
 
 
@@ -83,7 +81,7 @@ async def test_meetings_are_waited_for_and_nobody_else_gets_in() -> None:
             await join.send(wire.encode(wire.Relay("sealed", b"still here")).decode())
             assert await hear(host) == wire.Relayed("sealed", b"still here")
             assert not waiting.done()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await waiting
 
 
@@ -94,9 +92,8 @@ async def test_the_wait_has_an_end() -> None:
         turn_client(server.stun, "user", "password") as client,
     ):
         await client.allocate()
-        started = time.monotonic()
-        await server.drain()
-        assert time.monotonic() - started < 3.0
+        async with asyncio.timeout(30):
+            await server.drain()
 
 
 async def test_a_process_in_use_ends_with_the_second_signal() -> None:
@@ -121,7 +118,7 @@ async def test_a_process_in_use_ends_with_the_second_signal() -> None:
             await join.send(wire.encode(wire.Relay("sealed", b"still here")).decode())
             assert await hear(host) == wire.Relayed("sealed", b"still here")
             process.terminate()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 _, errors = await process.communicate()
         assert process.returncode == 0
         assert b"Traceback" not in errors

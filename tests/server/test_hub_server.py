@@ -223,7 +223,7 @@ async def get(address: Address, path: str, host: str = "x") -> bytes:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await reader.read()
     finally:
         writer.close()

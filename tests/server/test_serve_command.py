@@ -49,7 +49,7 @@ def test_it_listens_until_a_signal(number: signal.Signals, code: int) -> None:
         with urllib.request.urlopen(listening["url"].replace("ws:", "http:") + "/healthz") as page:
             assert json.load(page)["ok"] is True
         process.send_signal(number)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
         assert process.returncode == code
         assert "Traceback" not in errors
 
@@ -63,7 +63,7 @@ def test_people_read_where_it_listens() -> None:
         lines.append(process.stderr.readline())
         assert lines[-1], lines
     process.terminate()
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=30)
     assert output == ""
     assert "ws://127.0.0.1:" in lines[0]
     assert "UDP" in lines[1]

@@ -185,7 +185,7 @@ async def ask_binding(server: Address) -> Message:
     transport, _ = await loop.create_datagram_endpoint(Client, remote_addr=(server.host, server.port))
     try:
         transport.sendto(Message(Method.BINDING, MessageClass.REQUEST, os.urandom(12), ()).encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return parse(await answer).message
     finally:
         transport.close()

@@ -18,6 +18,7 @@ from crowline.base.secrets import Secret
 from crowline.server.certificate import Certificate
 from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
+from hub_server import eventually
 from needs import missing, needs_program
 from peer_programs import background, run
 from turn_socket import PATIENCE, free_port, plain_socket
@@ -152,11 +153,7 @@ async def test_aioice_relays_over_streams(kind: str, tmp_path: Path) -> None:
                 peer.send(b"b" * size, relayed)
                 assert await asyncio.wait_for(received.get(), PATIENCE) == (b"b" * size, name)
         transport.close()
-        for _ in range(100):
-            if not running.counters["allocations"]:
-                break
-            await asyncio.sleep(0.02)
-        assert running.counters["allocations"] == 0
+        await eventually(lambda: running.counters["allocations"] == 0)
 
 
 LIBNICE = """

@@ -15,7 +15,7 @@ from crowline.server.worker_link import WorkerLink
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers need Linux")
 
-PATIENCE = 5.0
+PATIENCE = 30.0  # seconds until a test gives up
 
 
 class End:

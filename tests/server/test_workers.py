@@ -48,8 +48,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shar
 
 async def test_clients_spread_over_workers_and_data_flows_both_ways() -> None:
     """Many ports reach both workers, and each client's data goes to its peer and back."""
-    async with front() as running, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(client_of(running, f"user{n}")) for n in range(12)]
+    async with front(challenge=Allowance(1e4, 1e4)) as running, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client_of(running, f"user{n}")) for n in range(16)]
         homes = Counter[int]()
         with plain_socket(PEER_HOST) as peer:
             for client in clients:
@@ -62,7 +62,7 @@ async def test_clients_spread_over_workers_and_data_flows_both_ways() -> None:
                 await client.until(lambda client=client: client.payloads)
                 assert client.payloads == [(b"in", peer.local)]
         assert set(homes) == {0, 1}
-        assert running.counters["allocations"] == 12
+        assert running.counters["allocations"] == 16
 
 
 async def test_runs_of_datagrams_pass_a_worker() -> None:
@@ -108,14 +108,16 @@ async def test_workers_answer_from_the_alternate_address() -> None:
 async def test_the_budget_of_a_source_is_shared_by_the_workers() -> None:
     """However many workers answer, one source gets about as much as from one process."""
     async with front(binding=Allowance(0.0, 20.0)) as running, AsyncExitStack() as stack:
-        answered = 0
         for _ in range(20):
             probe = stack.enter_context(plain_socket())
             for _ in range(5):
                 probe.send(binding(), running.address)
-            while not await probe.hears_nothing(0.02):
-                answered += 1
-        assert 10 <= answered <= 20
+
+        def judged() -> int:
+            return sum(running.counters.get(name, 0) for name in ("stun_answered", "over_budget"))
+
+        await until(lambda: judged() == 100)
+        assert 10 <= running.counters["stun_answered"] <= 20
 
 
 # --- between workers ------------------------------------------------------------------------------------
@@ -279,11 +281,11 @@ async def test_the_rate_of_a_user_is_divided_between_workers() -> None:
             for _ in range(300):
                 for client in clients:
                     client.send(bytes(1000), peer.local)
-            received = 0
+            received = len((await peer.receive())[0])
             with suppress(TimeoutError):
                 while True:
                     received += len((await peer.receive(0.3))[0])
-            assert 0 < received <= limits.burst + 5000
+            assert received <= limits.burst + 5000
 
 
 # --- moving ---------------------------------------------------------------------------------------------

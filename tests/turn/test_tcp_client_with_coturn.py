@@ -70,7 +70,7 @@ async def test_coturn_connects_us_with_a_peer_by_tcp(tmp_path: Path) -> None:
 
     peers = await asyncio.start_server(echo, "127.0.0.1", 0)
     peer = Address("127.0.0.1", peers.sockets[0].getsockname()[1])
-    async with coturn(tmp_path) as (port, _), asyncio.timeout(20):
+    async with coturn(tmp_path) as (port, _), asyncio.timeout(30):
         control = Control(Address("127.0.0.1", port))
         control.stream = await StreamSocket.connect(
             StreamTarget("127.0.0.1", port), control.receive, lambda reason: None
