@@ -10,7 +10,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from crowline.stun import attributes as a
 from crowline.stun.message import Message, MessageClass, Method
 from needs import needs_program
 from turn_pair import Caller, World, error_code
-from turn_socket import free_port
+from turn_socket import PATIENCE, free_port
 
 pytestmark = pytest.mark.peer
 
@@ -33,16 +35,25 @@ class UdpCaller(Caller):
     def __init__(self, server: Address) -> None:
         super().__init__(World())
         self.username, self.password, self.realm = "user", "password", "example.org"
-        self._server = server
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.settimeout(0.5)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect((server.host, server.port))
 
     def send_raw(self, data: bytes) -> bytes | None:
-        self.socket.sendto(data, (self._server.host, self._server.port))
-        try:
-            return self.socket.recv(2048)
-        except (TimeoutError, ConnectionRefusedError):
-            return None
+        """The answer to the request `data`, whatever else comes before it."""
+        self.socket.send(data)
+        while (answer := self.socket.recv(2048))[8:20] != data[8:20]:
+            pass
+        return answer
+
+    def wait_for_the_server(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with suppress(ConnectionRefusedError):
+                self.send_raw(Message(Method.BINDING, MessageClass.REQUEST, b"are you here").encode())
+                return
+            time.sleep(0.02)
+        raise TimeoutError("coturn does not answer")
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +76,14 @@ def run_coturn(folder: Path) -> Iterator[Address]:
         yield address
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 @pytest.fixture
 def caller(coturn: Address) -> Iterator[UdpCaller]:
     """A client with an allocation at coturn."""
     client = UdpCaller(coturn)
-    ask = Message(Method.BINDING, MessageClass.REQUEST, b"are you here").encode()
-    assert any(client.send_raw(ask) is not None for _ in range(20))
-    while client.send_raw(b"") is not None:
-        pass
+    client.wait_for_the_server()
     assert error_code(client.allocate()) == 0
     yield client
     client.code(Method.REFRESH, a.Lifetime(0))
@@ -84,7 +92,11 @@ def caller(coturn: Address) -> Iterator[UdpCaller]:
 
 def is_vulnerable() -> bool:
     output = subprocess.run(
-        [needs_program("turnserver"), "--version"], capture_output=True, text=True, timeout=10, check=False
+        [needs_program("turnserver"), "--version"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     return VULNERABLE_VERSION in output.stdout + output.stderr
 
