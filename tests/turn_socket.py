@@ -15,8 +15,8 @@ from crowline.base.secrets import Secret
 from crowline.net.pump import Pump
 from crowline.net.udp import UdpSocket
 from crowline.stun.attributes import FAMILY_IPV6
-from crowline.turn.client import TurnClient, TurnEvent
-from crowline.turn.events import Allocated
+from crowline.turn.client import TurnClient
+from crowline.turn.events import Allocated, TurnEvent
 
 PATIENCE = 30.0  # seconds until a test gives up; nothing here takes one on a machine that is free
 

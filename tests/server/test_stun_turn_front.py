@@ -26,7 +26,7 @@ from crowline.stun.budget import Allowance
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn import checks
 from crowline.turn.auth import issue_credentials
-from crowline.turn.client import AllocationFailed, DataReceived, PermissionRefused
+from crowline.turn.events import AllocationFailed, DataReceived, PermissionRefused
 from crowline.turn.quota import Limits
 from hub_server import eventually
 from turn_socket import PATIENCE, SocketClient, free_port, plain_socket, turn_client

@@ -20,8 +20,8 @@ from crowline.net.udp import UdpSocket
 from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance
 from crowline.stun.message import Message, MessageClass, Method, parse
-from crowline.turn.client import TurnClient, TurnEvent
-from crowline.turn.events import AllocationFailed, Moved
+from crowline.turn.client import TurnClient
+from crowline.turn.events import AllocationFailed, Moved, TurnEvent
 from crowline.turn.framing import StreamFramer
 from crowline.turn.quota import Limits
 from needs import needs_program

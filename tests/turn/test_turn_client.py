@@ -13,7 +13,8 @@ from crowline.stun.integrity import long_term_key
 from crowline.stun.message import Message, MessageClass, Method, Received, parse
 from crowline.stun.transaction import Schedule
 from crowline.turn.auth import issue_credentials
-from crowline.turn.client import (
+from crowline.turn.client import TurnClient
+from crowline.turn.events import (
     Allocated,
     AllocationFailed,
     AllocationLost,
@@ -21,7 +22,6 @@ from crowline.turn.client import (
     DataReceived,
     PermissionCreated,
     PermissionRefused,
-    TurnClient,
     TurnEvent,
 )
 from crowline.turn.quota import Limits
@@ -275,15 +275,52 @@ def test_closing_wakes_for_its_own_request_only() -> None:
 
 
 def test_close_while_allocating_deletes_what_comes() -> None:
-    """An allocation that arrives after `close` is deleted."""
+    """An allocation whose answer comes after `close` is deleted."""
     world = World()
     client = world.client()
     client.allocate(0.0)
-    client.close(0.0)
+    world.lose = lambda transmit, to_server: bool(world.ports.opened) and not to_server
     world.settle()
+    assert len(world.ports.opened) == 1 and client.relayed is None
+    client.close(0.0)
+    assert not client.is_closed
+    world.lose = lambda transmit, to_server: False
+    world.run_until(1.0)
     assert client.is_closed
     assert world.ports.opened == []
     assert events(client) == []
+
+
+def test_close_before_anything_was_signed_is_done_at_once() -> None:
+    """No server allocates for a request without a signature, so nobody has to wait for one that is mute."""
+    client = World().client()
+    client.allocate(0.0)
+    client.close(0.0)
+    assert client.is_closed
+    assert client.next_timeout() is None
+
+
+def test_an_allocation_that_was_lost_sight_of_makes_room() -> None:
+    """437 to Allocate: the 5-tuple still has what an earlier client of ours left; deleted, it is free."""
+    world = World()
+    before = world.allocated().relayed
+    client = world.client()
+    client.allocate(0.0)
+    world.settle()
+    [event] = events(client)
+    assert isinstance(event, Allocated)
+    assert world.ports.opened == [event.relayed] and event.relayed != before
+
+
+def test_an_allocation_of_somebody_else_stays() -> None:
+    """437, and 441 to the attempt to delete it: the client fails, and says why."""
+    world = World()
+    before = world.allocated(user="somebody").relayed
+    client = world.client(user="another")
+    client.allocate(0.0)
+    world.settle()
+    assert [event.code for event in events(client) if isinstance(event, AllocationFailed)] == [437]
+    assert world.ports.opened == [before]
 
 
 def test_close_before_anything() -> None:
@@ -525,7 +562,7 @@ def test_unsigned_success_to_a_signed_request_is_ignored() -> None:
     assert [type(event) for event in events(client)] == [Allocated]
 
 
-@pytest.mark.parametrize("code", [300, 400, 403, 437, 486, 508])
+@pytest.mark.parametrize("code", [300, 400, 403, 441, 486, 508])
 def test_unsigned_errors_to_a_signed_request_are_ignored(code: int) -> None:
     """Any error but a challenge needs our key too."""
     client = TurnClient(SERVER, "user", Secret(b"password"), entropy=entropy(5))

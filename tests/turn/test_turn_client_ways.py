@@ -22,6 +22,7 @@ from crowline.turn.events import (
     DataReceived,
     Moved,
     PermissionCreated,
+    PermissionRefused,
     TurnEvent,
 )
 from crowline.turn.framing import StreamFramer
@@ -242,6 +243,47 @@ def test_what_was_asked_before_a_move_is_asked_again_after_it() -> None:
     client.move(world.now)
     world.settle()
     assert PermissionCreated(other) in events(client)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_closing_in_the_middle_of_a_move_leaves_nothing(arrives: bool) -> None:
+    """Whether the server has heard of the move or not, it is asked to delete where the allocation is."""
+    world = World()
+    client = mover(world)
+    del world.clients[CLIENT]
+    world.clients[ELSEWHERE] = client
+    world.lose = lambda transmit, to_server: to_server is not arrives
+    client.move(world.now)
+    world.settle()
+    assert client.is_moving
+    client.close(world.now)
+    world.lose = lambda transmit, to_server: False
+    world.run_until(world.now + 5.0)
+    assert client.is_closed
+    assert world.ports.opened == []
+    assert Moved() not in events(client)
+
+
+# --- broken servers -------------------------------------------------------------------------------------
+
+
+def test_a_server_on_a_stream_that_signs_wrongly_is_not_asked_for_ever() -> None:
+    """Its answers come at once, so a request that is repeated for them would be repeated without a pause."""
+    world = StreamWorld()
+    client = world.client(transport=Transport.TCP)
+    client.allocate(0.0)
+    world.settle()
+    events(client)
+    client.create_permission([PEER], 0.0)
+    client.bind_channel(PEER, 0.0)
+    for _ in range(2):
+        transmit = client.next_transmit()
+        assert transmit is not None
+        request = parse(transmit.data).message
+        client.receive(request.answer(MessageClass.SUCCESS).encode(key=b"another"), SERVER, 0.0)
+    assert client.next_transmit() is None
+    assert [type(event) for event in events(client)] == [PermissionRefused]
+    assert client.counters["channel_refused"] == 1
 
 
 # --- redirections ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.secrets import Secret
 from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
-from crowline.turn.client import AllocationFailed, ChannelBound, DataReceived, PermissionRefused
+from crowline.turn.events import AllocationFailed, ChannelBound, DataReceived, PermissionRefused
 from needs import needs_program
 from peer_programs import PROGRAM_TIME, background, run
 from turn_socket import PATIENCE, free_port, plain_socket, turn_client

@@ -42,29 +42,16 @@ from crowline.turn.events import (
     Allocated,
     AllocationFailed,
     AllocationLost,
-    ChannelBound,
     DataReceived,
     Moved,
-    PermissionCreated,
-    PermissionRefused,
     TurnEvent,
 )
 from crowline.turn.framing import pad
 from crowline.turn.requests import Outcome, Request, Requests
-
-__all__ = [
-    "Allocated", "AllocationFailed", "AllocationLost", "ChannelBound", "DataReceived", "Moved",
-    "PermissionCreated", "PermissionRefused", "TurnClient", "TurnEvent",
-]  # fmt: skip
+from crowline.turn.upkeep import Upkeep
 
 UDP_PROTOCOL = 17
 DEFAULT_LIFETIME = 600  # seconds, RFC 8656 §3.2
-# A refresh that nobody answers takes 39.5 s to fail; started so early it fails before the allocation does.
-REFRESH_MARGIN = 60.0
-# Seconds between refreshes at least, whatever lifetime a server may name: real ones name minutes.
-MIN_REFRESH_INTERVAL = 1.0
-# RFC 8445 §11 asks for 15 s or more between keepalives; NATs of today forget a silent flow after 30 s.
-KEEPALIVE_INTERVAL = 20.0
 
 
 class _State(Enum):
@@ -111,6 +98,7 @@ class TurnClient:
         self._lifetime = lifetime
         self._families = families
         self._wants_ticket = mobility
+        self._has_cleared = False  # the 5-tuple of what an earlier client left there
         self._schedule = schedule
         self._state = _State.IDLE
         self._transmits: deque[Transmit] = deque()
@@ -118,8 +106,7 @@ class TurnClient:
         self._requests = self._make_requests()
         self.counters = self._requests.counters
         self._peers = ClientPeers(self._ask, self._events.append, self.counters)
-        self._refresh_at: float | None = None
-        self._keepalive_at: float | None = None
+        self._upkeep = Upkeep()
 
     # --- what its user does -----------------------------------------------------------------------------
 
@@ -140,7 +127,7 @@ class TurnClient:
 
     def verify(self, now: float) -> None:
         """Ask now whether the allocation is still there; `AllocationLost` follows if it is not."""
-        if self._state is _State.ALLOCATED and self._refresh_at is not None:
+        if self._state is _State.ALLOCATED and self._upkeep.awaits_refresh:
             self._request_refresh(now)
 
     def move(self, now: float, *, server: Address | None = None, transport: Transport | None = None) -> None:
@@ -156,21 +143,25 @@ class TurnClient:
         self._requests = self._make_requests(self._requests)
         self._peers.close()
         self.is_moving = True
-        self._refresh_at = self._keepalive_at = None
+        self._upkeep.stop()
         self._ask(Request(Method.REFRESH, (Lifetime(self._lifetime), MobilityTicket(self.ticket))), now)
 
     def close(self, now: float) -> None:
-        """Give the allocation back. Send what `next_transmit` gives then; waiting for more is optional."""
-        if self._state is _State.ALLOCATING:
+        """Give the allocation back, also one that is on its way. It is, once the client `is_closed`: until
+        then go on as before, or the server may keep it for its lifetime.
+        """
+        if self._state is _State.ALLOCATING and self._credentials.nonce is not None:
             self._state = _State.CLOSING
         elif self._state is _State.ALLOCATED:
             self._state = _State.CLOSING
-            self._requests.clear()
             self._peers.close()
-            self._refresh_at = self._keepalive_at = None
-            self._ask(Request(Method.REFRESH, (Lifetime(0),)), now)
-        elif self._state is _State.IDLE:
+            if not self.is_moving:  # else the answer to that comes first: it says where the allocation is
+                self._requests.clear()
+                self._give_back(now)
+        elif self._state in (_State.IDLE, _State.ALLOCATING):
+            # Nothing was signed, so nothing can have been allocated.
             self._state = _State.CLOSED
+            self._requests.clear()
 
     @property
     def is_closed(self) -> bool:
@@ -247,7 +238,7 @@ class TurnClient:
     def next_timeout(self) -> float | None:
         times = [self._requests.next_timeout()]
         if self._state is _State.ALLOCATED:
-            times += [self._refresh_at, self._keepalive_at, self._peers.next_timeout()]
+            times += [self._upkeep.next_timeout(), self._peers.next_timeout()]
         return min([time for time in times if time is not None], default=None)
 
     def next_transmit(self) -> Transmit | None:
@@ -293,16 +284,18 @@ class TurnClient:
             attributes.append(MobilityTicket(b""))
         self._ask(Request(Method.ALLOCATE, tuple(attributes)), now)
 
+    def _give_back(self, now: float) -> None:
+        self._ask(Request(Method.REFRESH, (Lifetime(0),)), now)
+
     def _request_refresh(self, now: float) -> None:
         """Without a family it counts for all relayed addresses (RFC 8656 §8.1)."""
-        self._refresh_at = None
+        self._upkeep.asked()
         self._ask(Request(Method.REFRESH, (Lifetime(self._lifetime),)), now)
 
     def _keep_alive(self, now: float) -> None:
-        if self._refresh_at is not None and now >= self._refresh_at:
+        if self._upkeep.is_refresh_due(now):
             self._request_refresh(now)
-        if self._keepalive_at is not None and now >= self._keepalive_at:
-            self._keepalive_at = now + KEEPALIVE_INTERVAL
+        if self._upkeep.takes_keepalive(now):
             self._transmits.append(self._outgoing(self._indication(Method.BINDING)))
         self._peers.handle_timeout(now)
 
@@ -344,7 +337,7 @@ class TurnClient:
             self._events.append(AllocationFailed(BAD_REQUEST, "the answer names no relayed address"))
             return
         if self._state is _State.CLOSING:
-            self._ask(Request(Method.REFRESH, (Lifetime(0),)), now)
+            self._give_back(now)
             return
         self._state = _State.ALLOCATED
         self.relayed = relayed[0]
@@ -353,14 +346,18 @@ class TurnClient:
         self._peers.ask_all(now)
 
     def _on_refreshed(self, message: Message, now: float) -> None:
-        if self._state is _State.CLOSING:
+        has_moved, self.is_moving = self.is_moving, False
+        if self._state is _State.ALLOCATING:
+            self._request_allocation(now)
+        elif self._state is _State.CLOSING and has_moved:
+            self._give_back(now)
+        elif self._state is _State.CLOSING:
             self._state = _State.CLOSED
-            return
-        self._take_up(message, now)
-        if self.is_moving:
-            self.is_moving = False
-            self._events.append(Moved())
-            self._peers.ask_all(now)
+        else:
+            self._take_up(message, now)
+            if has_moved:
+                self._events.append(Moved())
+                self._peers.ask_all(now)
 
     def _take_up(self, message: Message, now: float) -> int:
         """Note what a success says of the allocation's future; its lifetime in seconds."""
@@ -369,9 +366,7 @@ class TurnClient:
             self.ticket = ticket.value
         lifetime = message.get(Lifetime)
         seconds = lifetime.seconds if lifetime is not None else DEFAULT_LIFETIME
-        self._refresh_at = now + max(seconds - REFRESH_MARGIN, seconds / 2, MIN_REFRESH_INTERVAL)
-        if self._keepalive_at is None:
-            self._keepalive_at = now + KEEPALIVE_INTERVAL
+        self._upkeep.granted(seconds, now)
         return seconds
 
     # --- failures ---------------------------------------------------------------------------------------
@@ -384,6 +379,12 @@ class TurnClient:
         elif request.method is Method.ALLOCATE and code == MOBILITY_FORBIDDEN and self._wants_ticket:
             self._wants_ticket = False
             self._request_allocation(now)
+        elif self._state is _State.ALLOCATING and request.method is Method.REFRESH:
+            self._request_allocation(now)
+        elif request.method is Method.ALLOCATE and code == ALLOCATION_MISMATCH and not self._has_cleared:
+            # RFC 8656 §7.4: the 5-tuple has an allocation, and it is ours: one that we lost sight of.
+            self._has_cleared = True
+            self._give_back(now)
         elif request.method is Method.ALLOCATE:
             self._state = _State.CLOSED
             self._events.append(AllocationFailed(code, outcome.reason, outcome.alternate))

@@ -115,9 +115,11 @@ class ClientPeers:
     def on_failure(self, outcome: Outcome, now: float) -> None:
         """A request of ours failed, while the allocation lives on."""
         request, code = outcome.request, outcome.code
+        # An answer with a wrong signature comes at once on a stream, and would each time.
+        is_unanswered = code == REQUEST_TIMEOUT and not request.violated
         if request.channel is not None:
-            self._on_channel_failure(request.channel, code, now)
-        elif code == REQUEST_TIMEOUT:
+            self._on_channel_failure(request.channel, is_unanswered, now)
+        elif is_unanswered:
             self._request_permissions(request.peers, now)
         elif len(request.peers) > 1:
             # All or nothing (RFC 8656 §10.2): asked one by one, one bad peer does not cost the others.
@@ -135,8 +137,8 @@ class ClientPeers:
             channel.bound = True
             self._tell(ChannelBound(channel.peer, channel.number))
 
-    def _on_channel_failure(self, channel: Channel, code: int, now: float) -> None:
-        if code == REQUEST_TIMEOUT:
+    def _on_channel_failure(self, channel: Channel, is_unanswered: bool, now: float) -> None:
+        if is_unanswered:
             self._request_channel(channel, now)
         else:
             # Indications carry on; only the channel is not there (any more).
