@@ -46,7 +46,7 @@ async def front(folder: Path) -> AsyncIterator[StunTurnFront]:
         policy=AddressPolicy(allow_loopback=True),
         users={USER: Secret(PASSWORD.encode())},
         tls_listen=[HOME],
-        tls=Certificate(files.certificate, files.key).context,
+        tls=Certificate(files.certificate, files.key),
     )
     await running.start()
     try:
