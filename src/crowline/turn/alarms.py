@@ -40,27 +40,27 @@ class Alarms(Generic[K]):
         return self._current[key][0]
 
     def next(self) -> float | None:
-        """No later than the next key is due."""
+        """When the next key is due."""
         return self._heap[0][0] if self._heap else None
 
     def is_due(self, now: float) -> bool:
-        """Whether `take_due` may have something."""
+        """Whether `take_due` has something."""
         return bool(self._heap) and self._heap[0][0] <= now
 
     def take_due(self, now: float) -> list[K]:
         """The keys that are due, in order; their alarms are gone."""
         due = []
-        while self._heap and self._heap[0][0] <= now:
-            _, serial, key = heapq.heappop(self._heap)
-            current = self._current.get(key)
-            if current is not None and current[1] == serial:
-                del self._current[key]
-                due.append(key)
+        while self.is_due(now):
+            key = heapq.heappop(self._heap)[2]
+            del self._current[key]
+            due.append(key)
+            self._sweep()
         return due
 
     def _sweep(self) -> None:
-        if not self._current:
-            self._heap.clear()
-        elif len(self._heap) > 2 * len(self._current) + MAX_DEAD:
+        """Keep the heap small, and what no longer counts from its top."""
+        if len(self._heap) > 2 * len(self._current) + MAX_DEAD:
             self._heap = [(time, serial, key) for key, (time, serial) in self._current.items()]
             heapq.heapify(self._heap)
+        while self._heap and self._current.get(self._heap[0][2]) != self._heap[0][:2]:
+            heapq.heappop(self._heap)
