@@ -30,4 +30,14 @@ def test_runs_give_what_their_datagrams_give() -> None:
         for _, parts in cut:
             assert all(len(part) == len(parts[0]) for part in parts[:-1])
             assert len(parts[-1]) <= len(parts[0])
+            assert len(parts) == 1 or all(len(part) for part in parts)
     assert even > 500
+
+
+def test_empty_datagrams_of_a_run_are_datagrams() -> None:
+    """RFC 8656 §12.6: without data there is still a datagram, wherever in a run it stands."""
+    full, empty = b"\x40\0\0\4full", b"\x40\0\0\0    "
+    cut = channel_data.unwrap_run(full + empty + empty + full + full + b"\x40\0\0\0", 8)
+    assert [[bytes(part) for part in parts] for _, parts in cut] == [
+        [b"full"], [b""], [b""], [b"full", b"full"], [b""],
+    ]  # fmt: skip

@@ -74,7 +74,8 @@ def unwrap(data: Buffer) -> tuple[int, memoryview] | None:
 def unwrap_run(data: Buffer, segment_size: int) -> Iterator[tuple[int, list[memoryview]]]:
     """Split a run into runs of one channel: its number, and payloads of one size (the last may be shorter).
 
-    Datagrams that are no ChannelData are left out.
+    Datagrams that are no ChannelData are left out. An empty payload, which is a datagram too (RFC 8656 §12.6)
+    and of which a run would keep nothing, stands alone.
     """
     view = memoryview(data)
     number, parts = 0, list[memoryview]()
@@ -90,13 +91,18 @@ def unwrap_run(data: Buffer, segment_size: int) -> Iterator[tuple[int, list[memo
         piece = unwrap(view[start : start + segment_size])
         if piece is None:
             continue
-        if parts and (piece[0] != number or len(piece[1]) > len(parts[0]) or len(parts[-1]) < len(parts[0])):
+        if parts and not (piece[0] == number and _fits(piece[1], parts)):
             yield number, parts
             parts = []
         number = piece[0]
         parts.append(piece[1])
     if parts:
         yield number, parts
+
+
+def _fits(payload: memoryview, parts: list[memoryview]) -> bool:
+    """Whether a run stays one with `payload` at its end."""
+    return 0 < len(payload) <= len(parts[0]) == len(parts[-1])
 
 
 def _is_even(view: memoryview, segment_size: int) -> bool:
