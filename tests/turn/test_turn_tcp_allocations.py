@@ -64,6 +64,16 @@ def test_tcp_allocations_are_for_stream_clients(transport: Transport) -> None:
     assert caller.world.ports.opened == []
 
 
+def test_connections_have_the_part_of_this_process_in_a_rate() -> None:
+    """A user whose datagrams flow in other processes too pays here as much more as there are of them."""
+    limits = Limits(bytes_per_second=1_000_000.0)
+    caller = tcp_caller(World(limits=limits))
+    connection = connected(caller)
+    server = caller.world.server
+    server.divide("mailbox", 2)
+    assert server.take(connection, int(limits.burst), 0.0) == pytest.approx(limits.burst / 1_000_000)
+
+
 @pytest.mark.parametrize("attribute", [a.DontFragment(), a.EvenPort(False), a.ReservationToken(bytes(8))])
 def test_attributes_of_datagrams_have_no_place_in_a_tcp_allocation(attribute: a.AnyAttribute) -> None:
     """RFC 6062 §5.1: DONT-FRAGMENT, EVEN-PORT and RESERVATION-TOKEN are 400."""

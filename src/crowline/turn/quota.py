@@ -142,7 +142,7 @@ class Quota:
     def take_all(self, user: str, size: int, now: float) -> float:
         """Charge `size` bytes that have been moved; seconds to wait until the next, 0.0 within the rate."""
         account = self._refilled(user, now)
-        account.tokens -= size
+        account.tokens -= size * account.places
         return max(0.0, -account.tokens / max(self.limits.bytes_per_second, 1.0))
 
     def take_dial(self, user: str, now: float) -> bool:
