@@ -11,7 +11,18 @@ from crowline.stun.message import Message, MessageClass, Method
 from crowline.turn.allocation import Allocation
 from crowline.turn.quota import Limits
 from crowline.turn.server_events import Dial, HangUp
-from turn_pair import CLIENT, EPOCH, EXPIRES, OTHER_CLIENT, PEER, SERVER, Caller, World, error_code
+from turn_pair import (
+    CLIENT,
+    EPOCH,
+    EXPIRES,
+    OTHER_CLIENT,
+    PEER,
+    SERVER,
+    Caller,
+    World,
+    dual_ports,
+    error_code,
+)
 
 ASK = a.MobilityTicket(b"")
 NEW_PLACE = Address("44.4.4.4", 4000)
@@ -295,6 +306,19 @@ def test_a_full_source_takes_no_movers() -> None:
     assert at(world, NEW_PLACE).code(Method.REFRESH, ticket) == 486
     assert caller.code(Method.REFRESH) == 0
     assert at(world, THIRD_PLACE).code(Method.REFRESH, ticket) == 0
+
+
+def test_a_move_that_ends_one_family_tells_the_next_ticket() -> None:
+    """Of two relayed addresses one may be given up on the way; the answer has the ticket of the other."""
+    world = World(ports=dual_ports())
+    ticket = ticket_of(Caller(world).allocate(ASK, a.AdditionalAddressFamily(2)))
+    leave = (a.Lifetime(0), a.RequestedAddressFamily(2))
+    answer = at(world, NEW_PLACE).call(Method.REFRESH, ticket, *leave)
+    assert answer.get(a.Lifetime) == a.Lifetime(0)
+    current = ticket_of(answer)
+    last = at(world, THIRD_PLACE).call(Method.REFRESH, current, a.Lifetime(0))
+    assert (error_code(last), last.get(a.MobilityTicket)) == (0, None)
+    assert world.server.is_idle
 
 
 def test_every_change_is_told() -> None:

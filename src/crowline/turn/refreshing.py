@@ -55,7 +55,7 @@ class Refresher:
         if asked is not None and asked.seconds == 0:
             for relay in relays:
                 self._holdings.end_relay(allocation, relay)
-            return (Lifetime(0),)
+            return (Lifetime(0),) if allocation.is_over else (Lifetime(0), *notes)
         lifetime = granted_lifetime(message, self._holdings.quota.limits)
         for relay in relays:
             self._holdings.allocations.extend(relay, request.now + lifetime)
