@@ -152,6 +152,29 @@ def test_an_allocation_ends_in_the_copy(owner: Owner) -> None:
     assert owner.sent() == []
 
 
+def test_the_short_way_stays_open(owner: Owner, allocation: Allocation) -> None:
+    """A time that was prolonged, or an allocation that ended, closes it for nobody; one that is over does."""
+    owner.tell(owned(Address(CLIENT.host, 4002), Address(RELAYED.host, 50002)))
+    allocation.relays[0].expires = 600.0
+    owner.tell(allocation)
+    brief = owned(ELSEWHERE, SIBLING)
+    brief.relays[0].expires = 100.0
+    owner.tell(brief)
+    owner.now = 290.0
+    owner.end(brief)
+    allocation.relays[0].expires = 890.0
+    allocation.bind(CHANNEL, PEER, RELAYED, owner.now, is_own=False)
+    owner.tell(allocation)
+    allocation.permit(PEER.host, 580.0, is_own=False)
+    owner.tell(allocation)
+    short_way = owner.mirror.short_way
+    copy = short_way.of_client(CLIENT, LOCAL)
+    assert copy is not None
+    assert short_way.to_peer(copy, CHANNEL, 700.0) is not None
+    assert short_way.to_client(copy, PEER, 700.0) is not None
+    assert short_way.to_peer(copy, CHANNEL, 890.0) is None
+
+
 def test_what_the_owner_ends_is_gone(owner: Owner, allocation: Allocation) -> None:
     """After `end` neither side is heard, and ending again does nothing."""
     owner.end(allocation)
@@ -166,6 +189,18 @@ def test_a_copy_knows_no_key(allocation: Allocation) -> None:
     """What authenticates stays with the owner."""
     copied = AllocationCopy.of(1, allocation).allocation()
     assert (copied.key, copied.username, copied.success) == (b"", "", b"")
+
+
+def test_what_is_nobodys_is_counted(owner: Owner, allocation: Allocation) -> None:
+    """Data and errors without an allocation, and of one whose time is over, are dropped and counted."""
+    for client, relayed in ((ELSEWHERE, SIBLING), (CLIENT, RELAYED)):
+        owner.from_client(channel_data.wrap(CHANNEL, b"data"), client)
+        owner.from_client(send_indication(PEER, b"data"), client)
+        owner.mirror.receive_icmp(relayed, PEER, 3, 3, 0, owner.now)
+        owner.now = allocation.expires
+    assert owner.sent() == []
+    names = ("dropped_channel", "dropped_send", "dropped_icmp")
+    assert [owner.mirror.counters[name] for name in names] == [2, 2, 2]
 
 
 # --- what is for the owner ------------------------------------------------------------------------------

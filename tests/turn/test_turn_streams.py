@@ -7,7 +7,7 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.stun import attributes as a
-from crowline.stun.message import Method, parse
+from crowline.stun.message import Message, MessageClass, Method, parse
 from turn_pair import CLIENT, PEER, SERVER, Caller, World, error_code
 
 STREAMS = [Transport.TCP, Transport.TLS]
@@ -50,6 +50,18 @@ def test_channel_data_to_a_stream_is_padded(size: int, run: int | None) -> None:
     assert pieces == [data[start : start + step] for start in range(0, size, step)]
 
 
+def test_what_is_nobodys_is_counted() -> None:
+    """Data of a client without allocation, and an error about an address that nobody has, are dropped."""
+    world = World()
+    stranger = Caller(world, transport=Transport.TCP)
+    attributes = (a.XorPeerAddress(PEER), a.Data(b"x"))
+    stranger.give(b"\x40\0\0\1x")
+    stranger.give(Message(Method.SEND, MessageClass.INDICATION, b"i" * 12, attributes).encode())
+    world.server.receive_icmp(Address(SERVER.host, 50_000), PEER, 3, 3, 0, 0.0)
+    assert world.server.next_transmit() is None
+    assert world.server.counters == {"dropped_channel": 1, "dropped_send": 1, "dropped_icmp": 1}
+
+
 def test_channel_data_from_a_stream_reaches_the_peer() -> None:
     """A ChannelData message that a stream was cut into leaves as one datagram."""
     world = World()
@@ -83,6 +95,21 @@ def test_an_allocation_ends_with_its_stream(transport: Transport) -> None:
     assert len(world.server.allocations) == 0
     assert world.server.next_timeout() is None
     assert world.server.is_idle
+
+
+@pytest.mark.parametrize("transport", STREAMS)
+def test_every_stream_is_challenged(transport: Transport) -> None:
+    """A stream proves its source, and a client on one asks once: neither the size of its request nor how many
+    neighbours ask at once makes the server silent."""
+    world = World()
+    bare = Message(Method.ALLOCATE, MessageClass.REQUEST, b"t" * 12).encode()
+    for port in range(1024, 1124):
+        answer = Caller(world, Address(CLIENT.host, port), transport=transport).send(bare)
+        assert answer is not None
+        assert error_code(answer) == 401
+        assert answer.get(a.Nonce) is not None
+    assert world.server.counters["rejected_401"] == 100
+    assert Caller(world).send(bare) is None
 
 
 def test_streams_that_are_not_known_may_end() -> None:

@@ -127,9 +127,10 @@ class Mirror:
             self._for_owner(view, size, five_tuple)
             return
         allocation = self.allocations.of_client(source, local)
-        if channel_data.is_channel_run(view, size):
-            if allocation is not None and allocation.expires > now:
-                self._relay.from_channel(allocation, view, size, now)
+        if allocation is not None and allocation.expires <= now:
+            allocation = None
+        if allocation is not None and channel_data.is_channel_run(view, size):
+            self._relay.from_channel(allocation, view, size, now)
             return
         for start in range(0, len(view), size):
             self._receive_datagram(view[start : start + size], allocation, five_tuple, now)
@@ -151,8 +152,10 @@ class Mirror:
     ) -> None:
         """An ICMP error for a datagram from `relayed` to `peer`, as `TurnServer.receive_icmp` takes it."""
         allocation = self.allocations.of_relayed(relayed)
-        if allocation is not None and allocation.expires > now:
-            self._relay.icmp_from_peer(allocation, peer, icmp_type, icmp_code, error_data, now)
+        if allocation is None or allocation.expires <= now:
+            self.counters["dropped_icmp"] += 1
+            return
+        self._relay.icmp_from_peer(allocation, peer, icmp_type, icmp_code, error_data, now)
 
     def next_transmit(self) -> Transmit | None:
         return self._transmits.popleft() if self._transmits else None
@@ -164,14 +167,18 @@ class Mirror:
         self, data: memoryview, allocation: Allocation | None, five_tuple: FiveTuple, now: float
     ) -> None:
         if channel_data.is_channel_data(data):
-            if allocation is not None and allocation.expires > now:
+            if allocation is not None:
                 self._relay.from_channel(allocation, data, len(data), now)
+            else:
+                self.counters["dropped_channel"] += 1
             return
         if len(data) < HEADER_SIZE or data[0] & 0xC0:
             self.counters["malformed"] += 1
         elif not int.from_bytes(data[:2], "big") & _NOT_A_REQUEST:
             self._for_owner(data, len(data), five_tuple)
-        elif allocation is not None and allocation.expires > now:
+        elif allocation is None:
+            self.counters["dropped_send"] += 1
+        else:
             self._receive_indication(data, allocation, now)
 
     def _receive_indication(self, data: memoryview, allocation: Allocation, now: float) -> None:

@@ -2,8 +2,8 @@
 
 Rules of this machine:
 
-1. Parse, authenticate, act. Before a request is authenticated nothing is stored for it, and its answer is
-   small and within the budget of its source.
+1. Parse, authenticate, act. Before a request is authenticated nothing is stored for it; over UDP, where its
+   source may be forged, the answer is small and within the budget of that source.
 2. Whether a peer may be talked to is asked once, when a permission, a channel or a connection is made: the
    address policy and `permits` must both agree. This server's own relay addresses are always allowed, and
    then reached inside.
@@ -116,6 +116,8 @@ class TurnServer:
                 self._receive_stun(piece, FiveTuple(source, local, transport), now)
             elif allocation is not None and not allocation.is_over:
                 self._from_channel(allocation, piece, len(piece), source, local, transport, now)
+            else:
+                self.counters["dropped_channel"] += 1
 
     def receive_from_peer(
         self,
@@ -147,8 +149,10 @@ class TurnServer:
         The port of `peer` is 0 where the driver does not know it.
         """
         allocation = self.allocations.of_relayed(relayed)
-        if allocation is not None:
-            self._relay.icmp_from_peer(allocation, peer, icmp_type, icmp_code, error_data, now)
+        if allocation is None:
+            self.counters["dropped_icmp"] += 1
+            return
+        self._relay.icmp_from_peer(allocation, peer, icmp_type, icmp_code, error_data, now)
 
     def handle_timeout(self, now: float) -> None:
         self._holdings.handle_timeout(now)
@@ -272,6 +276,7 @@ class TurnServer:
     def _on_send(self, received: Received, five_tuple: FiveTuple, now: float) -> None:
         allocation = self._of(five_tuple)
         if allocation is None:
+            self.counters["dropped_send"] += 1
             return
         if allocation.moving_to is not None:
             self._refresher.heard(allocation, five_tuple)
@@ -334,7 +339,9 @@ class TurnServer:
                 return self._peers.bind_channel(request, held_by(request.who, allocation))
 
     def _reject(self, received: Received, code: int, five_tuple: FiveTuple, now: float) -> None:
-        """An unsigned answer to a source that has proven nothing: small, within its budget, else silence."""
+        """An unsigned answer: to a source that has proven nothing small and within its budget, else silence.
+
+        Who speaks on a stream is where it says it is, and would never ask again."""
         if code == NO_ANSWER:
             self.counters["throttled"] += 1
             return
@@ -342,9 +349,10 @@ class TurnServer:
         if code != BAD_REQUEST:
             attributes += self._authenticator.challenge(five_tuple.client, now)
         data = received.message.answer(MessageClass.ERROR, *attributes).encode()
-        if len(data) > MAX_AMPLIFICATION * len(received.raw):
+        may_be_forged = not five_tuple.transport.is_stream
+        if may_be_forged and len(data) > MAX_AMPLIFICATION * len(received.raw):
             self.counters["too_small"] += 1
-        elif not self._budget.take(five_tuple.client, now):
+        elif may_be_forged and not self._budget.take(five_tuple.client, now):
             self.counters["over_budget"] += 1
         else:
             self.counters[f"rejected_{code}"] += 1
