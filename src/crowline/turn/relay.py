@@ -57,7 +57,9 @@ class DataRelay:
 
     def from_channel(self, allocation: Allocation, data: Buffer, segment_size: int, now: float) -> None:
         """A run of ChannelData from the client: RFC 8656 §12.6."""
+        left_out = -(-len(data) // segment_size)
         for number, parts in channel_data.unwrap_run(data, segment_size):
+            left_out -= len(parts)
             channel = allocation.channels.get(number)
             if channel is None or not channel.is_live(now):
                 self._counters["dropped_channel"] += 1
@@ -66,6 +68,8 @@ class DataRelay:
             payload: Buffer = b"".join(parts) if is_run else parts[0]
             size = len(parts[0]) if is_run else None
             self._to_peer(allocation, payload, channel.relayed, channel.peer, size, now, channel.permission)
+        if left_out:
+            self._counters["dropped_channel"] += left_out
 
     def from_send(self, allocation: Allocation, received: Received, now: float) -> None:
         """A Send indication: RFC 8656 §11.2. Nothing is ever answered to one."""
