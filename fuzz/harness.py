@@ -11,7 +11,7 @@ MAX_INPUT = 64 * 1024
 """Bytes of one input: the largest message that any of the codecs takes whole."""
 
 TIME_LIMIT = 2.0
-"""Seconds of the processor for one input: good code needs milliseconds, a quadratic step in 64 KiB minutes."""
+"""Seconds of the processor for one input: good code needs milliseconds, a square of 64 KiB takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
