@@ -43,7 +43,7 @@ async def front(folder: Path, host: str = "127.0.0.1") -> AsyncIterator[StunTurn
         policy=AddressPolicy(allow_loopback=True),
         users={"user": Secret(b"password")},
         tls_listen=[Address(host, 0)],
-        tls=Certificate(files.certificate, files.key).context,
+        tls=Certificate(files.certificate, files.key),
     )
     await running.start()
     try:

@@ -22,7 +22,9 @@ class Certificate:
     def __init__(self, chain: Path, key: Path) -> None:
         self._chain = chain
         self._key = key
-        self.context = _new_context()
+        self.context: ssl.SSLContext
+        """For new connections. After `reload` it is another one: a context keeps its old certificate beside a
+        new one whose key is of another kind."""
         self.fingerprint = ""
         """SHA-256 of the server's own certificate, in hexadecimal."""
         self.is_self_signed = False
@@ -34,8 +36,9 @@ class Certificate:
         """Read both files again. New connections get what they hold; with a problem, the old ones stay."""
         leaf = _read_leaf(self._chain)
         _check_time(leaf, self._chain)
-        _load(_new_context(), self._chain, self._key)
-        _load(self.context, self._chain, self._key)
+        context = _new_context()
+        _load(context, self._chain, self._key)
+        self.context = context
         self.fingerprint = hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
         self.is_self_signed = leaf.issuer == leaf.subject
         self.name = _name_of(leaf)

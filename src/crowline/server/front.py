@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.errors import LocalProblem, UsageError
@@ -32,6 +33,15 @@ from crowline.stun.budget import BINDING, CHALLENGE, Allowance, ReplyBudget
 from crowline.turn.auth import DEFAULT_REALM, Authenticator
 from crowline.turn.quota import Limits
 from crowline.turn.server import TurnServer
+
+
+class TlsIdentity(Protocol):
+    """Implemented by `certificate.Certificate`."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        ...
 
 
 class StunTurnFront:
@@ -60,7 +70,7 @@ class StunTurnFront:
         challenge: Allowance = CHALLENGE,
         tcp: bool = True,
         tls_listen: Sequence[Address] = (),
-        tls: ssl.SSLContext | None = None,
+        tls: TlsIdentity | None = None,
         http: Callable[[], asyncio.Protocol | None] = lambda: None,
         workers: int = 1,
         on_failure: Callable[[LocalProblem], None] = lambda problem: None,
@@ -205,10 +215,13 @@ class StunTurnFront:
                 await self._streams.listen(address)
         for address in self._tls_listen:
             for host in hosts_of(address, self._tls_listen):
-                assert self._tls is not None, "TLS needs a certificate"
-                await self._streams.listen_tls(Address(host, address.port), self._tls)
+                await self._streams.listen_tls(Address(host, address.port), self._tls_context)
         if self._pool is not None:
             await self._pool.start()
+
+    def _tls_context(self) -> ssl.SSLContext:
+        assert self._tls is not None, "TLS needs a certificate"
+        return self._tls.context
 
     def _send(self, transmit: Transmit) -> None:
         if transmit.transport.is_stream:

@@ -159,7 +159,7 @@ class Server:
             workers=config.workers,
             on_failure=lambda problem: self.on_failure(problem),
             tls_listen=stun_addresses(config.tls.listen) if config.tls else (),
-            tls=self._certificate.context if self._certificate else None,
+            tls=self._certificate,
             http=lambda: self._http.connection() if self._http is not None else None,
         )
 

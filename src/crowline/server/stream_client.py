@@ -28,6 +28,9 @@ MAX_FIRST = 4096  # bytes
 # RFC 7983: a first byte below this is STUN.
 FIRST_NO_STUN = 4
 
+RAW_TRANSPORT = "raw_transport"
+"""Extra info of a secured transport: the transport below it."""
+
 _DATA_INDICATION = b"\x00\x17"
 
 
@@ -124,7 +127,7 @@ class StreamClient(asyncio.Protocol):
             self.raw.pause_writing()
             return
         self._transport.pause_reading()
-        self._unsent = self._transport.get_write_buffer_size()
+        self._unsent = self._count_unsent()
         self._write_timer = self._loop.call_later(WRITE_TIME, self._check_progress)
 
     def resume_writing(self) -> None:
@@ -227,13 +230,18 @@ class StreamClient(asyncio.Protocol):
         self.abort()
 
     def _check_progress(self) -> None:
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self._count_unsent()
         if unsent >= self._unsent:
             self._owner.count("stream_stuck")
             self.abort()
             return
         self._unsent = unsent
         self._write_timer = self._loop.call_later(WRITE_TIME, self._check_progress)
+
+    def _count_unsent(self) -> int:
+        """Bytes that the kernel did not take; TLS gives what it wrote to the transport below it."""
+        below = self._transport.get_extra_info(RAW_TRANSPORT)
+        return self._transport.get_write_buffer_size() + (below.get_write_buffer_size() if below else 0)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

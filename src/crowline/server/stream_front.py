@@ -19,7 +19,7 @@ from crowline.base.transport import Transport
 from crowline.server.gate import Gate, canonical_host
 from crowline.server.listener import BACKLOG, problem
 from crowline.server.stream_client import StreamClient, StreamKey
-from crowline.server.stream_doors import TcpDoor, TlsDoor
+from crowline.server.stream_doors import TcpDoor, TlsEntrance
 from crowline.stun.message import Method
 from crowline.stun.responder import Responder
 from crowline.turn.channel_data import is_channel_data
@@ -29,6 +29,8 @@ MAX_CONNECTIONS = 4096
 
 # The bits of a message type that are its method (RFC 8489 §5); the others are its class.
 _METHOD_BITS = 0x3EEF
+# A keep-alive, to which there is no answer (RFC 8489 §3).
+_BINDING_INDICATION = 0x0011
 
 
 class StreamMachine(Protocol):
@@ -56,7 +58,7 @@ class StreamFront:
         self._gate = Gate(MAX_CONNECTIONS_PER_SOURCE, MAX_CONNECTIONS, counts_loopback=True)
         self._streams: dict[StreamKey, StreamClient] = {}
         self._servers: list[asyncio.Server] = []
-        self.handshakes: set[asyncio.Task[None]] = set()
+        self._entrances: list[TlsEntrance] = []
 
     async def listen(self, address: Address) -> Address:
         """STUN and TURN over TCP; the bound address. Raises `LocalProblem`."""
@@ -64,9 +66,11 @@ class StreamFront:
         self.tcp_addresses.append(bound)
         return bound
 
-    async def listen_tls(self, address: Address, context: ssl.SSLContext) -> Address:
-        """The same over TLS, and HTTP. Raises `LocalProblem`."""
-        bound = await self._serve(address, lambda: TlsDoor(self, context))
+    async def listen_tls(self, address: Address, context: Callable[[], ssl.SSLContext]) -> Address:
+        """The same over TLS, and HTTP; `context()` is asked for each connection. Raises `LocalProblem`."""
+        entrance = TlsEntrance(self, context)
+        bound = await self._serve(address, entrance.door)
+        self._entrances.append(entrance)
         self.tls_addresses.append(bound)
         return bound
 
@@ -76,12 +80,11 @@ class StreamFront:
         self._servers.clear()
         self.tcp_addresses.clear()
         self.tls_addresses.clear()
+        for entrance in self._entrances:
+            entrance.close()
+        self._entrances.clear()
         for stream in list(self._streams.values()):
             stream.abort()
-        handshakes = list(self.handshakes)
-        for task in handshakes:
-            task.cancel()
-        await asyncio.gather(*handshakes, return_exceptions=True)
         # Aborted transports tell their protocols in the next turn of the loop.
         await asyncio.sleep(0)
 
@@ -117,10 +120,10 @@ class StreamFront:
         key = stream.key
         self.responder.receive(message, key.client, time.monotonic(), key.local)
         answer = self.responder.next_transmit()
-        if answer is None:
-            stream.abort()
-        else:
+        if answer is not None:
             stream.send(bytes(answer.data))
+        elif kind != _BINDING_INDICATION:
+            stream.abort()
 
     def is_busy(self, stream: StreamClient) -> bool:
         return self._machine.is_busy(stream.key)
@@ -133,7 +136,8 @@ class StreamFront:
     def admit(self, transport: asyncio.Transport) -> Callable[[], None] | None:
         """A place for a connection, as what gives it back once or more often; ``None`` if it is refused."""
         peer = transport.get_extra_info("peername")
-        if not peer or not self._gate.enter(host := canonical_host(peer[0])):
+        # What was accepted a moment before the end comes after it.
+        if not peer or not self._servers or not self._gate.enter(host := canonical_host(peer[0])):
             self.counters["tcp_refused"] += 1
             return None
         given_back = False
