@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from crowline.api.race import RelayServer
 from crowline.api.relay import Login, Relay
-from crowline.api.relays import Relays, RelayServer
+from crowline.api.relays import Relays
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit

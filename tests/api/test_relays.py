@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from crowline.api import relays as relays_module
+from crowline.api import race as race_module
+from crowline.api.race import RelayServer
 from crowline.api.relay import StreamWay
-from crowline.api.relays import RelayServer
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
@@ -149,7 +149,7 @@ async def test_q11_a_restarted_server_gets_the_allocation_made_again(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All state of the server is gone: the client is told at its next word, and allocates anew."""
-    monkeypatch.setattr(relays_module, "FIRST_RETRY", 0.05)
+    monkeypatch.setattr(race_module, "FIRST_RETRY", 0.05)
     async with relay_user(*LOGIN) as user:
         async with front() as running:
             [address] = running.udp_addresses

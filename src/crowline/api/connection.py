@@ -145,10 +145,14 @@ class Connection:
         self._session_pump.close()
         if self._links is not None:
             self._links.close()
+        farewells = [self._hub.close()] if self._hub is not None else []
         if self._traversal is not None:
-            self._traversal.close()
-        if self._hub is not None:
-            await self._hub.close()
+            farewells.append(self._traversal.give_back())
+        try:
+            await asyncio.gather(*farewells)
+        finally:
+            if self._traversal is not None:
+                self._traversal.close()
 
     def _say_goodbye(self, code: int, sentence: str) -> None:
         """By the session and by the hub: whichever is heard first will do."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from crowline.api.race import RelayServer
 from crowline.api.relay import Login, Relay
-from crowline.api.relays import Relays, RelayServer
+from crowline.api.relays import Relays
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
@@ -58,6 +59,7 @@ class Gatherer:
         self._offer_host = offer_host
         self._pending = 0
         self._asked_all = False
+        self._is_leaving = False
         self._binding = BindingClient(entropy=os.urandom)
         self._binding_pump = Pump[Transmit, BindingEvent](
             self._binding, self._send_from_socket, self._on_binding_event
@@ -123,8 +125,16 @@ class Gatherer:
             return
         self._send_from_socket(transmit)
 
+    async def give_back(self) -> None:
+        """Before `close`: give allocations back, and wait a moment for the servers' word. Nothing is told any
+        more from here on.
+        """
+        self._is_leaving = True
+        self._binding_pump.close()
+        await self._relays.give_back()
+
     def close(self) -> None:
-        """Give allocations back and close every socket."""
+        """Close every socket."""
         self._binding_pump.close()
         self._relays.close()
         for socket in self._sockets.values():
@@ -150,7 +160,8 @@ class Gatherer:
         self._dispatch(run, segment_size, peer, relayed)
 
     def on_drained(self) -> None:
-        self._owner.on_drained()
+        if not self._is_leaving:
+            self._owner.on_drained()
 
     def socket_at(self, host: str) -> UdpSocket | None:
         known = next((socket for local, socket in self._sockets.items() if local.host == host), None)
@@ -171,7 +182,7 @@ class Gatherer:
             self._received(data, segment_size, source, receivers[0])
 
         try:
-            socket = UdpSocket.bind(Address(host, 0), received, self._owner.on_drained)
+            socket = UdpSocket.bind(Address(host, 0), received, self.on_drained)
         except LocalProblem:
             return None
         receivers.append(socket.local)
@@ -185,7 +196,7 @@ class Gatherer:
     def _received(self, data: memoryview, size: int, source: Address, local: Address) -> None:
         if source in self._servers:
             self._from_server(data, size, source, local)
-        else:
+        elif not self._is_leaving:
             self._dispatch(data, size, source, local)
 
     def _dispatch(self, data: memoryview, size: int, source: Address, local: Address) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from crowline.turn.framing import StreamFramer
 from crowline.turn.held import HeldDatagrams
 
 FIRST_BYTE_OF_CHANNELS = 0x40  # RFC 7983
+# Seconds that an answer is waited for when nobody wants the allocation any more (RFC 8489 §6.2.1).
+LEAVE_LIMIT = 39.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,9 @@ class RelayOwner(Protocol):
 
     def on_way_ended(self, relay: Relay, reason: str) -> None:
         """The stream to the server is gone."""
+
+    def on_given_back(self, relay: Relay) -> None:
+        """After `give_up`: the server holds nothing for it any more, or has not answered for long."""
 
     def on_drained(self) -> None:
         """A burst of the calls above is over."""
@@ -163,6 +169,7 @@ class Relay:
         )
         self._held = HeldDatagrams()
         self._ways_before: list[Way] = []
+        self._leave_timer: asyncio.TimerHandle | None = None
         self.pump = Pump[Transmit, TurnEvent](self.client, self._to_server, self._on_event)
         self._attach(way)
 
@@ -170,6 +177,15 @@ class Relay:
         """Ask for the allocation."""
         self.client.allocate(self.pump.now)
         self.pump.flush()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it was given up."""
+        return self._leave_timer is not None
+
+    def is_between(self, server: Address, local: Address) -> bool:
+        """Whether those are its ends, where it goes by datagrams."""
+        return self.server == server and self.way.local == local and not self.way.transport.is_stream
 
     def base_for(self, peer: Address) -> Address | None:
         """The relayed address that `peer` can reach."""
@@ -210,6 +226,35 @@ class Relay:
 
     def receive(self, messages: Iterable[memoryview]) -> None:
         """Whole messages of the server: answers, and what came for us; runs of one peer stay runs."""
+        if not self.is_leaving:
+            self._receive(messages)
+            return
+        for message in messages:
+            self.client.receive(message, self.server, self.pump.now)
+            self.pump.flush()
+        if self.client.is_closed:
+            self._leave()
+
+    def give_up(self) -> None:
+        """Give the allocation back, also one that is still on its way; `on_given_back` follows."""
+        self.client.close(self.pump.now)
+        self.pump.flush()
+        if self.client.is_closed:
+            self._leave()
+        elif self._leave_timer is None:
+            self._leave_timer = asyncio.get_running_loop().call_later(LEAVE_LIMIT, self._leave)
+
+    def close(self) -> None:
+        """End at once: the allocation is given back where one word to the server does that."""
+        self.client.close(self.pump.now)
+        self.pump.flush()
+        self.pump.close()
+        self.way.close()
+        self._leave_ways_before()
+        if self._leave_timer is not None:
+            self._leave_timer.cancel()
+
+    def _receive(self, messages: Iterable[memoryview]) -> None:
         run: list[memoryview] = []
         run_peer: Address | None = None
         for message in messages:
@@ -227,19 +272,9 @@ class Relay:
         if run:
             self._hand_on(run, run_peer)
 
-    def give_up(self) -> None:
-        """Give the allocation back, also one that is still on its way; `close` follows at the very end."""
-        self.client.close(self.pump.now)
-        self.pump.flush()
-        if self.way.transport.is_stream:
-            self.close()
-
-    def close(self) -> None:
-        self.client.close(self.pump.now)
-        self.pump.flush()
-        self.pump.close()
-        self.way.close()
-        self._leave_ways_before()
+    def _leave(self) -> None:
+        self.close()
+        self.owner.on_given_back(self)
 
     def _attach(self, way: Way) -> None:
         if isinstance(way, StreamWay):

@@ -3,321 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Protocol
 
-from crowline.api.relay import DatagramWay, Login, Relay, RelayOwner, StreamWay
+from crowline.api.race import Race, RelayServer, RelaysOwner
+from crowline.api.relay import Login, Relay
 from crowline.base.addresses import Address
-from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.base.transport import Transport
-from crowline.net.interfaces import source_towards
-from crowline.net.stream import StreamTarget
-from crowline.net.udp import UdpSocket
-from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
-from crowline.turn.alternates import Alternates
-from crowline.turn.codes import FAMILY_NOT_SUPPORTED
-from crowline.turn.events import Allocated, AllocationFailed, AllocationLost, TurnEvent
-from crowline.turn.head_start import head_start, may_allocate_at
+from crowline.net.patience import within
 
-# Seconds before an allocation that was lost, or could not be made again, is asked for again; doubled.
-FIRST_RETRY = 0.5
-MAX_RETRY = 30.0
-# Seconds after which an allocation counts as one that lasts, and the next retry comes soon again.
-LASTING = 60.0
-# Allocations that one server may lose: each is a new candidate, of which an agent has a few dozen.
-MAX_REMADE = 16
+# Seconds at the end in which servers may say that they have taken allocations back: two tries by UDP.
+GIVE_BACK_LIMIT = 1.0
 # Seconds between looks at whether packets to the server still leave by the same address.
 ROUTE_INTERVAL = 5.0
-
-BOTH_FAMILIES = (FAMILY_IPV4, FAMILY_IPV6)
-
-
-@dataclass(frozen=True, slots=True)
-class RelayServer:
-    """One server: its UDP addresses and the streams it offers, which all lead to the same relays."""
-
-    datagrams: tuple[Address, ...] = ()
-    streams: tuple[StreamTarget, ...] = ()
-    families: tuple[int, ...] = BOTH_FAMILIES
-
-
-class RelaysOwner(Protocol):
-    """What the relays need and tell."""
-
-    def on_relayed_address(self, relay: Relay, event: Allocated) -> None: ...
-
-    def on_relay_lost(self, relay: Relay) -> None: ...
-
-    def on_race_over(self) -> None:
-        """Said once for each server: there is an allocation, or there will be none for now."""
-
-    def socket_at(self, host: str) -> UdpSocket | None:
-        """The socket with that local address, opened if need be."""
-
-    def expect(self, server: Address) -> None:
-        """Datagrams from there are answers of a server, and not a peer's."""
-
-    def has_heard(self, server: Address) -> bool:
-        """Whether a datagram has ever come from there."""
-
-    def on_relayed(self, run: memoryview, segment_size: int, peer: Address, relayed: Address) -> None: ...
-
-    def on_drained(self) -> None: ...
-
-
-class Race(RelayOwner):
-    """The ways to one server. `winner` is the one that made it."""
-
-    def __init__(self, owner: RelaysOwner, server: RelayServer, login: Login) -> None:
-        self.winner: Relay | None = None
-        self.relays: set[Relay] = set()
-        self._owner = owner
-        self._server = server
-        self._login = login
-        self._loop = asyncio.get_running_loop()
-        self._entrants: set[Relay] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._started = self._won_at = 0.0
-        self._is_told = self._is_reconnecting = self._closed = False
-        self._wins = 0
-        self._retry = 0.0
-        self._alternates: dict[Relay, Alternates] = {}
-
-    def begin(self) -> None:
-        """Ask by every way, UDP first."""
-        self._started = self._loop.time()
-        self._timer = None
-        for address in self._server.datagrams:
-            self._enter_datagrams(address, self._server.families)
-        if self._server.streams:
-            known = any(self._owner.has_heard(address) for address in self._server.datagrams)
-            delay = head_start(asks_datagrams=bool(self._entrants), has_answered=known)
-            self._set_timer(delay, self._open_streams)
-        self._settle()
-
-    def heard(self, server: Address) -> None:
-        """A datagram came from there: no stream is begun any more."""
-        if server in self._server.datagrams and self.winner is None:
-            self._stop_timer()
-            for task in self._tasks:
-                task.cancel()
-
-    def check_route(self) -> None:
-        """Move an allocation that this machine's network has moved away from, if the server gave a ticket."""
-        relay = self.winner
-        if relay is None or relay.client.ticket is None or relay.client.is_moving:
-            return
-        host = source_towards(relay.server)
-        if host is None or host == relay.way.local.host:
-            return
-        if isinstance(relay.way, StreamWay):
-            self.on_way_ended(relay, "this machine's address changed")
-        elif socket := self._owner.socket_at(host):
-            relay.move(DatagramWay(socket), relay.server)
-
-    def close(self) -> None:
-        self._closed = True
-        self._stop_timer()
-        for task in self._tasks:
-            task.cancel()
-        for relay in self.relays:
-            relay.close()
-
-    # --- what relays say --------------------------------------------------------------------------------
-
-    def on_relayed(self, run: memoryview, segment_size: int, peer: Address, relayed: Address) -> None:
-        self._owner.on_relayed(run, segment_size, peer, relayed)
-
-    def on_drained(self) -> None:
-        self._owner.on_drained()
-
-    def on_turn_event(self, relay: Relay, event: TurnEvent) -> None:
-        if isinstance(event, Allocated):
-            self._on_allocated(relay, event)
-        elif isinstance(event, AllocationFailed):
-            self._on_failed(relay, event)
-        elif isinstance(event, AllocationLost):
-            self._on_lost(relay)
-
-    def on_way_ended(self, relay: Relay, reason: str) -> None:
-        """With a ticket the allocation is taken to a new stream; its peers need not know."""
-        if relay is not self.winner:
-            self._drop(relay)
-        elif relay.client.ticket is not None and isinstance(relay.way, StreamWay):
-            if not self._is_reconnecting:
-                self._is_reconnecting = True
-                self._spawn(self._reconnect(relay, relay.way.target))
-        else:
-            self._on_lost(relay)
-
-    def _on_allocated(self, relay: Relay, event: Allocated) -> None:
-        if self.winner is None:
-            self._win(relay)
-        if relay is self.winner:
-            relay.relayed.append(event.relayed)
-            self._owner.on_relayed_address(relay, event)
-            self._tell()
-
-    def _win(self, relay: Relay) -> None:
-        self.winner = relay
-        self._wins += 1
-        self._won_at = self._loop.time()
-        self._stop_timer()
-        for task in self._tasks:
-            task.cancel()
-        for loser in self._entrants - {relay}:
-            loser.give_up()
-        self._entrants.clear()
-
-    def _on_failed(self, relay: Relay, event: AllocationFailed) -> None:
-        alternates = self._alternates.pop(relay, None) or Alternates(relay.server)
-        if event.code == FAMILY_NOT_SUPPORTED and relay.families == BOTH_FAMILIES:
-            # A server without IPv4 relays may take "both" for "IPv4 at least".
-            self._again(relay, relay.server, (FAMILY_IPV6,), alternates)
-        elif alternates.follow(event.alternate) and event.alternate is not None:
-            self._again(relay, event.alternate, relay.families, alternates)
-        self._drop(relay)
-
-    def _on_lost(self, relay: Relay) -> None:
-        if relay is not self.winner:
-            self._drop(relay)
-            return
-        self.winner = None
-        self._owner.on_relay_lost(relay)
-        if self._loop.time() - self._won_at >= LASTING:
-            self._retry = 0.0
-        self._drop(relay)
-
-    def _drop(self, relay: Relay) -> None:
-        self._entrants.discard(relay)
-        self._alternates.pop(relay, None)
-        # The relay may be in the middle of telling us; what it still has to send goes out afterwards.
-        self._loop.call_soon(self._bury, relay)
-        self._settle()
-
-    def _bury(self, relay: Relay) -> None:
-        self.relays.discard(relay)
-        relay.close()
-
-    # --- ways -------------------------------------------------------------------------------------------
-
-    def _enter_datagrams(
-        self, server: Address, families: tuple[int, ...], alternates: Alternates | None = None
-    ) -> None:
-        host = source_towards(server)
-        socket = self._owner.socket_at(host) if host is not None else None
-        if socket is not None:
-            self._owner.expect(server)
-            self._enter(Relay(self, server, DatagramWay(socket), self._login, families), alternates)
-
-    def _open_streams(self) -> None:
-        self._timer = None
-        for target in self._server.streams:
-            self._spawn(self._enter_stream(target, BOTH_FAMILIES))
-        self._settle()
-
-    async def _enter_stream(
-        self, target: StreamTarget, families: tuple[int, ...], alternates: Alternates | None = None
-    ) -> None:
-        began = self._loop.time()
-        way = await StreamWay.open(target)
-        try:
-            if self._entrants:
-                now = self._loop.time()
-                await asyncio.sleep(may_allocate_at(self._started, began, now) - now)
-            server = way.connection.remote
-        except BaseException:
-            way.close()
-            raise
-        self._enter(Relay(self, server, way, self._login, families), alternates)
-
-    def _enter(self, relay: Relay, alternates: Alternates | None) -> None:
-        self.relays.add(relay)
-        self._entrants.add(relay)
-        if alternates is not None:
-            self._alternates[relay] = alternates
-        relay.begin()
-
-    def _again(
-        self, relay: Relay, server: Address, families: tuple[int, ...], alternates: Alternates
-    ) -> None:
-        """Ask again by the same transport: another server, or the same one for less."""
-        way = relay.way
-        if isinstance(way, StreamWay):
-            target = way.target
-            if server != relay.server:
-                name = target.name or target.host
-                target = replace(target, host=server.host, port=server.port, name=name)
-            self._spawn(self._enter_stream(target, families, alternates))
-        else:
-            self._enter_datagrams(server, families, alternates)
-
-    async def _reconnect(self, relay: Relay, target: StreamTarget) -> None:
-        """Take the winner to a new stream; one try now and one after a while, then it counts as lost."""
-        try:
-            for delay in (0.0, FIRST_RETRY):
-                await asyncio.sleep(delay)
-                if await self._moves(relay, target):
-                    return
-        finally:
-            self._is_reconnecting = False
-        self._on_lost(relay)
-
-    @staticmethod
-    async def _moves(relay: Relay, target: StreamTarget) -> bool:
-        """Whether a new stream is there, by which the allocation is being taken up."""
-        try:
-            way = await StreamWay.open(target)
-        except ServerUnreachable:
-            return False
-        try:
-            relay.move(way, way.connection.remote)
-        except (ServerUnreachable, UsageError):
-            way.close()
-            return False
-        return True
-
-    def _settle(self) -> None:
-        """When no way is left: say so, and try again later what has worked once."""
-        if (
-            self._closed
-            or self.winner is not None
-            or self._entrants
-            or self._tasks
-            or self._timer is not None
-        ):
-            return
-        if 0 < self._wins < MAX_REMADE:
-            self._set_timer(self._retry, self.begin)
-            self._retry = min(max(2 * self._retry, FIRST_RETRY), MAX_RETRY)
-        self._tell()
-
-    def _tell(self) -> None:
-        if not self._is_told:
-            self._is_told = True
-            self._owner.on_race_over()
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ServerUnreachable):
-            raise error
-        self._settle()
-
-    def _set_timer(self, delay: float, call: Callable[[], None]) -> None:
-        self._stop_timer()
-        self._timer = self._loop.call_later(delay, call)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class Relays:
@@ -331,7 +27,12 @@ class Relays:
 
     def allocate(self, server: RelayServer, login: Login) -> None:
         """Ask for relayed addresses at one server; `on_race_over` follows once."""
-        race = Race(self._owner, server, login)
+        others = list(self._races)
+
+        def is_in_use(server: Address, local: Address) -> bool:
+            return any(relay.is_between(server, local) for race in others for relay in race.relays)
+
+        race = Race(self._owner, server, login, is_in_use)
         self._races.append(race)
         race.begin()
         if self._timer is None:
@@ -351,7 +52,7 @@ class Relays:
         """The relay that exchanges datagrams with `server` from the socket `local`."""
         for race in self._races:
             for relay in race.relays:
-                if relay.server == server and relay.way.local == local:
+                if relay.is_between(server, local):
                     return relay
         return None
 
@@ -364,11 +65,29 @@ class Relays:
         relay = self.behind(base)
         return relay.way.transport if relay is not None else Transport.UDP
 
+    async def give_back(self) -> None:
+        """Before `close`: have the servers free what they hold, and wait a moment for their word.
+
+        Their datagrams must still come in.
+        """
+        self._stop_looking()
+        for race in self._races:
+            race.leave()
+        await within(GIVE_BACK_LIMIT, self._all_left())
+
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_looking()
         for race in self._races:
             race.close()
+
+    async def _all_left(self) -> None:
+        for race in self._races:
+            await race.left.wait()
+
+    def _stop_looking(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         for race in self._races:

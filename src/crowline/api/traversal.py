@@ -9,8 +9,8 @@ from typing import Protocol
 
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
+from crowline.api.race import RelayServer
 from crowline.api.relay import Login
-from crowline.api.relays import RelayServer
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
@@ -172,8 +172,14 @@ class Traversal:
         """How packets of that base leave this machine."""
         return self._gatherer.transport_of(base)
 
+    async def give_back(self) -> None:
+        """Stop checking, and give back what servers hold for us; `close` follows."""
+        self._pump.close()
+        self._agent.close()
+        await self._gatherer.give_back()
+
     def close(self) -> None:
-        """Give back what servers hold for us, and close every socket."""
+        """Close every socket."""
         self._pump.close()
         self._agent.close()
         self._gatherer.close()
