@@ -7,6 +7,8 @@ import ipaddress
 import pytest
 
 from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.errors import UsageError
+from crowline.server.settings import Settings, build
 from crowline.stun import attributes as a
 from crowline.stun.message import Message, MessageClass, Method
 from crowline.turn.quota import DIAL_BURST, Limits
@@ -118,6 +120,43 @@ def test_p6_relay_to_relay_is_allowed() -> None:
     peer = world.ports.opened[1]
     assert first.code(Method.CREATE_PERMISSION, a.XorPeerAddress(peer)) == 0
     assert second.code(Method.CREATE_PERMISSION, a.XorPeerAddress(world.ports.opened[0])) == 0
+
+
+@pytest.mark.parametrize("way", ["permission", "channel", "connect"])
+@pytest.mark.parametrize(
+    ("network", "inside", "outside"),
+    [
+        ("10.64.0.0/11", ["10.64.0.0", "10.95.255.255"], ["10.63.255.255", "10.96.0.0"]),
+        ("fd12:3440::/27", ["fd12:3440::", "fd12:345f:ffff::1"], ["fd12:343f:ffff::1", "fd12:3460::"]),
+        ("fd12:3456:789a:bcd8::/61", ["fd12:3456:789a:bcdf::1"], ["fd12:3456:789a:bce0::1"]),
+    ],
+)
+def test_p7_ranges_are_exact_to_the_bit(
+    network: str, inside: list[str], outside: list[str], way: str
+) -> None:
+    """Also where they do not end on a byte boundary."""
+    world = World(ports=dual_ports(), policy=AddressPolicy([ipaddress.ip_network(network)]))
+    family = a.FAMILY_IPV6 if ":" in network else a.FAMILY_IPV4
+    caller = foothold(way, world, family=family)
+    for host in outside:
+        assert try_peer(caller, way, Address(host, 80)) == 403
+    for number, host in enumerate(inside):
+        caller = foothold(way, world, Address(CLIENT.host, CLIENT.port + 1 + number), family)
+        assert try_peer(caller, way, Address(host, 80)) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0/8", "10.0.0.0/0x8", "fd00::/129", "fd00::1/8",
+        "fe80::%eth0/10", "example.org", "", "10.0.0.0-10.0.0.9", "1" * 5000,
+    ],
+)  # fmt: skip
+def test_p8_a_range_that_is_none_is_refused_at_the_start(text: str) -> None:
+    """No range is guessed: the server does not start, and says what it could not read."""
+    with pytest.raises(UsageError) as problem:
+        build(Settings(allow_peer=("10.0.0.0/8", text)))
+    assert text[:20] in str(problem.value)
 
 
 def test_p9_a_withdrawn_peer_ends_with_its_permission() -> None:

@@ -107,8 +107,10 @@ def parse_host(text: str) -> str:
 
 
 def parse_network(text: str) -> IPNetwork:
-    """One range in CIDR form. Raises `UsageError`."""
+    """One range in CIDR form, without a zone. Raises `UsageError`."""
     try:
+        if "%" in text:
+            raise ValueError
         return ipaddress.ip_network(text.strip())
     except ValueError:
         raise UsageError(

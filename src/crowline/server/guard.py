@@ -19,6 +19,9 @@ from crowline.server.gate import Gate, canonical_host
 REQUEST_LIMIT = 10.0
 """Seconds from the first moment of a request to the end of its head; a slow telephone line needs two."""
 
+MAX_HEAD = 16 * 1024
+"""Bytes that may come before a request is understood; browsers and proxies send a tenth of it."""
+
 CLOSE_LIMIT = 2.0
 """Seconds for the answer to a close frame: several round trips."""
 
@@ -35,6 +38,7 @@ class _GuardedHttp(H11Protocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._timer: asyncio.TimerHandle | None = None
+        self._waiting = 0
         self._source: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -55,6 +59,11 @@ class _GuardedHttp(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
+        if self._timer is not None:
+            self._waiting += len(data)
+            if self._waiting > MAX_HEAD:
+                self.send_400_response("The head of this request is too large.")
+                return
         super().data_received(data)
 
     def handle_events(self) -> None:
@@ -64,6 +73,7 @@ class _GuardedHttp(H11Protocol):
             self._disarm()
 
     def _arm(self) -> None:
+        self._waiting = 0
         self._timer = self.loop.call_later(REQUEST_LIMIT, self.transport.abort)
 
     def _disarm(self) -> None:
