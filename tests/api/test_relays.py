@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from crowline.api import race as race_module
+from crowline.api import relays as relays_module
 from crowline.api.race import RelayServer
 from crowline.api.relay import StreamWay
 from crowline.base.addresses import Address, AddressPolicy
@@ -176,6 +177,58 @@ async def test_a_signed_redirection_is_followed() -> None:
         user.allocate(by_tcp(running))
         await user.until(lambda: len(user.relays.winners()) == 2)
         assert user.relays.winners()[1].server == other.tcp_addresses[0]
+
+
+# --- another route --------------------------------------------------------------------------------------
+
+
+class Route:
+    """The address by which this machine's packets leave, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.source: str | None = "127.0.0.1"
+        self.looks = 0
+
+    def towards(self, destination: Address) -> str | None:
+        self.looks += 1
+        return self.source
+
+
+@pytest.fixture
+def route(monkeypatch: pytest.MonkeyPatch) -> Route:
+    """Looked at often."""
+    route = Route()
+    monkeypatch.setattr(race_module, "source_towards", route.towards)
+    monkeypatch.setattr(relays_module, "ROUTE_INTERVAL", 0.05)
+    return route
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP], ids=lambda transport: transport.value)
+async def test_an_allocation_follows_the_route(transport: Transport, route: Route) -> None:
+    """The machine's address changes: the ticket keeps the relayed address, by the new way."""
+    async with front() as running, relay_user(*LOGIN) as user:
+        udp = RelayServer((running.udp_addresses[0],))
+        user.allocate(udp if transport is Transport.UDP else by_tcp(running))
+        relay = await user.first()
+        before, relayed = relay.way, list(relay.relayed)
+        route.source = "127.0.0.3"
+        await user.until(lambda: relay.way is not before)
+        route.source = relay.way.local.host  # a connection on loopback leaves by the old address
+        await user.until(lambda: not relay.client.is_moving)
+        assert relay.way.transport is transport
+        assert (user.relay, relay.relayed, user.lost) == (relay, relayed, [])
+        assert transport is Transport.TCP or relay.way.local.host == "127.0.0.3"
+        await echo_once(user, b"elsewhere")
+
+
+async def test_without_a_route_an_allocation_stays_where_it_is(route: Route) -> None:
+    """No network at the moment: nothing is moved to nowhere, and nothing is given up."""
+    async with front() as running, relay_user(*LOGIN) as user:
+        user.allocate(RelayServer((running.udp_addresses[0],)))
+        relay = await user.first()
+        way, route.source, route.looks = relay.way, None, 0
+        await user.until(lambda: route.looks > 2)
+        assert relay.way is way and not relay.client.is_moving and user.lost == []
 
 
 @pytest.mark.parametrize("kind", ["connect", "socks"])

@@ -10,7 +10,7 @@ import pytest
 from certificates import self_signed
 from coturn import LOGIN, coturn
 from crowline.api.race import RelayServer
-from crowline.api.relay import DatagramWay
+from crowline.api.relay import DatagramWay, StreamWay
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.net.stream import StreamTarget
@@ -121,3 +121,24 @@ async def test_a_wrong_password_ends_the_race(tmp_path: Path) -> None:
         user.allocate(RelayServer((Address("127.0.0.1", plain),), (StreamTarget("127.0.0.1", plain),)))
         await user.until(lambda: user.over == 1)
         assert user.allocated == [] and user.relays.winners() == []
+
+
+async def test_a_stream_to_coturn_that_breaks_is_replaced(tmp_path: Path) -> None:
+    """Cut with a ticket in hand: whatever coturn makes of the ticket, there is a relay again at once."""
+    async with coturn(tmp_path, "--mobility") as (plain, _), relay_user(*LOGIN) as user:
+        user.allocate(RelayServer((), (StreamTarget("127.0.0.1", plain),)))
+        relay = await user.first()
+        assert relay.client.ticket is not None and isinstance(relay.way, StreamWay)
+        before = relay.way
+        connection = before.connection._transport
+        assert connection is not None
+        connection.abort()
+        await user.until(
+            lambda: (
+                bool(user.relays.winners())
+                and user.relay.way is not before
+                and not user.relay.client.is_moving
+            )
+        )
+        assert len(user.allocated) == 1 + len(user.lost)
+        await exchange(user)
