@@ -69,6 +69,24 @@ def test_people_read_where_it_listens() -> None:
     assert "UDP" in lines[1]
 
 
+@pytest.mark.parametrize("passwords", [["wonder", "sixteen letters!"], ["sixteen letters!"]])
+def test_a11_short_passwords_are_warned_of(tmp_path: Path, passwords: list[str]) -> None:
+    """Whoever sees one exchange can try words: the owner hears whose password is short, and not what it is."""
+    settings = tmp_path / "crowline.toml"
+    users = [f'user{number} = "{password}"' for number, password in enumerate(passwords)]
+    settings.write_text("\n".join(["[users]", *users]))
+    with running(*LOOPBACK, "--config", str(settings)) as (process, _):
+        process.terminate()
+        output, _ = process.communicate(timeout=30)
+    lines = [json.loads(line) for line in output.splitlines()]
+    warnings = [line["message"] for line in lines if line["t"] == "warn"]
+    assert len(warnings) == len(passwords) - 1
+    for warning in warnings:
+        assert "user0" in warning
+        assert "user1" not in warning
+        assert "wonder" not in warning
+
+
 @pytest.mark.parametrize("flag", ["--listen", "--stun-listen"])
 def test_a_port_in_use_is_a_sentence(flag: str) -> None:
     """Exit code 8 and a hint, whichever of the ports it is."""

@@ -135,8 +135,21 @@ def _announce(server: Server, output: Output) -> None:
     rate = config.limits.link_rate
     beyond = f", then {size(rate)} a second" if rate else ""
     output.say(f"Limits          {size(config.limits.budget)} through the hub a meeting{beyond}")
+    _warn_of_passwords(config, output)
     output.say(f"Use it:         crowline send FILE --server {server.outside_url}")
     output.say("Ctrl-C to stop.")
+
+
+def _warn_of_passwords(config: ServerConfig, output: Output) -> None:
+    from crowline.server.turn_settings import MIN_SECRET, short_passwords
+
+    short = short_passwords(config.users)
+    if short:
+        others = f" and {len(short) - 1} more" if len(short) > 1 else ""
+        output.warn(
+            f"Short password: {short[0]}{others}. Whoever sees a user come in can try words until one fits; "
+            f"{MIN_SECRET} random characters stand against that."
+        )
 
 
 def _on_signal(number: signal.Signals, arrived: asyncio.Queue[signal.Signals | LocalProblem]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ HUB_PREFIX = "meeting-"
 """What the names of users start with that the hub issues, and those of no others."""
 
 MIN_SECRET = 16
-"""Characters: whoever sees one exchange can try secrets as fast as a computer computes them."""
+"""Characters: whoever sees one exchange can try secrets as fast as a computer goes, RFC 8656 §21.1.2."""
 
 MAX_REALM = len(DEFAULT_REALM)
 """Bytes; with a longer one the answer to the smallest request would be more than three times its size."""
@@ -46,6 +47,11 @@ def turn_settings(settings: TurnSettings) -> dict[str, Any]:
         "turn_limits": _limits(settings),
         "binding": _binding(settings.binding_rate),
     }
+
+
+def short_passwords(users: Mapping[str, Secret]) -> list[str]:
+    """The users whose passwords are short enough to be found by trying, in order."""
+    return sorted(name for name, password in users.items() if len(password.reveal().decode()) < MIN_SECRET)
 
 
 def _user(name: str) -> str:
