@@ -71,7 +71,7 @@ def test_people_read_where_it_listens() -> None:
 
 @pytest.mark.parametrize("passwords", [["wonder", "sixteen letters!"], ["sixteen letters!"]])
 def test_a11_short_passwords_are_warned_of(tmp_path: Path, passwords: list[str]) -> None:
-    """Whoever sees one exchange can try words: the owner hears whose password is short, and not what it is."""
+    """Whoever sees one exchange can try words: the owner hears whose is short, and not what it is."""
     settings = tmp_path / "crowline.toml"
     users = [f'user{number} = "{password}"' for number, password in enumerate(passwords)]
     settings.write_text("\n".join(["[users]", *users]))
