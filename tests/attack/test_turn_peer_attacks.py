@@ -97,6 +97,27 @@ def test_p6_own_sockets_are_out_of_reach(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_p1_loopback_is_no_relay_address_of_strangers(host: str, way: str) -> None:
+    """Behind a wildcard every address of the machine may be a relay's, and loopback still is 403."""
+    world = World()
+    world.ports.relay_hosts |= set(LOOPBACK)
+    assert try_peer(foothold(way, world), way, Address(host, 80)) == 403
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0", "127.0.0.1"])
+def test_p1_clients_of_this_machine_meet_on_loopback(listen: str) -> None:
+    """Who has a relayed address there may talk to another one there, and to no other loopback address."""
+    world = World()
+    world.ports.relay_hosts |= {listen, "127.0.0.1"}
+    world.ports.free = [Address("127.0.0.1", 50_001), Address("127.0.0.1", 50_002)]
+    caller = allocated(world)
+    allocated(world, OTHER_CLIENT, "other")
+    assert try_peer(caller, "channel", world.ports.opened[1]) == 0
+    assert try_peer(caller, "permission", Address("0.0.0.0", 80)) == 403
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("host", [OWN_ASIDE, RELAY_HOST])
 @pytest.mark.parametrize("prefix", ["::ffff:", "64:ff9b::"])
 def test_p6_own_sockets_are_out_of_reach_in_ipv6_spelling(prefix: str, host: str, way: str) -> None:

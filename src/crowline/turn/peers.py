@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crowline.base.addresses import Address, AddressPolicy, hidden_host
+from crowline.base.addresses import Address, AddressClass, AddressPolicy, classify, hidden_host
 from crowline.stun.attributes import AnyAttribute, ChannelNumber, XorPeerAddress
 from crowline.turn import channel_data
 from crowline.turn.allocation import Allocation, Relay
@@ -41,12 +41,12 @@ class Peers:
         relay = allocation.relay_towards(peer)
         if relay is None:
             raise Refusal(PEER_FAMILY_MISMATCH)
-        if self._ports.is_relay_host(peer.host):
+        # The port of a permission has no meaning (RFC 8656 §10.1), and many clients send 0.
+        judged = peer if peer.port else Address(peer.host, 1)
+        if self._may_be_relayed(judged, relay):
             return relay
         if self._is_own(peer.host):
             raise Refusal(FORBIDDEN)
-        # The port of a permission has no meaning (RFC 8656 §10.1), and many clients send 0.
-        judged = peer if peer.port else Address(peer.host, 1)
         if not self._policy.permits(judged) or not self._permits(allocation.user, judged):
             raise Refusal(FORBIDDEN)
         return relay
@@ -96,6 +96,14 @@ class Peers:
         if not channel_data.FIRST_CHANNEL <= number.value <= channel_data.LAST_CHANNEL:
             raise Refusal(BAD_REQUEST)
         return number.value, attribute.address
+
+    def _may_be_relayed(self, peer: Address, relay: Relay) -> bool:
+        """Whether another client may have a relayed address there. A server that listens everywhere has them
+        on loopback for clients of this machine, and nobody else can mean those."""
+        if not self._ports.is_relay_host(peer.host):
+            return False
+        is_near = peer.host == relay.address.host or self._policy.permits(peer)
+        return is_near or classify(peer.host) is not AddressClass.NEVER
 
     def _is_own(self, host: str) -> bool:
         """Whether packets to `host` end at this machine; an IPv4 address of ours may hide in an IPv6 one."""
