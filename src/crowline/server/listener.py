@@ -39,7 +39,7 @@ def problem(address: Address, protocol: str, error: OSError) -> CrowlineError:
     if error.errno == errno.EADDRINUSE:
         return LocalProblem(
             f"Port {address.port} ({protocol}) is in use by another program.",
-            hint="Stop that program, or choose another port with --listen or --stun-listen.",
+            hint="Stop that program, or choose another port with --listen, --stun-listen or --tls-listen.",
         )
     if error.errno == errno.EACCES:
         return LocalProblem(
