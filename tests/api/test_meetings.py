@@ -181,6 +181,30 @@ async def test_direct_only_sends_nothing_through_a_server(server: Server) -> Non
         assert here.carried["hub"] == here.carried["relay"] == 0
 
 
+async def test_a_problem_of_one_machine_is_a_refusal_to_the_other(server: Server) -> None:
+    """Exit code 8 is for the side whose disk is full; what it said on a stream is heard before."""
+    code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def host() -> None:
+        async with crowline.host(server.url) as room:
+            code.set_result(room.code)
+            peer = await room.peer()
+            stream = await peer.open_stream()
+            await stream.write(b"no room here\n")
+            await stream.close()
+            raise crowline.LocalProblem("The disk is full.")
+
+    hosting = asyncio.create_task(host())
+    with pytest.raises(crowline.CrowlineError) as caught:
+        async with crowline.join(await code, server.url) as peer:
+            stream = await peer.accept_stream()
+            assert await stream.readline() == b"no room here\n"
+            await peer.accept_stream()
+    with pytest.raises(crowline.LocalProblem):
+        await hosting
+    assert isinstance(caught.value, crowline.Refused) and caught.value.exit_code == 5
+
+
 async def test_the_direct_path_outlives_the_server() -> None:
     """When the server goes away in the middle, the stream goes on."""
     async with (
@@ -246,7 +270,7 @@ async def test_a_direct_path_that_dies_in_mid_stream_is_left_for_the_relay(
 
 
 async def test_leaving_with_an_error_tells_the_other_side_why(server: Server) -> None:
-    """The code and the sentence arrive as the matching exception."""
+    """The sentence arrives, with the exception that its code means over there."""
     with pytest.raises(crowline.LocalProblem):
         async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
             await room.peer()
@@ -258,7 +282,7 @@ async def test_leaving_with_an_error_tells_the_other_side_why(server: Server) ->
             await asyncio.sleep(0.05)
             try:
                 await room._connection.close(8, "the disk is full")
-                with pytest.raises(crowline.LocalProblem, match="the disk is full"):
+                with pytest.raises(crowline.Refused, match="the disk is full"):
                     await listening
             finally:
                 listening.cancel()

@@ -142,7 +142,8 @@ ROUGH = {
 def test_rough_lines_delay_and_do_not_prevent(name: str) -> None:
     """Ten seeds on each: home to home is direct, and to symmetric relayed.
 
-    One attempt in a hundred loses so many SYNs in bursts that the hub is given up; it is not among these.
+    A burst lasts for packets and not for a time, as in Linux's netem, so in one attempt of a hundred it takes
+    every repetition on a silent line for the 10 s after which the hub is given up; none of these is it.
     """
     geometry = Geometry(line_a=ROUGH[name], line_b=ROUGH[name])
     for seed in range(1, 11):

@@ -45,7 +45,7 @@ def default_server() -> str:
         settings = tomllib.loads(path.read_text())
     except FileNotFoundError:
         settings = {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}.") from error
     if isinstance(named := settings.get("server"), str):
         return named

@@ -18,8 +18,10 @@ from crowline.session.events import StreamReset as ResetEvent
 WRITE_LIMIT = 1 << 20
 # Bytes of one line that `Stream.readline` looks through.
 LINE_LIMIT = 64 * 1024
-# Seconds that `Peer.close` waits for finished streams to be acknowledged.
+# Seconds that `Peer.close` waits for finished streams to be acknowledged, at a good end and at a bad one: the
+# last words on a stream say more than an exit code.
 DELIVERY_LIMIT = 5.0
+LAST_WORDS_LIMIT = 1.0
 
 
 class Stream:
@@ -223,15 +225,11 @@ class Peer:
 
     async def close(self, code: int = 0, sentence: str = "") -> None:
         """End the connection; the other side is told `code` (an exit code) and `sentence`."""
-        if code == 0:
-            await self._deliver()
+        await within(LAST_WORDS_LIMIT if code else DELIVERY_LIMIT, self._all_delivered())
         await self._connection.close(code, sentence)
 
-    async def _deliver(self) -> None:
-        """Wait for what finished streams still owe the other side."""
-        await within(DELIVERY_LIMIT, self._all_delivered())
-
     async def _all_delivered(self) -> None:
+        """Wait for what finished streams still owe the other side."""
         for stream in list(self._open.values()):
             if self._is_finished(stream):
                 with suppress(CrowlineError):

@@ -96,9 +96,10 @@ class Interrupted(CrowlineError):
 
 
 def error_for(exit_code: int, message: str) -> CrowlineError:
-    """The error that the other side gave as a code and a sentence."""
-    kinds = {
+    """The error that the other side gave as a code and a sentence. What is local there is a refusal here."""
+    kinds: dict[int, type[CrowlineError]] = {
         kind.exit_code: kind
-        for kind in (Interrupted, IntegrityFailed, LocalProblem, NoPath, Refused, WrongCode, NobodyCame)
+        for kind in (Interrupted, IntegrityFailed, NoPath, Refused, WrongCode, NobodyCame)
     }
+    kinds[LocalProblem.exit_code] = Refused
     return kinds.get(exit_code, CrowlineError)(f"The other side says: {message}" if message else None)
