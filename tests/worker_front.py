@@ -6,34 +6,25 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from crowline.base.addresses import Address, AddressPolicy
-from crowline.base.secrets import Secret
+import turn_front
+from crowline.base.addresses import Address
 from crowline.server.front import StunTurnFront
 from crowline.stun.message import Message, MessageClass, Method
 from crowline.turn.auth import issue_credentials
+from turn_front import HOME as HOME
+from turn_front import SECRET
 from turn_socket import PATIENCE, SocketClient, turn_client
 
-SECRET = Secret(b"secret of a test")
-HOME = Address("127.0.0.1", 0)
 PEER_HOST = "127.0.0.2"
 LOGIN = ("-u", "user", "-w", "password")
 NOBODY_IS_LEFT = 30.0  # seconds
 
 
-@asynccontextmanager
-async def front(*listen: Address, **options: Any) -> AsyncIterator[StunTurnFront]:
-    options.setdefault("permits", lambda user, peer: True)
-    options.setdefault("policy", AddressPolicy(allow_loopback=True))
-    options.setdefault("workers", 2)
-    running = StunTurnFront(listen or (HOME,), secret=SECRET, **options)
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
+def front(*listen: Address, **options: Any) -> AbstractAsyncContextManager[StunTurnFront]:
+    return turn_front.front(*listen, **({"workers": 2} | options))
 
 
 def credentials(user: str = "mailbox") -> tuple[str, str]:

@@ -7,24 +7,22 @@ sockets before it. The allowed outcomes are two: dropped and counted, or the err
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
-from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
-from crowline.server.front import StunTurnFront
 from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance
 from crowline.stun.message import HEADER_SIZE, Message, MessageClass, Method, parse
-from crowline.turn.auth import issue_credentials
 from crowline.turn.codes import BAD_REQUEST, STALE_NONCE, UNAUTHORIZED
 from hub_server import eventually
 from turn_attackers import allocated, foothold, try_peer
-from turn_pair import CLIENT, PEER, SECRET, Caller, World, error_code
+from turn_front import front
+from turn_pair import CLIENT, PEER, Caller, World, error_code
 from turn_socket import plain_socket, turn_client
 
 UNKNOWN_ATTRIBUTE = 420
@@ -221,37 +219,24 @@ def damaged_messages() -> Iterator[bytes]:
 
 async def test_w1_w2_w3_damaged_datagrams_cost_nothing_but_a_counter() -> None:
     """Thousands of them at a real socket, and a client beside them that works as if they were not there."""
-    front = StunTurnFront(
-        Address("127.0.0.1", 0),
-        secret=SECRET,
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-    )
-    await front.start()
-    try:
-        login = issue_credentials(SECRET, "mailbox", int(time.time()) + 3600)
+    async with front() as running, turn_client(running.address, "user", "password") as client:
+        relayed = (await client.allocate()).relayed
         with plain_socket("127.0.0.3") as stranger, plain_socket("127.0.0.2") as peer:
-            async with turn_client(front.address, *login) as client:
-                relayed = (await client.allocate()).relayed
-                await client.bind(peer.local)
-                for number, data in enumerate(damaged_messages()):
-                    stranger.send(data, front.address)
-                    if number % 50 == 0:
-                        client.send(b"%d" % number, peer.local)
-                        assert await peer.receive() == (b"%d" % number, relayed)
-            assert front.counters["allocations"] == 1
-            assert "handler_error" not in front.counters
-            assert front.counters["turn_malformed"] > 100
-    finally:
-        await front.close()
+            await client.bind(peer.local)
+            for number, data in enumerate(damaged_messages()):
+                stranger.send(data, running.address)
+                if number % 50 == 0:
+                    client.send(b"%d" % number, peer.local)
+                    assert await peer.receive() == (b"%d" % number, relayed)
+        assert running.counters["allocations"] == 1
+        assert "handler_error" not in running.counters
+        assert running.counters["turn_malformed"] > 100
 
 
 async def test_w1_w2_streams_that_end_in_the_middle_leave_nothing() -> None:
     """Each part of an Allocate on a stream of its own, then the end of the stream."""
-    front = StunTurnFront(Address("127.0.0.1", 0), secret=SECRET, permits=lambda user, peer: True)
-    await front.start()
-    try:
-        server, (_, request) = front.tcp_addresses[0], allocates()
+    async with front() as running:
+        server, (_, request) = running.tcp_addresses[0], allocates()
         for end in range(0, len(request), 3):
             reader, writer = await asyncio.open_connection(server.host, server.port)
             writer.write(request[:end])
@@ -259,8 +244,6 @@ async def test_w1_w2_streams_that_end_in_the_middle_leave_nothing() -> None:
             with suppress(ConnectionError):
                 assert await reader.read() == b""
             writer.close()
-        await eventually(lambda: len(vars(front)["_streams"]) == 0)
-        assert front.counters["allocations"] == 0
-        assert "handler_error" not in front.counters
-    finally:
-        await front.close()
+        await eventually(lambda: len(vars(running)["_streams"]) == 0)
+        assert running.counters["allocations"] == 0
+        assert "handler_error" not in running.counters

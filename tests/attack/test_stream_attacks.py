@@ -9,15 +9,15 @@ import socket
 import ssl
 import time
 import warnings
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import turn_front
 from certificates import self_signed
-from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.server import stream_client, stream_doors, stream_front
@@ -29,30 +29,16 @@ from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.client import TurnClient
 from crowline.turn.framing import StreamFramer
 from hub_server import eventually
+from turn_front import HOME
 from turn_socket import PATIENCE, plain_socket
 
-HOME = Address("127.0.0.1", 0)
 PEER_HOST = "127.0.0.2"
 USER, PASSWORD = "user", "password"
 
 
-@asynccontextmanager
-async def front(folder: Path) -> AsyncIterator[StunTurnFront]:
+def front(folder: Path) -> AbstractAsyncContextManager[StunTurnFront]:
     files = self_signed(folder)
-    running = StunTurnFront(
-        HOME,
-        secret=Secret(b"secret"),
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-        users={USER: Secret(PASSWORD.encode())},
-        tls_listen=[HOME],
-        tls=Certificate(files.certificate, files.key),
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
+    return turn_front.front(tls_listen=[HOME], tls=Certificate(files.certificate, files.key))
 
 
 class Caller:

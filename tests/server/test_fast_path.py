@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 
-from crowline.base.addresses import Address, AddressPolicy
-from crowline.base.secrets import Secret
+import turn_front
+from crowline.base.addresses import Address
 from crowline.net import mmsg
 from crowline.server.front import StunTurnFront
 from crowline.stun.attributes import XorMappedAddress
@@ -34,25 +35,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return kind
 
 
-@asynccontextmanager
-async def server(
-    host: str = "127.0.0.1", *, limits: Limits | None = None, binding: Allowance | None = None
-) -> AsyncIterator[StunTurnFront]:
-    running = StunTurnFront(
-        Address(host, 0),
-        secret=Secret(b"secret"),
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-        users={"user": Secret(b"password")},
-        limits=limits,
-        binding=binding or Allowance(100.0, 500.0),
-        tcp=False,
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
+def server(host: str = "127.0.0.1", **options: Any) -> AbstractAsyncContextManager[StunTurnFront]:
+    options = {"binding": Allowance(100.0, 500.0), "tcp": False} | options
+    return turn_front.front(Address(host, 0), **options)
 
 
 @asynccontextmanager

@@ -5,51 +5,37 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 from aioice import turn as aioice_turn
 
+import turn_front
 from certificates import self_signed
-from crowline.base.addresses import Address, AddressPolicy
-from crowline.base.secrets import Secret
+from crowline.base.addresses import Address
 from crowline.server.certificate import Certificate
 from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
 from hub_server import eventually
 from needs import missing, needs_program
 from peer_programs import background, run
+from turn_front import SECRET
 from turn_socket import PATIENCE, free_port, plain_socket
 
 pytestmark = pytest.mark.peer
 
-SECRET = Secret(b"shared with the peer")
 PEER_HOST = "127.0.0.2"
 LOGIN = ("-u", "user", "-w", "password")
 # Short: ten messages of two clients, no companion sockets.
 LOAD = ("-c", "-n", "10", "-m", "2", "-l", "200")
 
 
-@asynccontextmanager
-async def front(folder: Path, host: str = "127.0.0.1") -> AsyncIterator[StunTurnFront]:
+def front(folder: Path, host: str = "127.0.0.1") -> AbstractAsyncContextManager[StunTurnFront]:
     """Our server on loopback over UDP, TCP and TLS."""
     files = self_signed(folder)
-    running = StunTurnFront(
-        Address(host, 0),
-        secret=SECRET,
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-        users={"user": Secret(b"password")},
-        tls_listen=[Address(host, 0)],
-        tls=Certificate(files.certificate, files.key),
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
+    home = Address(host, 0)
+    return turn_front.front(home, tls_listen=[home], tls=Certificate(files.certificate, files.key))
 
 
 def port_of(running: StunTurnFront, flags: tuple[str, ...]) -> str:

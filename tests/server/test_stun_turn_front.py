@@ -8,8 +8,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ import pytest
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Transmit
-from crowline.base.secrets import Secret
 from crowline.net.udp import UdpSocket
 from crowline.server import stream_client, stream_front, udp_front
 from crowline.server.front import StunTurnFront
@@ -29,23 +27,10 @@ from crowline.turn.auth import issue_credentials
 from crowline.turn.events import AllocationFailed, DataReceived, PermissionRefused
 from crowline.turn.quota import Limits
 from hub_server import eventually
+from turn_front import HOME, SECRET, front
 from turn_socket import PATIENCE, SocketClient, free_port, plain_socket, turn_client
 
-SECRET = Secret(b"secret of a test")
-HOME = Address("127.0.0.1", 0)
 PEER_HOST = "127.0.0.2"
-
-
-@asynccontextmanager
-async def front(*listen: Address, **options: Any) -> AsyncIterator[StunTurnFront]:
-    options.setdefault("permits", lambda user, peer: True)
-    options.setdefault("policy", AddressPolicy(allow_loopback=True))
-    running = StunTurnFront(listen or (HOME,), secret=SECRET, **options)
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
 
 
 def credentials(user: str = "mailbox") -> tuple[str, str]:

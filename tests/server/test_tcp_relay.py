@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
 from crowline.server import tcp_relay
 from crowline.server.front import StunTurnFront
@@ -20,26 +20,10 @@ from crowline.turn.framing import StreamFramer
 from crowline.turn.quota import Limits
 from crowline.turn.tcp_client import BindFailed, Bound, PeerBytes, TcpTurnClient
 from hub_server import eventually
+from turn_front import front
 from turn_socket import PATIENCE
 
 PEER_HOST = "127.0.0.2"
-
-
-@asynccontextmanager
-async def front(limits: Limits | None = None) -> AsyncIterator[StunTurnFront]:
-    running = StunTurnFront(
-        Address("127.0.0.1", 0),
-        secret=Secret(b"secret"),
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-        users={"user": Secret(b"password")},
-        limits=limits,
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
 
 
 class Caller:
@@ -238,8 +222,10 @@ async def test_a_reader_that_pauses_holds_the_writer_back(to_peer: bool) -> None
     """Megabytes for somebody who does not read wait at their sender; in the end every byte arrives."""
     total = 16 << 20
     async with (
-        front(Limits(bytes_per_second=1e9)) as running, listening() as peer, caller_of(running) as caller,
-    ):  # fmt: skip
+        front(limits=Limits(bytes_per_second=1e9)) as running,
+        listening() as peer,
+        caller_of(running) as caller,
+    ):
         await caller.allocate()
         found = await caller.connect(peer.address)
         peer_end = await peer.accepted.get()
@@ -276,7 +262,7 @@ async def test_q7_the_rate_of_the_user_holds_for_connections_too() -> None:
     """Bytes beyond the burst take the time that they are worth; nothing is lost."""
     rate = 1_000_000.0
     async with (
-        front(Limits(bytes_per_second=rate)) as running,
+        front(limits=Limits(bytes_per_second=rate)) as running,
         listening() as peer,
         caller_of(running) as caller,
     ):

@@ -8,44 +8,23 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aioice import Candidate, Connection
 from aioice import turn as aioice_turn
 
-from crowline.base.addresses import Address, AddressPolicy
-from crowline.base.secrets import Secret
-from crowline.server.front import StunTurnFront
+from crowline.base.addresses import Address
 from crowline.turn.auth import issue_credentials
 from crowline.turn.events import AllocationFailed, ChannelBound, DataReceived, PermissionRefused
 from needs import needs_program
 from peer_programs import PROGRAM_TIME, background, run
+from turn_front import SECRET, front
 from turn_socket import PATIENCE, free_port, plain_socket, turn_client
 
 pytestmark = pytest.mark.peer
 
-SECRET = Secret(b"shared with the peer")
 PEER_HOST = "127.0.0.2"
 OTHER_HOST = "127.0.0.3"
-
-
-@asynccontextmanager
-async def front(**options: Any) -> AsyncIterator[StunTurnFront]:
-    """Our server on loopback, with loopback peers allowed as on no real server."""
-    running = StunTurnFront(
-        Address("127.0.0.1", 0),
-        secret=SECRET,
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-        users={"user": Secret(b"password")},
-        **options,
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
 
 
 def credentials() -> tuple[str, str]:
