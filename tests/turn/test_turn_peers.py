@@ -16,6 +16,7 @@ from aioice import turn as aioice_turn
 from crowline.base.addresses import Address
 from crowline.turn.auth import issue_credentials
 from crowline.turn.events import AllocationFailed, ChannelBound, DataReceived, PermissionRefused
+from hub_server import eventually
 from needs import needs_program
 from peer_programs import PROGRAM_TIME, background, run
 from turn_front import SECRET, front
@@ -122,11 +123,7 @@ async def test_aioice_relays_by_channels() -> None:
                 (peer.local.host, peer.local.port),
             )
         transport.close()
-        for _ in range(100):
-            if not running.counters["allocations"]:
-                break
-            await asyncio.sleep(0.02)
-        assert running.counters["allocations"] == 0
+        await eventually(lambda: not running.counters["allocations"])
 
 
 async def test_aioice_agents_connect_through_our_relay_only() -> None:
