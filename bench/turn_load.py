@@ -18,7 +18,7 @@ from typing import Any
 
 from crowline.base.addresses import Address
 from crowline.net import mmsg
-from crowline.net.mmsg import HEADER, PART, Memory
+from crowline.net.mmsg import HEADER, PART, Memory, Pointer
 from crowline.stun import attributes as a
 from crowline.stun.integrity import long_term_key
 from crowline.stun.message import Message, MessageClass, Method, parse
@@ -27,6 +27,7 @@ USER, PASSWORD = "user", "password"
 COOKIE = bytes.fromhex("2112a442")
 SLOT = 2048
 CALLS = mmsg.find()
+_DONT_WAIT = int(socket.MSG_DONTWAIT)
 
 
 class Batch:
@@ -40,6 +41,7 @@ class Batch:
         self.socket.bind((host, port))
         self.local = Address(*self.socket.getsockname())
         self._out, self._in = Memory(count * (SLOT + 256)), Memory(count * (SLOT + 256))
+        self._first_out, self._first_in = Pointer(self._out.start), Pointer(self._in.start)
         self._count = count
         self._received: list[memoryview] = []
         for number in range(count):
@@ -52,11 +54,11 @@ class Batch:
 
     def send(self, count: int) -> int:
         assert CALLS is not None
-        return max(0, CALLS[1](self.socket.fileno(), self._out.start, count, socket.MSG_DONTWAIT))
+        return max(0, CALLS.sendmmsg(self.socket.fileno(), self._first_out, count, _DONT_WAIT))
 
     def receive(self) -> int:
         assert CALLS is not None
-        return max(0, CALLS[0](self.socket.fileno(), self._in.start, self._count, socket.MSG_DONTWAIT, None))
+        return max(0, CALLS.recvmmsg(self.socket.fileno(), self._first_in, self._count, _DONT_WAIT, None))
 
     def received(self, number: int) -> memoryview:
         at = self._data(number)

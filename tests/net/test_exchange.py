@@ -36,9 +36,9 @@ class Echo:
         self.socket = UdpSocket.bind(LOOPBACK, self._answer)
         self.calls: list[int] = []
         self.refusals: list[int] = []
-        honest = batches._sendmmsg
+        honest, honest_alone = batches._sendmmsg, batches._sendto
 
-        def counted(fd: int, headers: int, count: int, flags: int) -> int:
+        def counted(fd: int, headers: mmsg.Pointer, count: int, flags: int) -> int:
             self.calls.append(count)
             if self.refusals:
                 error = self.refusals.pop(0)
@@ -46,7 +46,16 @@ class Echo:
                 return -1
             return honest(fd, headers, count, flags)
 
+        def alone(
+            fd: int, data: mmsg.Pointer, size: int, flags: int, name: mmsg.Pointer, name_length: int
+        ) -> int:
+            if self.refusals:
+                return -1
+            self.calls.append(1)
+            return honest_alone(fd, data, size, flags, name, name_length)
+
         monkeypatch.setattr(batches, "_sendmmsg", counted)
+        monkeypatch.setattr(batches, "_sendto", alone)
 
     def _answer(self, data: memoryview, source: Address, size: int) -> None:
         self.socket.send(Transmit(bytes(data), source))
@@ -150,10 +159,14 @@ async def test_without_the_calls_there_is_the_plain_exchange(monkeypatch: pytest
     assert isinstance(exchange_of(asyncio.get_running_loop()), PlainExchange)
 
 
-def test_calls_that_lie_are_not_used() -> None:
+def test_calls_that_lie_are_not_used(batches: Exchange) -> None:
     """The self-test compares what comes back, byte by byte."""
-    assert not mmsg._works(lambda *_: 2, lambda *_: 2)
-    assert not mmsg._works(lambda *_: -1, lambda *_: -1)
+    honest = mmsg.find()
+    assert honest is not None and mmsg._works(honest)
+    received, sent, sent_alone = (lambda *_: 3), (lambda *_: 2), (lambda *_: 19)
+    assert not mmsg._works(mmsg.Calls(received, sent, sent_alone))
+    for lie in ({"recvmmsg": received}, {"sendmmsg": sent}, {"sendto": sent_alone}, {"sendto": sent}):
+        assert not mmsg._works(honest._replace(**lie))
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])

@@ -134,6 +134,7 @@ async def test_an_expired_channel_carries_nothing() -> None:
                 for allocation in vars(running)["_driver"].machine.allocations:
                     for channel in allocation.channels.values():
                         channel.expires = channel.permission.expires = 0.0
+                    allocation.version += 1
                 client.send(b"after", peer.local)
                 peer.send(b"after", relayed)
                 assert await peer.hears_nothing()

@@ -168,11 +168,13 @@ def test_the_short_way_stays_open(owner: Owner, allocation: Allocation) -> None:
     allocation.permit(PEER.host, 580.0, is_own=False)
     owner.tell(allocation)
     short_way = owner.mirror.short_way
-    copy = short_way.of_client(CLIENT, LOCAL)
-    assert copy is not None
-    assert short_way.to_peer(copy, CHANNEL, 700.0) is not None
-    assert short_way.to_client(copy, PEER, 700.0) is not None
-    assert short_way.to_peer(copy, CHANNEL, 890.0) is None
+    way = short_way.to_peer(CLIENT, LOCAL, CHANNEL, 700.0)
+    assert way is not None
+    assert (way.until, way.version) == (880.0, way.allocation.version)
+    assert short_way.to_client(RELAYED, PEER, 700.0) is not None
+    assert short_way.to_peer(CLIENT, LOCAL, CHANNEL, 890.0) is None
+    owner.end(allocation)
+    assert way.version != way.allocation.version
 
 
 def test_what_the_owner_ends_is_gone(owner: Owner, allocation: Allocation) -> None:

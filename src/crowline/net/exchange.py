@@ -24,11 +24,9 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Buffer
 from crowline.net import mmsg
 from crowline.net.arrival import leave_by, pack_control
-from crowline.net.mmsg import HEADER, NAME_SIZE, PART, RECEIVED, Memory
+from crowline.net.mmsg import HEADER, MOST, NAME_SIZE, PART, RECEIVED, Memory, Pointer
 from crowline.net.segmentation import CANNOT_SEGMENT, MAX_PAYLOAD, REFUSED_RUN, UDP_SEGMENT
 
-# Datagrams of one read. More make no difference to the cost of one.
-MOST = 64
 _SLOTS = 2 * MOST
 # One datagram or one run of the kernel's; the odd lines keep the slots from sharing places in a cache.
 SLOT_DATA = 65536
@@ -44,11 +42,12 @@ _COPY_SIZE = 1 << 18
 _PLACES = 8192
 # A plain number: the flags of the socket module are objects, slow to calculate with.
 _DONT_WAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
-# Sockets served before the loop gets its turn again.
+# How long the sockets are served before the loop gets its turn again, in seconds, and how many at a time.
+_LONGEST_WAKE = 0.001
 _EVENTS_PER_ROUND = 64
-_ROUNDS_PER_WAKE = 4
 
 _META = struct.Struct(f"{_META_SIZE}s")
+_FRESH_META = bytes(_META_SIZE)
 
 Head: TypeAlias = tuple[int, int, int, int]
 """Where datagrams go: place and length of a socket address and of control data."""
@@ -90,9 +89,9 @@ class PlainExchange:
 class Exchange:
     """Batches of datagrams. One epoll holds all sockets, so that one wake-up of the loop serves them all."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, calls: tuple[mmsg.Receive, mmsg.Send]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, calls: mmsg.Calls) -> None:
         self._loop = weakref.proxy(loop)
-        self._recvmmsg, self._sendmmsg = calls
+        self._recvmmsg, self._sendmmsg, self._sendto = calls
         self._members: dict[int, Member] = {}
         self._epoll: select.epoll | None = None
         self.is_collecting = False
@@ -108,12 +107,15 @@ class Exchange:
         self._parts = Memory(_SLOTS * PART.size)
         self._cursor = 0
         self._prepare_slots()
+        self._slots = self._headers.pointers(HEADER.size)
         self._out_headers = Memory(MOST * HEADER.size)
+        self._out_slots = self._out_headers.pointers(HEADER.size)
         self._out_parts = Memory(MOST * PART.size)
         self._copies = Memory(_COPY_SIZE)
         self._copied = 0
         self._places = Memory(_PLACES * CONTROL_SIZE)
         self._written = 0
+        self._pointers: dict[int, Pointer] = {}
         self._names: _Table = {}
         self._controls: _Table = {}
         self._run_controls: _Table = {}
@@ -141,12 +143,14 @@ class Exchange:
 
     def _wake(self) -> None:
         # What arrives meanwhile is cheaper to ask for here than by way of the loop.
-        for _ in range(_ROUNDS_PER_WAKE):
-            if self._epoll is None or not self._serve(self._epoll.poll(0, _EVENTS_PER_ROUND)):
+        until = time.monotonic() + _LONGEST_WAKE
+        while self._epoll is not None and (events := self._epoll.poll(0, _EVENTS_PER_ROUND)):
+            self._serve(events)
+            if self.now >= until:
                 return
 
-    def _serve(self, events: list[tuple[int, int]]) -> bool:
-        """Let the sockets receive, and send what that leads to; whether there was anything."""
+    def _serve(self, events: list[tuple[int, int]]) -> None:
+        """Let the sockets receive, and send what that leads to."""
         self.is_collecting = True
         try:
             for fd, _ in events:
@@ -157,7 +161,6 @@ class Exchange:
         finally:
             self.is_collecting = False
             self._rewind()
-        return bool(events)
 
     # --- receiving --------------------------------------------------------------------------------------
 
@@ -170,7 +173,7 @@ class Exchange:
             self._rewind()
         first = self._cursor
         headers = first * HEADER.size
-        count = self._recvmmsg(fd, self._headers.start + headers, most, _DONT_WAIT, None)
+        count = self._recvmmsg(fd, self._slots[first], most, _DONT_WAIT, None)
         if count <= 0:
             return None
         self._cursor = after = first + count
@@ -198,17 +201,22 @@ class Exchange:
                 meta, NAME_SIZE, self._parts.start + part, 1, meta + NAME_SIZE, CONTROL_SIZE, 0, 0,
             )  # fmt: skip
         self._fresh_headers = bytes(self._headers.view)
+        self._fresh_header = self._fresh_headers[: HEADER.size]
         self._fresh_metas = bytes(_SLOTS * _META_SIZE)
 
     def _rewind(self) -> None:
         """Send what is staged, and use the slots again: the kernel wrote into their headers."""
-        self.flush()
-        if self._cursor:
-            end = self._cursor * HEADER.size
+        if self._staged:
+            self.flush()
+        used, self._cursor = self._cursor, 0
+        if used == 1:
+            self._headers.view[: HEADER.size] = self._fresh_header
+            self._metas.view[:_META_SIZE] = _FRESH_META
+        elif used:
+            end = used * HEADER.size
             self._headers.view[:end] = self._fresh_headers[:end]
-            end = self._cursor * _META_SIZE
+            end = used * _META_SIZE
             self._metas.view[:end] = self._fresh_metas[:end]
-            self._cursor = 0
 
     # --- sending ----------------------------------------------------------------------------------------
 
@@ -266,6 +274,7 @@ class Exchange:
             self.flush()
             for each in (self._names, self._controls, self._run_controls):
                 each.clear()
+            self._pointers.clear()
             self._written = 0
             self.epoch += 1
         at = self._written * CONTROL_SIZE
@@ -295,13 +304,11 @@ class Exchange:
 
     def _send(self, member: Member, batch: list[Staged], *, merges: bool = True) -> None:
         """Datagrams of one size that follow each other to one peer leave as a run."""
-        headers, headers_at = self._out_headers.view, 0
-        parts, parts_start, parts_at = self._out_parts.view, self._out_parts.start, 0
+        part, parts, headers = self._out_parts.start, list[int](), list[int]()
         runs, last, last_size, room = list[int](), None, 0, 0
         room_for_runs = merges and member.can_segment and self._written < _PLACES - MOST
         for number, (head, data, size) in enumerate(batch):
-            PART.pack_into(parts, parts_at, data, size)
-            parts_at += PART.size
+            parts += (data, size)
             if room and size == last_size and head == last:
                 room -= 1
                 continue
@@ -314,31 +321,30 @@ class Exchange:
             name, name_length, control, control_length = (
                 head if after - first == 1 else self._run_head(head, size)
             )
-            HEADER.pack_into(
-                headers, headers_at,
-                name, name_length, parts_start + first * PART.size, after - first,
-                control, control_length, 0, 0,
-            )  # fmt: skip
-            headers_at += HEADER.size
+            place = part + first * PART.size
+            headers += (name, name_length, place, after - first, control, control_length, 0, 0)
+        mmsg.pack_parts(self._out_parts.view, parts)
+        mmsg.pack_headers(self._out_headers.view, headers)
         self._hand_over(member, batch, runs)
 
     def _send_one(self, member: Member, pending: list[Staged]) -> None:
         """`_send` for what is alone, as most of what a relayed address sends."""
-        (name, name_length, control, control_length), data, size = pending[0]
-        PART.pack_into(self._out_parts.view, 0, data, size)
-        part = self._out_parts.start
-        HEADER.pack_into(
-            self._out_headers.view, 0, name, name_length, part, 1, control, control_length, 0, 0
-        )  # fmt: skip
-        if member.fd >= 0 and self._sendmmsg(member.fd, self._out_headers.start, 1, _DONT_WAIT) != 1:
-            self._hand_over(member, pending, [0, 1])
+        (name, name_length, _, control_length), data, size = pending[0]
+        if control_length or member.fd < 0:
+            self._send(member, pending)
+            return
+        where = self._pointers.get(name)
+        if where is None:
+            where = self._pointers[name] = Pointer(name)
+        if self._sendto(member.fd, Pointer(data), size, _DONT_WAIT, where, name_length) < 0:
+            # The long way knows what to do about it.
+            self._send(member, pending)
 
     def _hand_over(self, member: Member, batch: list[Staged], runs: list[int]) -> None:
         """Give the kernel the headers of all runs; `runs` says where in `batch` each begins."""
         done, total, tried_again = 0, len(runs) - 1, -1
         while done < total and member.fd >= 0:
-            start = self._out_headers.start + done * HEADER.size
-            sent = self._sendmmsg(member.fd, start, total - done, _DONT_WAIT)
+            sent = self._sendmmsg(member.fd, self._out_slots[done], total - done, _DONT_WAIT)
             if sent > 0:
                 done += sent
                 continue

@@ -1,4 +1,4 @@
-"""`recvmmsg` and `sendmmsg` of Linux through ctypes: the calls, their structures, and whether they work here.
+"""`recvmmsg`, `sendmmsg` and `sendto` of Linux through ctypes: the calls and their structures.
 
 The structures are the kernel's (linux/socket.h), written by `struct` into arrays that are made once. `find`
 sends itself two datagrams before it says that the calls can be used, so that a C library or a machine with
@@ -14,11 +14,14 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 # struct mmsghdr: name, its length, parts, their number, control data, its length, flags; the length of what
 # was moved
 _LAYOUT = "@PIPNPNi0PI0P"
+MOST = 64
+"""Datagrams of one call. More make no difference to the cost of one."""
+
 HEADER = struct.Struct(_LAYOUT)
 PART = struct.Struct("@PN")
 """struct iovec: where, how many bytes."""
@@ -29,11 +32,25 @@ _SKIPPED = _LENGTH - _FLAGS - 4, HEADER.size - _LENGTH - 4
 RECEIVED = struct.Struct(f"={_FLAGS}xi{_SKIPPED[0]}xI{_SKIPPED[1]}x")
 """What matters of a header after `recvmmsg`: flags and length."""
 
+# Packing many structures at once costs a third of packing each.
+_HEADERS = [struct.Struct("@" + _LAYOUT[1:] * count) for count in range(MOST + 1)]
+_PARTS = [struct.Struct("@" + "PN" * count) for count in range(MOST + 1)]
+
 NAME_SIZE = 32
 """Bytes kept for a socket address: the largest, sockaddr_in6, has 28."""
 
-Receive: TypeAlias = Callable[[int, int, int, int, None], int]
-Send: TypeAlias = Callable[[int, int, int, int], int]
+Pointer: TypeAlias = ctypes.c_void_p
+"""A place, as the calls take it: converting a number costs as much as half a call."""
+
+
+class Calls(NamedTuple):
+    """They return as in C, and `last_error` says why one failed."""
+
+    recvmmsg: Callable[[int, Pointer, int, int, None], int]
+    """Socket, headers, their number, flags."""
+    sendmmsg: Callable[[int, Pointer, int, int], int]
+    sendto: Callable[[int, Pointer, int, int, Pointer, int], int]
+    """Socket, bytes, their number, flags, socket address and its length."""
 
 
 class Memory:
@@ -43,6 +60,20 @@ class Memory:
         self._map = mmap.mmap(-1, size)
         self.view = memoryview(self._map)
         self.start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    def pointers(self, step: int) -> tuple[Pointer, ...]:
+        """The places of structures of `step` bytes that fill it."""
+        return tuple(Pointer(self.start + at) for at in range(0, len(self.view), step))
+
+
+def pack_headers(view: memoryview, fields: list[int]) -> None:
+    """Write headers one after the other; each has eight fields."""
+    _HEADERS[len(fields) // 8].pack_into(view, 0, *fields)
+
+
+def pack_parts(view: memoryview, fields: list[int]) -> None:
+    """The same with parts; each has two fields."""
+    _PARTS[len(fields) // 2].pack_into(view, 0, *fields)
 
 
 def socket_name(host: str, port: int) -> bytes:
@@ -67,28 +98,25 @@ def last_error() -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def find() -> tuple[Receive, Send] | None:
-    """The two calls, or ``None`` where they are missing or do not do what is expected."""
+def find() -> Calls | None:
+    """The calls, or ``None`` where they are missing or do not do what is expected."""
     if not sys.platform.startswith("linux"):
         return None
     try:
         library = ctypes.CDLL(None, use_errno=True)
-        receive, send = library.recvmmsg, library.sendmmsg
+        calls = Calls(library.recvmmsg, library.sendmmsg, library.sendto)
     except (OSError, AttributeError, TypeError):
         return None
-    receive.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
-    send.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
     try:
-        works = _works(receive, send)
+        return calls if _works(calls) else None
     except OSError:
         return None
-    return (receive, send) if works else None
 
 
-def _works(receive: Receive, send: Send) -> bool:
-    """Two datagrams of known bytes, there and back out of the structures."""
+def _works(calls: Calls) -> bool:
+    """Three datagrams of known bytes, there and back out of the structures."""
     memory = Memory(4096)
-    texts = (b"one datagram", b"and another one")
+    texts = (b"one datagram", b"and another one", b"and the last of all")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         name = socket_name(*probe.getsockname())
@@ -97,11 +125,16 @@ def _works(receive: Receive, send: Send) -> bool:
             at = 2048 + 64 * number
             memory.view[at : at + len(text)] = text
             _lay(memory, number, 1024, len(name), at, len(text))
-        if send(probe.fileno(), memory.start, len(texts), socket.MSG_DONTWAIT) != len(texts):
+        fd, several, wait = probe.fileno(), len(texts) - 1, int(socket.MSG_DONTWAIT)
+        if calls.sendmmsg(fd, Pointer(memory.start), several, wait) != several:
+            return False
+        last = Pointer(memory.start + 2048 + 64 * several)
+        sent = calls.sendto(fd, last, len(texts[-1]), wait, Pointer(memory.start + 1024), len(name))
+        if sent != len(texts[-1]):
             return False
         for number in range(len(texts)):
             _lay(memory, number, 1024 + 64 * (number + 1), NAME_SIZE, 3072 + 64 * number, 64)
-        if receive(probe.fileno(), memory.start, len(texts), socket.MSG_DONTWAIT, None) != len(texts):
+        if calls.recvmmsg(fd, Pointer(memory.start), len(texts), wait, None) != len(texts):
             return False
     for number, text in enumerate(texts):
         _, length = RECEIVED.unpack_from(memory.view, HEADER.size * number)

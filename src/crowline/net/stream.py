@@ -17,6 +17,7 @@ from crowline.base.errors import ServerUnreachable
 from crowline.base.machine import Buffer
 from crowline.base.transport import Transport
 from crowline.net.proxies import open_through, proxy_for
+from crowline.net.tls_proxy import open_by_tls
 
 # Seconds for name, TCP, proxy and TLS together; whoever waits longer is better off with link zero.
 OPEN_LIMIT = 10.0
@@ -79,7 +80,8 @@ class StreamSocket(asyncio.Protocol):
         try:
             async with asyncio.timeout(OPEN_LIMIT):
                 await stream._open(target)
-        except (OSError, TimeoutError, UnicodeError) as error:
+        except (OSError, TimeoutError, ValueError) as error:
+            # ValueError: a host that cannot be a name, for the resolver, for TLS or for a proxy.
             stream.close()
             raise ServerUnreachable(f"{target.host} port {target.port}: {error or 'no answer'}.") from error
         except BaseException:
@@ -151,7 +153,9 @@ class StreamSocket(asyncio.Protocol):
         if secure:
             options = {"ssl": await _context(target), "server_hostname": target.name or target.host}
         proxy = proxy_for(target.host, target.port, secure=secure)
-        if proxy is not None:
+        if proxy is not None and proxy.startswith("https://"):
+            await self._open_in_tls(proxy, target, options)
+        elif proxy is not None:
             sock = await open_through(proxy, target.host, target.port, OPEN_LIMIT)
             try:
                 await loop.create_connection(lambda: self, sock=sock, **options)
@@ -166,6 +170,22 @@ class StreamSocket(asyncio.Protocol):
                 f"{target.host} port {target.port} shows another certificate than the one announced.",
                 hint="Somebody may be in between, or the server has a new certificate: try again.",
             )
+
+    async def _open_in_tls(self, proxy: str, target: StreamTarget, options: dict[str, Any]) -> None:
+        """Through a proxy that is reached by TLS: TLS to the server is made inside of that."""
+        loop = asyncio.get_running_loop()
+        transport: asyncio.Transport | None = outer = await open_by_tls(proxy, target.host, target.port)
+        try:
+            if options:
+                name = options["server_hostname"]
+                transport = await loop.start_tls(outer, self, options["ssl"], server_hostname=name)
+            else:
+                outer.set_protocol(self)
+        except BaseException:
+            outer.abort()
+            raise
+        if transport is not None:
+            self.connection_made(transport)
 
     def _shows_pinned(self, transport: asyncio.BaseTransport) -> bool:
         """Nothing has been sent yet but the handshake."""

@@ -21,8 +21,8 @@ from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
 from crowline.net import mmsg, udp_options
 from crowline.net.arrival import Arrival, Control, Quick, learn, leave_by, parse_control
-from crowline.net.exchange import COPY_LIMIT, MOST, Exchange, Head, Staged, exchange_of
-from crowline.net.mmsg import NAME_SIZE
+from crowline.net.exchange import COPY_LIMIT, Exchange, Head, Staged, exchange_of
+from crowline.net.mmsg import MOST, NAME_SIZE
 from crowline.net.segmentation import (
     CANNOT_SEGMENT,
     MAX_PAYLOAD,
@@ -57,8 +57,9 @@ class BatchSocket:
     """What the kinds of UDP sockets have in common; how they are prepared and deliver is theirs."""
 
     __slots__ = (
-        "__weakref__", "_known", "_loop", "_most", "_on_drained", "_on_icmp", "_on_receive", "_quick",
-        "_socket", "can_segment", "exchange", "fd", "local", "lost", "on_readable", "pending", "queue",
+        "__weakref__", "_known", "_loop", "_most", "_most_known", "_on_drained", "_on_icmp", "_on_receive",
+        "_quick", "_socket", "can_segment", "exchange", "fd", "local", "lost", "on_readable", "pending",
+        "queue",
     )  # fmt: skip
 
     says_local = False
@@ -78,6 +79,7 @@ class BatchSocket:
         self._on_icmp = on_icmp if on_icmp is not None and udp_options.report_errors(sock) else None
         self._quick: Quick | None = None
         self._known: dict[Any, Arrival] = {} if self.says_local else _shared
+        self._most_known = _ARRIVALS
         self.queue: deque[Transmit] | None = None
         self.can_segment = sys.platform.startswith("linux")
         self._most = MOST
@@ -164,9 +166,10 @@ class BatchSocket:
         assert isinstance(self.exchange, Exchange)
         return self.exchange.head_of(destination, local if self.says_local else None)
 
-    def ask_first(self, quick: Quick) -> None:
-        """Let `quick` see each datagram of a batch before it is delivered."""
-        self._quick, self._known = quick, {}
+    def ask_first(self, quick: Quick, arrivals: int = _ARRIVALS) -> None:
+        """Let `quick` see each datagram of a batch before it is delivered; so many arrivals, each with its
+        note, are remembered."""
+        self._quick, self._known, self._most_known = quick, {}, arrivals
 
     def close(self) -> None:
         if self.fd < 0:
@@ -344,7 +347,7 @@ class BatchSocket:
         return self._keep(meta, mmsg.parse_name(meta[:NAME_SIZE]), control)
 
     def _keep(self, key: Any, source: tuple[Any, ...], control: list[Control]) -> Arrival:
-        if len(self._known) >= _ARRIVALS:
+        if len(self._known) >= self._most_known:
             self._known.clear()
         arrival = self._known[key] = learn(source[0], source[1], control, self.local.port)
         return arrival

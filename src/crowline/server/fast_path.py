@@ -21,22 +21,22 @@ from crowline.server.udp_front import UdpFront
 from crowline.stun.budget import ReplyBudget
 from crowline.stun.responder import BARE_REQUEST, Responder, bare_answer
 from crowline.stun.sources import is_plausible_source
-from crowline.turn.allocation import Allocation, Channel
-from crowline.turn.short_way import ShortWay
+from crowline.turn.short_way import ShortWay, Way
 
 _REQUEST_SIZE = 20
 _ANSWER_SIZE = 32  # over IPv4
 _HEADER = struct.Struct("!HH")
 _HEADER_SIZE = _HEADER.size
+# Peers of one relayed address that are remembered: anybody can be one, and there are many such addresses.
+_MOST_PEERS = 64
+# Channels of one source that are remembered; an allocation has no more at a time unless it was allowed to.
+_MOST_LANES = 32
 
 
 class _Asker:
-    """A source: its slot in the budget, its answer but for the transaction, its allocation if it has one."""
+    """A source: its slot in the budget, its answer but for the transaction, and where its channels lead."""
 
-    __slots__ = (
-        "allocation", "channel", "client", "epoch", "head", "relay", "relay_epoch", "relay_way", "slot",
-        "tail", "way",
-    )  # fmt: skip
+    __slots__ = ("epoch", "head", "lanes", "slot", "tail", "way")
 
     def __init__(self, slot: int, head: bytes, tail: bytes) -> None:
         self.slot = slot
@@ -44,13 +44,23 @@ class _Asker:
         self.tail = tail
         self.epoch = -1
         self.way: Head = (0, 0, 0, 0)
-        self.allocation: Allocation | None = None
-        self.client: Address | None = None
-        # The channel that was used last, and how its data leaves.
-        self.channel: Channel | None = None
-        self.relay: object = None
-        self.relay_epoch = -1
-        self.relay_way: Head = (0, 0, 0, 0)
+        self.lanes: dict[int, _Lane] = {}
+
+
+class _Lane:
+    """A `Way` and how its datagrams leave. It is good while those who may end it say nothing."""
+
+    __slots__ = ("account", "allocation", "epoch", "head", "number", "socket", "until", "version")
+
+    def __init__(self, way: Way, carrier: BatchSocket, head: Head, epoch: int) -> None:
+        self.allocation = way.allocation
+        self.version = way.version
+        self.until = way.until
+        self.account = way.account
+        self.number = way.channel.number
+        self.socket = carrier
+        self.head = head
+        self.epoch = epoch
 
 
 class FastFront:
@@ -108,28 +118,39 @@ class FastFront:
         asker = arrival.note or self._meet(arrival)
         if not isinstance(asker, _Asker) or size > length - _HEADER_SIZE:
             return False
-        allocation = asker.allocation
-        if allocation is None or allocation.is_over or allocation.client is not asker.client:
-            local = arrival.local or self._socket.local
-            allocation = asker.allocation = self._short_way.of_client(arrival.source, local)
-            if allocation is None:
-                return False
-            asker.client = allocation.client
         exchange = self._exchange
-        channel = self._short_way.to_peer(allocation, number, exchange.now)
-        if channel is None:
+        now = exchange.now
+        lane = asker.lanes.get(number)
+        if (
+            lane is None
+            or now >= lane.until
+            or lane.version != lane.allocation.version
+            or lane.epoch != exchange.epoch
+        ):
+            lane = self._find_lane(asker, arrival, number)
+            if lane is None:
+                return False
+        if lane.socket.queue or not lane.account.take(size, now):
             return False
-        if asker.channel is not channel or asker.relay_epoch != exchange.epoch:
-            asker.relay = self._relay_socket(channel.relayed)
-            asker.relay_way = exchange.head_of(channel.peer, None)
-            asker.channel, asker.relay_epoch = channel, exchange.epoch
-        relay = asker.relay
-        if not isinstance(relay, BatchSocket) or relay.queue or relay.fd < 0:
-            return False
-        if not self._short_way.charge(allocation, size, exchange.now):
-            return False
-        exchange.stage(relay, asker.relay_way, exchange.start + offset + _HEADER_SIZE, size)
+        exchange.stage(lane.socket, lane.head, exchange.start + offset + _HEADER_SIZE, size)
         return True
+
+    def _find_lane(self, asker: _Asker, arrival: Arrival, number: int) -> _Lane | None:
+        exchange = self._exchange
+        asker.lanes.pop(number, None)
+        way = self._short_way.to_peer(
+            arrival.source, arrival.local or self._socket.local, number, exchange.now
+        )
+        if way is None:
+            return None
+        relay = self._relay_socket(way.channel.relayed)
+        if not isinstance(relay, BatchSocket) or relay.fd < 0:
+            return None
+        if len(asker.lanes) >= _MOST_LANES:
+            asker.lanes.clear()
+        head = exchange.head_of(way.channel.peer, None)
+        lane = asker.lanes[number] = _Lane(way, relay, head, exchange.epoch)
+        return lane
 
     def _meet(self, arrival: Arrival) -> object:
         """Remember a source. Over IPv6 each answer is another one, since the transaction is part of it."""
@@ -147,10 +168,7 @@ class FastFront:
 class FastRelay:
     """The fast path of the socket of one relayed address."""
 
-    __slots__ = (
-        "_allocation", "_client", "_epoch", "_exchange", "_front", "_front_socket", "_relayed", "_short_way",
-        "_way",
-    )  # fmt: skip
+    __slots__ = ("_exchange", "_front_socket", "_relayed", "_short_way")
 
     def __init__(
         self,
@@ -164,38 +182,38 @@ class FastRelay:
         self._exchange = exchange
         self._short_way = short_way
         self._front_socket = front_socket
-        self._allocation: Allocation | None = None
-        self._client: Address | None = None
-        self._front: BatchSocket | None = None
-        self._epoch = -1
-        self._way: Head = (0, 0, 0, 0)
 
     def take(self, offset: int, length: int, arrival: Arrival) -> bool:
         """One datagram of a peer: a header is put before it."""
-        allocation = self._allocation
-        if allocation is None or allocation.is_over or allocation.client is not self._client:
-            allocation = self._learn()
-        front = self._front
-        if allocation is None or front is None or front.queue or front.fd < 0:
-            return False
         exchange = self._exchange
-        channel = self._short_way.to_client(allocation, arrival.source, exchange.now)
-        if channel is None or not self._short_way.charge(allocation, length, exchange.now):
+        now = exchange.now
+        lane = arrival.note
+        if (
+            not isinstance(lane, _Lane)
+            or now >= lane.until
+            or lane.version != lane.allocation.version
+            or lane.epoch != exchange.epoch
+        ):
+            lane = arrival.note = self._find_lane(arrival.source)
+            if lane is None:
+                return False
+        if lane.socket.queue or not lane.account.take(length, now):
             return False
         start = offset - _HEADER_SIZE
-        _HEADER.pack_into(exchange.view, start, channel.number, length)
-        if self._epoch != exchange.epoch:
-            self._way, self._epoch = front.head_of(allocation.client, allocation.local), exchange.epoch
-        exchange.stage(front, self._way, exchange.start + start, length + _HEADER_SIZE)
+        _HEADER.pack_into(exchange.view, start, lane.number, length)
+        exchange.stage(lane.socket, lane.head, exchange.start + start, length + _HEADER_SIZE)
         return True
 
-    def _learn(self) -> Allocation | None:
-        allocation = self._allocation = self._short_way.of_relayed(self._relayed)
-        if allocation is not None:
-            self._client, self._epoch = allocation.client, -1
-            found = self._front_socket(allocation.local)
-            self._front = found if isinstance(found, BatchSocket) else None
-        return allocation
+    def _find_lane(self, peer: Address) -> _Lane | None:
+        exchange = self._exchange
+        way = self._short_way.to_client(self._relayed, peer, exchange.now)
+        if way is None:
+            return None
+        front = self._front_socket(way.allocation.local)
+        if not isinstance(front, BatchSocket) or front.fd < 0:
+            return None
+        head = front.head_of(way.allocation.client, way.allocation.local)
+        return _Lane(way, front, head, exchange.epoch)
 
 
 def quicken(front: UdpFront, ports: SocketRelayPorts, short_way: ShortWay) -> None:
@@ -225,4 +243,5 @@ def quicken_front(
 def quicken_relay(relayed: Address, bound: object, front: UdpFront, short_way: ShortWay) -> None:
     """Give the fast path to the socket of a relayed address."""
     if isinstance(bound, BatchSocket) and isinstance(bound.exchange, Exchange):
-        bound.ask_first(FastRelay(relayed, bound.exchange, short_way, front.socket_for).take)
+        relay = FastRelay(relayed, bound.exchange, short_way, front.socket_for)
+        bound.ask_first(relay.take, _MOST_PEERS)

@@ -70,6 +70,8 @@ class Allocation:
     """Whether the 5-tuple lives. The stream of a client on the move may have ended."""
     moving_to: FiveTuple | None = None
     """A 5-tuple that takes over as soon as the client sends data on it (RFC 8016 §3.2.2)."""
+    version: int = 0
+    """Grows when anything here changes that data depends on."""
     permissions: dict[str, Permission] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     channels_by_peer: dict[Address, Channel] = field(default_factory=dict)

@@ -33,6 +33,7 @@ class Holdings:
 
     def changed(self, allocation: Allocation) -> None:
         """Tell who wants to know that an allocation was made, prolonged, opened to a peer, moved or ended."""
+        allocation.version += 1
         if self.on_change is not None:
             self.on_change(allocation)
 

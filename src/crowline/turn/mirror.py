@@ -86,6 +86,7 @@ class Mirror:
             return
         # Whoever still has it at hand sees that it counts no more.
         allocation.is_over = True
+        allocation.version += 1
         self.allocations.remove(allocation)
         self._quota.release(copy.user, copy.client)
 

@@ -53,18 +53,38 @@ class Limits:
         return max(refill, redial)
 
 
-class _Account:
-    """What one user holds now, and what its rates have left."""
+class Account:
+    """What one user holds now, and what its rates have left.
 
-    __slots__ = ("dial_time", "dials", "held", "places", "time", "tokens")
+    What the rate gained is added when it is needed, and is never more than the burst, so that a user gets no
+    more than if it was added all the time.
+    """
 
-    def __init__(self, tokens: float, now: float) -> None:
+    __slots__ = ("burst", "dial_time", "dials", "held", "places", "rate", "time", "tokens")
+
+    def __init__(self, limits: Limits, now: float) -> None:
         self.held = 0
         self.places = 1
-        self.tokens = tokens
+        self.burst = self.tokens = limits.burst
+        self.rate = limits.bytes_per_second
         self.time = now
         self.dials = DIAL_BURST
         self.dial_time = now
+
+    def take(self, size: int, now: float) -> bool:
+        """Whether `size` more bytes are within the user's rate."""
+        cost = size * self.places
+        if self.tokens < cost:
+            self.refill(now)
+            if self.tokens < cost and self.tokens < self.burst:
+                return False
+        self.tokens -= cost
+        return True
+
+    def refill(self, now: float) -> None:
+        """Add what the rate gained until `now`."""
+        self.tokens = min(self.burst, self.tokens + (now - self.time) * self.rate)
+        self.time = now
 
 
 class Quota:
@@ -76,9 +96,8 @@ class Quota:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._burst = limits.burst
         self.held = 0
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, Account] = {}
         self._sources: Counter[str | bytes] = Counter()
         self._idle: dict[str, None] = {}
         self._swept = 0.0
@@ -104,7 +123,7 @@ class Quota:
         self._sweep(now)
         account = self._accounts.get(user)
         if account is None:
-            account = self._accounts[user] = _Account(self.limits.burst, now)
+            account = self._accounts[user] = Account(self.limits, now)
         self._idle.pop(user, None)
         account.held += 1
         self.held += 1
@@ -130,18 +149,18 @@ class Quota:
         if account is not None:
             account.places = places
 
+    def account(self, user: str) -> Account:
+        """What a user that holds something has left; the same object for as long as it does."""
+        return self._accounts[user]
+
     def take(self, user: str, size: int, now: float) -> bool:
         """Whether `size` more bytes are within the user's rate."""
-        account = self._refilled(user, now)
-        cost = size * account.places
-        if account.tokens < cost and account.tokens < self._burst:
-            return False
-        account.tokens -= cost
-        return True
+        return self._accounts[user].take(size, now)
 
     def take_all(self, user: str, size: int, now: float) -> float:
         """Charge `size` bytes that have been moved; seconds to wait until the next, 0.0 within the rate."""
-        account = self._refilled(user, now)
+        account = self._accounts[user]
+        account.refill(now)
         account.tokens -= size * account.places
         return max(0.0, -account.tokens / max(self.limits.bytes_per_second, 1.0))
 
@@ -155,13 +174,6 @@ class Quota:
             return False
         account.dials -= 1.0
         return True
-
-    def _refilled(self, user: str, now: float) -> _Account:
-        account, burst = self._accounts[user], self._burst
-        tokens = account.tokens + (now - account.time) * self.limits.bytes_per_second
-        account.tokens = tokens if tokens < burst else burst
-        account.time = now
-        return account
 
     def _release_source(self, client: Address, count: int) -> None:
         source = prefix_of(client)
@@ -177,5 +189,7 @@ class Quota:
         self._swept = now
         for user in list(self._idle):
             account = self._accounts[user]
-            if max(account.time, account.dial_time) + memory <= now:
+            account.refill(now)
+            is_full = account.tokens >= account.burst or not account.rate
+            if is_full and account.dial_time + memory <= now:
                 del self._accounts[user], self._idle[user]

@@ -1,4 +1,4 @@
-"""The short way of single ChannelData datagrams: every check of `relay.py`, and no object for each packet.
+"""The short way of single ChannelData datagrams: every check of `relay.py`, made once for many packets.
 
 What is not plain is left to the long way: runs, streams, peers inside the server, clients on the move, and
 whatever is refused there with a counter. Answers of ``None`` mean that.
@@ -13,6 +13,22 @@ from crowline.turn.allocations import Allocations
 from crowline.turn.quota import Quota
 
 
+class Way:
+    """What a channel of an allocation leads to. It is good before `until`, for as long as the allocation has
+    that `version`; each datagram on it is to be taken from `account`."""
+
+    __slots__ = ("account", "allocation", "channel", "until", "version")
+
+    def __init__(self, allocation: Allocation, channel: Channel, quota: Quota) -> None:
+        relay = allocation.relay_towards(channel.relayed)
+        until = relay.expires if relay is not None else 0.0
+        self.allocation = allocation
+        self.channel = channel
+        self.account = quota.account(allocation.user)
+        self.until = min(channel.expires, channel.permission.expires, until)
+        self.version = allocation.version
+
+
 class ShortWay:
     """Looks at the same tables as the `TurnServer` it belongs to."""
 
@@ -20,33 +36,24 @@ class ShortWay:
         self._allocations = allocations
         self._quota = quota
 
-    def of_client(self, client: Address, local: Address) -> Allocation | None:
-        """The allocation of a UDP client; good to keep as long as `client` of it is the same object."""
+    def to_peer(self, client: Address, local: Address, number: int, now: float) -> Way | None:
+        """Where the data of a UDP client's channel goes: RFC 8656 §12.6."""
         allocation = self._allocations.of_client(client, local)
         if allocation is None or allocation.client != client or allocation.local != local:
             return None
-        return allocation if allocation.transport is Transport.UDP else None
+        return self._way(allocation, allocation.channels.get(number), now)
 
-    def of_relayed(self, relayed: Address) -> Allocation | None:
-        return self._allocations.of_relayed(relayed)
-
-    def to_peer(self, allocation: Allocation, number: int, now: float) -> Channel | None:
-        """Where the data of a channel goes: RFC 8656 §12.6."""
-        channel = allocation.channels.get(number)
-        if channel is None or allocation.is_over or not allocation.is_attached:
-            return None
-        permission = channel.permission
-        if channel.expires <= now or permission.expires <= now or permission.is_own:
-            return None
-        return None if self._allocations.alarms.is_due(now) else channel
-
-    def to_client(self, allocation: Allocation, peer: Address, now: float) -> Channel | None:
+    def to_client(self, relayed: Address, peer: Address, now: float) -> Way | None:
         """The channel on which data of a peer reaches the client: RFC 8656 §12.7."""
-        channel = allocation.channels_by_peer.get(peer)
-        if channel is None or allocation.transport is not Transport.UDP:
+        allocation = self._allocations.of_relayed(relayed)
+        if allocation is None:
             return None
-        return self.to_peer(allocation, channel.number, now)
+        return self._way(allocation, allocation.channels_by_peer.get(peer), now)
 
-    def charge(self, allocation: Allocation, size: int, now: float) -> bool:
-        """Whether `size` more bytes are within the user's rate."""
-        return self._quota.take(allocation.user, size, now)
+    def _way(self, allocation: Allocation, channel: Channel | None, now: float) -> Way | None:
+        if channel is None or channel.permission.is_own or allocation.is_over:
+            return None
+        if allocation.transport is not Transport.UDP or not allocation.is_attached:
+            return None
+        way = Way(allocation, channel, self._quota)
+        return way if now < way.until else None
