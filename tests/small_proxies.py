@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -13,13 +14,16 @@ Ask = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[tuple[str
 
 @dataclass
 class SmallProxy:
-    """`targets` holds host and port of each connection asked for; `refuses` makes it say no."""
+    """`targets` holds host and port of each connection asked for; `refuses` makes it say no. `heads` are the
+    requests of HTTP.
+    """
 
     ask: Ask
     yes: bytes
     no: bytes
     refuses: bool = False
     targets: list[tuple[str, int]] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
     port: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -45,11 +49,18 @@ class SmallProxy:
 
 
 @asynccontextmanager
-async def connect_proxy() -> AsyncIterator[SmallProxy]:
-    """HTTP CONNECT to any port."""
+async def connect_proxy(context: ssl.SSLContext | None = None) -> AsyncIterator[SmallProxy]:
+    """HTTP CONNECT to any port; with `context` by TLS."""
     ok = b"HTTP/1.1 200 Connection established\r\n\r\n"
     no = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
-    async with _running(SmallProxy(_ask_connect, ok, no)) as proxy:
+    heads: list[bytes] = []
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int]:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        host, _, port = heads[-1].split()[1].decode().rpartition(":")
+        return host.strip("[]"), int(port)
+
+    async with _running(SmallProxy(ask, ok, no, heads=heads), context) as proxy:
         yield proxy
 
 
@@ -62,8 +73,8 @@ async def socks_proxy() -> AsyncIterator[SmallProxy]:
 
 
 @asynccontextmanager
-async def _running(proxy: SmallProxy) -> AsyncIterator[SmallProxy]:
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+async def _running(proxy: SmallProxy, context: ssl.SSLContext | None = None) -> AsyncIterator[SmallProxy]:
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=context)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
@@ -72,12 +83,6 @@ async def _running(proxy: SmallProxy) -> AsyncIterator[SmallProxy]:
         proxy.break_all()
         await asyncio.sleep(0.01)  # aborted streams tell their readers in the next rounds of the loop
         await server.wait_closed()
-
-
-async def _ask_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    host, _, port = head.split()[1].decode().rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 async def _ask_socks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -49,3 +51,24 @@ async def test_a_proxy_that_says_no_is_an_unreachable_server(
         monkeypatch.setenv("HTTP_PROXY", f"{scheme}://127.0.0.1:{proxy.port}")
         with pytest.raises(ServerUnreachable):
             await HubSocket.connect("ws://192.0.2.1:8080")
+
+
+async def test_a_proxy_that_cannot_be_is_said_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the sentence nor in what led to it."""
+    monkeypatch.setenv("ALL_PROXY", "ftp://user:hunter2@127.0.0.1:1")
+    with pytest.raises(ServerUnreachable) as caught:
+        await HubSocket.connect("ws://192.0.2.1:8080")
+    assert "127.0.0.1" in caught.value.message
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_the_hub_is_reached_by_the_names_of_socks_that_desktops_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``socks://`` is what GNOME writes into ALL_PROXY."""
+    async with socks_proxy() as proxy, serve(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("ALL_PROXY", f"socks://127.0.0.1:{proxy.port}/")
+        socket = await HubSocket.connect(f"ws://127.0.0.1:{port}")
+        await socket.close()
+        assert proxy.targets == [("127.0.0.1", port)]

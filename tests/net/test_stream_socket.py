@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +17,10 @@ from certificates import self_signed
 from crowline.base.errors import ServerUnreachable
 from crowline.base.transport import Transport
 from crowline.net import stream as stream_module
-from crowline.net.proxies import open_through, proxy_for
+from crowline.net import tls_proxy
+from crowline.net.proxies import proxy_for
 from crowline.net.stream import LOSE_AT, PAUSE_AT, StreamSocket, StreamTarget
+from crowline.net.tls_proxy import open_by_tls
 from small_proxies import connect_proxy, socks_proxy
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "socks_proxy", "no_proxy")
@@ -252,11 +256,96 @@ async def test_a_proxy_that_says_no_is_named(kind: str, monkeypatch: pytest.Monk
         assert str(proxy.port) in caught.value.message and "hunter2" not in caught.value.message
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1:1", "ftp://x", "http://", "socks5://[::1", "http://h:x"])
-async def test_a_proxy_that_cannot_be_is_said(url: str) -> None:
-    """No traceback for what somebody wrote into the environment."""
-    with pytest.raises(ServerUnreachable):
-        await open_through(url, "192.0.2.1", 3478, 1.0)
+@pytest.mark.parametrize("secure", [False, True])
+async def test_streams_go_through_a_proxy_behind_tls(
+    secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An https:// proxy: it gets the password by TLS, and TLS to the server is made inside of that."""
+    context, fingerprint, file = server_context(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    tls_proxy._context.cache_clear()
+    async with connect_proxy(context) as proxy, echo(context if secure else None) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://user:p%40ss@127.0.0.1:{proxy.port}")
+        transport = Transport.TLS if secure else Transport.TCP
+        async with talk(StreamTarget("127.0.0.1", port, transport, fingerprint)) as this:
+            this.socket.send(b"through")
+            assert await this.until(7) == b"through"
+            assert this.socket.remote.port == proxy.port
+            this.socket.send(b"end")
+            async with asyncio.timeout(30):
+                await this.changed.wait()
+        assert proxy.targets == [("127.0.0.1", port)]
+        login = base64.b64encode(b"user:p@ss")
+        assert b"Proxy-Authorization: Basic " + login + b"\r\n" in proxy.heads[0]
+        proxy.refuses = True
+        with pytest.raises(ServerUnreachable, match="403 Forbidden"):
+            await open_by_tls(f"https://127.0.0.1:{proxy.port}", "192.0.2.1", 3478)
+        await asyncio.sleep(0.02)
+    tls_proxy._context.cache_clear()
+
+
+async def test_a_proxy_with_a_wrong_certificate_learns_nothing(tmp_path: Path) -> None:
+    """Nobody vouches for it: no request, and no password."""
+    context, _, _ = server_context(tmp_path)
+    async with connect_proxy(context) as proxy:
+        with pytest.raises(ServerUnreachable) as caught:
+            await open_by_tls(f"https://user:hunter2@127.0.0.1:{proxy.port}", "192.0.2.1", 3478)
+        assert proxy.heads == [] and "hunter2" not in str(caught.value)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nmore", bytes(20_000)],
+    ids=["nothing", "another protocol", "no status", "more than asked", "no end"],
+)
+async def test_a_tls_proxy_that_makes_no_sense_is_named(
+    answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kind of error, at once."""
+    context, _, file = server_context(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    tls_proxy._context.cache_clear()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ServerUnreachable, match=f"127.0.0.1:{port} does not lead to"):
+        await open_by_tls(f"https://127.0.0.1:{port}", "192.0.2.1", 3478)
+    server.close()
+    await server.wait_closed()
+    tls_proxy._context.cache_clear()
+    await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://", "https://h:x", "ftp://x", "http://", "socks5://[::1", "http://h:x", "http://u:p#w@h"]
+)
+async def test_a_proxy_that_cannot_be_is_said(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No traceback for what somebody wrote into the environment, and no password in what is told."""
+    monkeypatch.setenv("ALL_PROXY", url.replace("//", "//user:hunter2@"))
+    with pytest.raises(ServerUnreachable) as caught:
+        await StreamSocket.connect(StreamTarget("192.0.2.1", 1), lambda data: None, lambda reason: None)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in told
+
+
+async def test_a_server_behind_a_proxy_whose_name_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks it up: no host of a hub's grant raises anything else."""
+    async with connect_proxy() as proxy, socks_proxy() as socks:
+        for url in (f"http://127.0.0.1:{proxy.port}", f"socks5://127.0.0.1:{socks.port}"):
+            monkeypatch.setenv("ALL_PROXY", url)
+            for host in (".turn.example", "a\0b", "x" * 300, "\udcff"):
+                target = StreamTarget(host, 1, Transport.TLS)
+                with pytest.raises(ServerUnreachable):
+                    await StreamSocket.connect(target, lambda data: None, lambda reason: None)
+        monkeypatch.delenv("ALL_PROXY")
+        with pytest.raises(ServerUnreachable):
+            await StreamSocket.connect(StreamTarget("a\0b", 1), lambda data: None, lambda reason: None)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +357,11 @@ async def test_a_proxy_that_cannot_be_is_said(url: str) -> None:
         ({"HTTP_PROXY": "http://p:1"}, False, "http://p:1"),
         ({"http_proxy": "http://p:1"}, True, None),
         ({"all_proxy": "p:1"}, True, "http://p:1"),
-        ({"socks_proxy": "p:1", "https_proxy": "http://q:2"}, True, "socks5://p:1"),
+        ({"socks_proxy": "p:1", "https_proxy": "http://q:2"}, True, "socks5h://p:1"),
+        ({"all_proxy": "socks://p"}, True, "socks5h://p:1080"),
+        ({"all_proxy": "SOCKS4://u@p/"}, True, "socks4a://u:@p:1080"),
+        ({"https_proxy": "https://u:w@[::1]"}, True, "https://u:w@[::1]:443"),
+        ({"https_proxy": "http://[::1]:8080/path"}, True, "http://[::1]:8080"),
         ({"https_proxy": "http://p:1", "no_proxy": "turn.example"}, True, None),
         ({"https_proxy": "http://p:1", "NO_PROXY": "*"}, True, None),
         ({"https_proxy": "http://p:1", "no_proxy": ".example"}, True, None),
@@ -278,7 +371,29 @@ async def test_a_proxy_that_cannot_be_is_said(url: str) -> None:
 def test_the_environment_names_the_proxy(
     environment: dict[str, str], secure: bool, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In capitals or not, SOCKS first, and not for the hosts of NO_PROXY."""
+    """In capitals or not, SOCKS first, and not for the hosts of NO_PROXY; scheme, user and port are whole."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert proxy_for("turn.example", 5349, secure=secure) == expected
+
+
+@pytest.mark.parametrize(
+    ("excepted", "host", "expected"),
+    [
+        ("::1", "::1", None),
+        ("[::1]", "::1", None),
+        ("2001:db8::/32", "2001:db8::7", None),
+        ("example, 10.0.0.0/8", "10.1.2.3", None),
+        ("10.1.2.3", "10.1.2.3", None),
+        ("10.0.0.0/8", "11.1.2.3", "http://p:1"),
+        ("10.0.0.0/8,::/0", "name.example", "http://p:1"),
+        ("10.0.0.0/99,,/", "10.1.2.3", "http://p:1"),
+    ],
+)
+def test_no_proxy_names_addresses_and_networks(
+    excepted: str, host: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of IPv6, with and without brackets; what makes no sense excepts nothing."""
+    monkeypatch.setenv("ALL_PROXY", "http://p:1")
+    monkeypatch.setenv("NO_PROXY", excepted)
+    assert proxy_for(host, 3478, secure=False) == expected

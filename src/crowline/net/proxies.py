@@ -24,7 +24,7 @@ def proxy_for(host: str, port: int, *, secure: bool) -> str | None:
     """The URL of the proxy on the way to `host`, ``None`` where there is none.
 
     SOCKS first, which carries anything; then the proxies for HTTPS and, for what is not encrypted, for HTTP.
-    The URL has a port, and its scheme is ``http``, ``https``, ``socks5h`` or ``socks4a``, or one that is none.
+    The URL has a port, and the scheme ``http``, ``https``, ``socks5h`` or ``socks4a``, or one that is none.
     """
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if urllib.request.proxy_bypass(target) or _is_in_excepted_network(host):
@@ -74,7 +74,7 @@ def closed(url: str, host: str, port: int, reason: str) -> ServerUnreachable:
 
 
 def _is_in_excepted_network(host: str) -> bool:
-    """Whether NO_PROXY names the address or a network that it is in, which `proxy_bypass` does not look for."""
+    """Whether NO_PROXY names the address or a network around it, which `proxy_bypass` does not look for."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -174,18 +174,20 @@ class StreamSocket(asyncio.Protocol):
     async def _open_in_tls(self, proxy: str, target: StreamTarget, options: dict[str, Any]) -> None:
         """Through a proxy that is reached by TLS: TLS to the server is made inside of that."""
         loop = asyncio.get_running_loop()
-        transport: asyncio.Transport | None = outer = await open_by_tls(proxy, target.host, target.port)
+        outer = await open_by_tls(proxy, target.host, target.port)
+        if not options:
+            outer.set_protocol(self)
+            self.connection_made(outer)
+            return
         try:
-            if options:
-                name = options["server_hostname"]
-                transport = await loop.start_tls(outer, self, options["ssl"], server_hostname=name)
-            else:
-                outer.set_protocol(self)
+            inner = await loop.start_tls(
+                outer, self, options["ssl"], server_hostname=options["server_hostname"]
+            )
         except BaseException:
             outer.abort()
             raise
-        if transport is not None:
-            self.connection_made(transport)
+        assert inner is not None, "asyncio gives none for a transport without a protocol"
+        self.connection_made(inner)
 
     def _shows_pinned(self, transport: asyncio.BaseTransport) -> bool:
         """Nothing has been sent yet but the handshake."""

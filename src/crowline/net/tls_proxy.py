@@ -24,14 +24,14 @@ async def open_by_tls(url: str, host: str, port: int) -> asyncio.Transport:
     loop = asyncio.get_running_loop()
     try:
         parts = urlsplit(url)
-        place = parts.hostname, parts.port
+        name, place = parts.hostname, parts.port
     except ValueError:
         raise unusable(url) from None
-    if not parts.hostname:
+    if not name or not place:
         raise unusable(url)
     context = await asyncio.to_thread(_context)
     try:
-        transport, asking = await loop.create_connection(_Asking, *place, ssl=context)
+        transport, asking = await loop.create_connection(_Asking, name, place, ssl=context)
     except OSError as error:
         raise closed(url, host, port, str(error)) from error
     try:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.net.patience import within
-from crowline.net.proxies import proxy_for
+from crowline.net.proxies import proxy_for, unusable
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -60,7 +60,10 @@ class HubSocket:
         except (InvalidURI, UnicodeError) as error:
             # Unicode: a host whose parts are empty or too long for a name.
             raise UsageError(f"{url} is not a server's URL.", hint="Try ws://HOST:PORT.") from error
-        except (InvalidHandshake, InvalidMessage, InvalidProxy) as error:
+        except InvalidProxy:
+            # Its words quote the URL, password and all.
+            raise unusable(proxy or "") from None
+        except (InvalidHandshake, InvalidMessage) as error:
             raise ServerUnreachable(
                 f"What answers at {url} is not a Crowline server.",
                 hint="Check the address, and the proxy if you use one.",
