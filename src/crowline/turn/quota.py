@@ -56,8 +56,8 @@ class Limits:
 class Account:
     """What one user holds now, and what its rates have left.
 
-    What the rate gained is added when it is needed, and is never more than the burst, so that a user gets no
-    more than if it was added all the time.
+    What the rate gained is added when it is needed, and never more than the burst: after a pause a user may
+    have the burst twice in a row, but in all no more than one burst and what the rate gained.
     """
 
     __slots__ = ("burst", "dial_time", "dials", "held", "places", "rate", "time", "tokens")
