@@ -13,8 +13,8 @@ import pytest
 
 from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
-from crowline.server import tcp_relay
 from crowline.server.front import StunTurnFront
+from crowline.turn import tcp_relay
 from crowline.turn.events import ConnectFailed, PeerConnection
 from crowline.turn.framing import StreamFramer
 from crowline.turn.quota import Limits
@@ -37,7 +37,7 @@ class Caller:
 
     async def event(self, kind: type) -> object:
         """The next event of that kind."""
-        async with asyncio.timeout(PATIENCE + tcp_relay.DIAL_TIME):
+        async with asyncio.timeout(PATIENCE + tcp_relay.DIAL_TIMEOUT):
             while True:
                 self._flush()
                 while (event := self.client.next_event()) is not None:
@@ -199,7 +199,7 @@ async def test_a_peer_that_dials_is_announced() -> None:
 
 async def test_p11_a_closed_port_and_a_silent_one_look_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """447 for both; the silent one within the limit for dialling."""
-    monkeypatch.setattr(tcp_relay, "DIAL_TIME", 0.3)
+    monkeypatch.setattr(tcp_relay, "DIAL_TIMEOUT", 0.3)
     async with front() as running, caller_of(running) as caller:
         await caller.allocate()
         with socket.socket() as full, socket.socket() as first, socket.socket() as second:
