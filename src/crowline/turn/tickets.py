@@ -1,7 +1,8 @@
 """Mobility tickets (RFC 8016): random names of allocations that their clients may move.
 
 A ticket is worth one move. The one before is kept for a while beside it, because its answer may be lost; it
-then gets the same answer from the same place, and nothing anywhere else.
+then gets the same answer from the same place, and nothing anywhere else. One is enough: whoever shows the
+next ticket has had that answer.
 """
 
 from __future__ import annotations
