@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -38,16 +38,19 @@ def free_ports(host: str, count: int) -> list[int]:
 
 @asynccontextmanager
 async def coturn(
-    folder: Path, *options: str, host: str = "127.0.0.1", certificate: SelfSigned | None = None
+    folder: Path,
+    *options: str,
+    host: str = "127.0.0.1",
+    certificate: SelfSigned | None = None,
+    login: Sequence[str] = ("-a", "-u", ":".join(LOGIN)),
 ) -> AsyncIterator[tuple[int, int]]:
     """The ports of a running turnserver, plain and TLS."""
     program = needs_program("turnserver")
     plain, secure = free_ports(host, 2)
     files = certificate or self_signed(folder, f"turn{plain}.test")
-    name, password = LOGIN
     command = [
         program, "-n", "-L", host, "-E", host, "-p", str(plain), "--tls-listening-port", str(secure),
-        "-r", "example.org", "-a", "-u", f"{name}:{password}", "--no-dtls", "--no-cli",
+        "-r", "example.org", *login, "--no-dtls", "--no-cli",
         "--allow-loopback-peers", "--no-stdout-log", "-l", str(folder / "log"), "--no-rfc5780",
         "--pidfile", str(folder / f"pid{plain}"), "-b", str(folder / f"db{plain}"),
         "--cert", str(files.certificate), "--pkey", str(files.key), *options,
