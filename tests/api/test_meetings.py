@@ -390,6 +390,22 @@ async def test_link_zero_stops_at_its_budget_with_a_clear_end(monkeypatch: pytes
                 raise crowline.NoPath
 
 
+@pytest.mark.parametrize("budget", [0, 100_000])
+async def test_a_server_that_carries_nothing_is_no_path(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With less than what link zero keeps for its last words it is used up from the start, and says so."""
+    from crowline.api import watch
+    from crowline.api.traversal import Traversal
+
+    monkeypatch.setattr(watch, "PATH_LIMIT", 1.0)
+    monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
+    async with serving(HubLimits(budget=budget)) as server:
+        with pytest.raises(crowline.NoPath):
+            async with crowline.host(server.url) as room, crowline.join(room.code, server.url):
+                here = await room.peer()
+                async with asyncio.timeout(30):
+                    await here.accept_stream()
+
+
 async def test_both_sides_at_once_may_use_link_zero_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub shares the budget out between them and drops nothing: the end is as clear as with one."""
     from crowline.api import watch

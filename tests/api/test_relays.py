@@ -15,11 +15,13 @@ from crowline.api import relays as relays_module
 from crowline.api.race import RelayServer
 from crowline.api.relay import StreamWay
 from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.errors import ServerUnreachable
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.net.stream import StreamTarget
 from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
+from crowline.turn.events import AllocationFailed
 from relay_owner import RelayUser, relay_user
 from small_proxies import connect_proxy, socks_proxy
 from turn_socket import plain_socket
@@ -177,6 +179,31 @@ async def test_a_signed_redirection_is_followed() -> None:
         user.allocate(by_tcp(running))
         await user.until(lambda: len(user.relays.winners()) == 2)
         assert user.relays.winners()[1].server == other.tcp_addresses[0]
+
+
+@pytest.mark.parametrize("domain", ["", "other.example"])
+async def test_a_redirected_stream_knows_whose_certificate_to_ask_for(
+    domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 8489 §10: the same as before, or the one of ALTERNATE-DOMAIN, for which a pin says nothing."""
+    asked: list[StreamTarget] = []
+
+    async def refuse(target: StreamTarget) -> StreamWay:
+        asked.append(target)
+        raise ServerUnreachable("Not here.")
+
+    async with front() as running, relay_user(*LOGIN) as user:
+        user.allocate(by_tcp(running))
+        relay = await user.first()
+        [race] = user.relays._races
+        assert isinstance(relay.way, StreamWay)
+        relay.way.target = StreamTarget("turn.example", 443, Transport.TLS, "ab" * 32)
+        race.winner = None
+        monkeypatch.setattr(StreamWay, "open", refuse)
+        race.on_turn_event(relay, AllocationFailed(300, "", Address("44.7.7.7", 5349), domain))
+        await user.until(lambda: len(asked) > 0)
+        pin, name = ("", domain) if domain else ("ab" * 32, "turn.example")
+        assert asked[0] == StreamTarget("44.7.7.7", 5349, Transport.TLS, pin, name)
 
 
 # --- another route --------------------------------------------------------------------------------------

@@ -170,6 +170,24 @@ async def test_datagrams_are_lost_when_too_much_waits() -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_a_closed_stream_is_not_kept_by_who_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written may leave for a while; then the connection is cut."""
+    lost = asyncio.Event()
+    monkeypatch.setattr(StreamSocket, "connection_lost", lambda self, exc: lost.set())
+    monkeypatch.setattr(stream_module, "CLOSE_LIMIT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = StreamTarget("127.0.0.1", listener.getsockname()[1])
+        this = await StreamSocket.connect(target, lambda data: None, lambda reason: None)
+        other, _ = listener.accept()
+        with other:
+            this.send(bytes(20_000_000))
+            assert this._waiting > 0
+            this.close()
+            this.close()
+            async with asyncio.timeout(30):
+                await lost.wait()
+
+
 async def test_a_pinned_certificate_needs_nobody_else(tmp_path: Path) -> None:
     """Self-signed, for another name even: the fingerprint says that it is the one."""
     context, fingerprint, _ = server_context(tmp_path)
@@ -179,6 +197,23 @@ async def test_a_pinned_certificate_needs_nobody_else(tmp_path: Path) -> None:
     ):
         this.socket.send(b"secret")
         assert await this.until(6) == b"secret"
+
+
+async def test_a_lost_tls_stream_takes_what_is_offered_and_loses_it(tmp_path: Path) -> None:
+    """Whoever sends does not know yet that it is gone; neither does it wait for anything."""
+    context, fingerprint, _ = server_context(tmp_path)
+    async with (
+        echo(context) as port,
+        talk(StreamTarget("127.0.0.1", port, Transport.TLS, fingerprint)) as this,
+    ):
+        this.socket.send(b"end")
+        async with asyncio.timeout(30):
+            await this.changed.wait()
+        for _ in range(2):
+            this.socket.close()
+            this.socket.offer(b"late")
+            this.socket.send(b"later")
+            assert not this.socket.congested and not this.socket.is_open
 
 
 async def test_another_certificate_than_the_pinned_one_gets_nothing(tmp_path: Path) -> None:

@@ -586,13 +586,14 @@ def test_s6_forged_redirection_is_ignored(code: int) -> None:
 
 
 def test_signed_redirection_names_the_alternate() -> None:
-    """A 300 that verifies is a failure that carries the other server's address."""
+    """A 300 that verifies is a failure that carries the other's address, and its name where it gives one."""
     client = TurnClient(SERVER, "user", Secret(b"password"), entropy=entropy(5))
     request, key = challenged(client)
     other = Address("44.7.7.7", 3478)
-    error = request.answer(MessageClass.ERROR, a.ErrorCode(300), a.AlternateServer(other))
+    given = (a.ErrorCode(300), a.AlternateServer(other), a.AlternateDomain("other.example"))
+    error = request.answer(MessageClass.ERROR, *given)
     client.receive(error.encode(key=key), SERVER, 0.0)
-    assert events(client) == [AllocationFailed(300, "", other)]
+    assert events(client) == [AllocationFailed(300, "", other, "other.example")]
 
 
 def test_answers_from_elsewhere_are_ignored() -> None:

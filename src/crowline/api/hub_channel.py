@@ -20,6 +20,7 @@ from crowline.rendezvous.meeting import Meeting
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.seal import Opener, Sealer
 from crowline.rendezvous.signals import Signal
+from crowline.rendezvous.wire import VERSION, Welcome
 
 # Seconds between two looks at whether the WebSocket has room again.
 _DRAIN_INTERVAL = 0.01
@@ -55,8 +56,7 @@ class HubChannel:
         self._meeting = meeting
         self._pump = Pump[Transmit, MeetingEvent](meeting, self._send_text, self._on_meeting_event)
         self._on_event = on_event
-        # Bytes of link zero that the hub lets this side send before it grants more.
-        self._credit = 0
+        self._welcome = Welcome(VERSION)
         self._link_pump: Pump[bytes, LinkEvent] | None = None
         self._on_link_data, self._on_link_down, self._on_link_room = on_link_data, on_link_down, on_link_room
         self._on_broken, self._on_closed = on_broken, on_closed
@@ -78,7 +78,9 @@ class HubChannel:
     def open_link(self, role: Role, key: Secret) -> HubLink:
         """Make the WebSocket link zero, sealed with the meeting's key."""
         keys = {each: derive(key, f"link-zero/{each.value}") for each in Role}
-        self.link = HubLink(Sealer(keys[role]), Opener(keys[role.other]), self._credit)
+        credit = self._welcome.credit
+        self.link = HubLink(Sealer(keys[role]), Opener(keys[role.other]), credit)
+        self.link.grant(credit, final=not self._welcome.grants_more)
         self._link_pump = Pump[bytes, LinkEvent](self.link, self._send_frame, self._on_link_event)
         return self.link
 
@@ -119,7 +121,7 @@ class HubChannel:
             self._on_grant(event)
             return
         if isinstance(event, Welcomed):
-            self._credit = event.welcome.credit
+            self._welcome = event.welcome
         self._on_event(event)
 
     def _on_grant(self, event: BudgetGranted) -> None:

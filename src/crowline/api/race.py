@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from crowline.api.relay import DatagramWay, Login, Relay, RelayOwner, StreamWay
@@ -201,7 +201,7 @@ class Race(RelayOwner):
             # A server without IPv4 relays may take "both" for "IPv4 at least".
             self._again(relay, relay.server, (FAMILY_IPV6,), alternates)
         elif alternates.follow(event.alternate) and event.alternate is not None:
-            self._again(relay, event.alternate, relay.families, alternates)
+            self._again(relay, event.alternate, relay.families, alternates, event.domain)
         self._drop(relay)
 
     def _on_lost(self, relay: Relay) -> None:
@@ -276,15 +276,23 @@ class Race(RelayOwner):
         relay.begin()
 
     def _again(
-        self, relay: Relay, server: Address, families: tuple[int, ...], alternates: Alternates
+        self,
+        relay: Relay,
+        server: Address,
+        families: tuple[int, ...],
+        alternates: Alternates,
+        domain: str = "",
     ) -> None:
-        """Ask again by the same transport: another server, or the same one for less."""
+        """Ask again by the same transport: another server, or the same one for less.
+
+        Another server shows the same certificate, or one that is good for `domain` (RFC 8489 §10).
+        """
         way = relay.way
         if isinstance(way, StreamWay):
             target = way.target
             if server != relay.server:
-                name = target.name or target.host
-                target = replace(target, host=server.host, port=server.port, name=name)
+                pin, name = ("", domain) if domain else (target.fingerprint, target.name or target.host)
+                target = StreamTarget(server.host, server.port, target.transport, pin, name)
             self._spawn(self._enter_stream(target, families, alternates))
         else:
             self._enter_datagrams(server, families, alternates)

@@ -21,6 +21,8 @@ from crowline.net.tls_proxy import open_by_tls
 
 # Seconds for name, TCP, proxy and TLS together; whoever waits longer is better off with link zero.
 OPEN_LIMIT = 10.0
+# Seconds in which what was written before the end may still leave.
+CLOSE_LIMIT = 5.0
 # Seconds after which the next address of a name is tried beside the first (RFC 8305 §5).
 ATTEMPT_DELAY = 0.25
 # Bytes that wait for the kernel before a bulk sender should pause, and before datagrams are lost: a hundred
@@ -63,6 +65,7 @@ class StreamSocket(asyncio.Protocol):
         self._fingerprint = fingerprint
         self._is_impostor = False
         self._transport: asyncio.Transport | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @classmethod
@@ -114,8 +117,10 @@ class StreamSocket(asyncio.Protocol):
     def close(self) -> None:
         """End the connection after what was written; `on_closed` is not called for it."""
         self._closed = True
-        if self._transport is not None:
-            self._transport.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+            self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_LIMIT, transport.abort)
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------
 
@@ -136,6 +141,9 @@ class StreamSocket(asyncio.Protocol):
             self._on_receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None  # one of TLS does not even say what waits in it any more
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
         if not self._closed:
             self._closed = True
             self._on_closed(str(exc) if exc is not None else "the server closed the connection")

@@ -126,6 +126,11 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
     credit: Count = 0
     rate: Count = 0
 
+    @property
+    def grants_more(self) -> bool:
+        """Whether a side may ever send more than its first credit."""
+        return self.rate > 0 or self.budget > 2 * self.credit
+
 
 class Allocated(msgspec.Struct, frozen=True, tag_field="t", tag="allocated"):
     """The host's number, good for `lifetime` seconds. `token` opens the way back after a broken WebSocket."""

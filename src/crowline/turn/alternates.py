@@ -14,6 +14,9 @@ class Alternates:
     """Follows redirections from `first`, as far as `permits` and the limit allow.
 
     Only redirections that were signed by a server that knows our password come here (`turn/requests.py`).
+    RFC 8489 §14.8 demands that, since anybody in between could lead a client anywhere with another. So the
+    300 of coturn's `--alternate-server`, which is sent before the server knows who asks and is not signed,
+    counts as no answer: §10 lets a server leave the signature out, §14.8 lets no client go by it then.
     """
 
     def __init__(self, first: Address, permits: Callable[[Address], bool] | None = None) -> None:

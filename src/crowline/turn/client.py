@@ -178,8 +178,7 @@ class TurnClient:
         if number is not None:
             wrapped = channel_data.wrap(number, data)
             return self._outgoing(pad(wrapped) if self.transport.is_stream else wrapped)
-        attributes = (XorPeerAddress(peer), Data(bytes(data)))
-        return self._outgoing(self._indication(Method.SEND, *attributes))
+        return self._outgoing(self._indication(Method.SEND, XorPeerAddress(peer), Data(bytes(data))))
 
     def wrap_run(self, data: Buffer, segment_size: int | None, peer: Address) -> list[Transmit]:
         """A run of datagrams for `peer`: one run of ChannelData on a bound channel, else one by one.
@@ -387,7 +386,7 @@ class TurnClient:
             self._give_back(now)
         elif request.method is Method.ALLOCATE:
             self._state = _State.CLOSED
-            self._events.append(AllocationFailed(code, outcome.reason, outcome.alternate))
+            self._events.append(AllocationFailed(code, outcome.reason, outcome.alternate, outcome.domain))
         elif request.method is Method.REFRESH or code == ALLOCATION_MISMATCH:
             self._lose(outcome.reason or f"the server says {code}")
         else:

@@ -22,11 +22,14 @@ class Allocated:
 
 @dataclass(frozen=True, slots=True)
 class AllocationFailed:
-    """No allocation; `code` is the server's, or 408 when it did not answer. `alternate` comes with a 300."""
+    """No allocation; `code` is the server's, or 408 when it did not answer. `alternate` comes with a 300, and
+    `domain` where its certificate has another name than the server's.
+    """
 
     code: int
     reason: str
     alternate: Address | None = None
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
-from crowline.stun.attributes import AlternateServer, AnyAttribute, ErrorCode
+from crowline.stun.attributes import AlternateDomain, AlternateServer, AnyAttribute, ErrorCode
 from crowline.stun.message import TRANSACTION_ID_SIZE, Message, MessageClass, Method, Received
 from crowline.stun.transaction import Schedule, Transaction
 from crowline.turn.codes import BAD_REQUEST, REQUEST_TIMEOUT, STALE_NONCE, TRY_ALTERNATE, UNAUTHORIZED
@@ -50,6 +50,7 @@ class Outcome:
     code: int = 0
     reason: str = ""
     alternate: Address | None = None
+    domain: str = ""
 
 
 class Requests:
@@ -105,7 +106,9 @@ class Requests:
         if error is not None:
             alternate = message.get(AlternateServer)
             target = alternate.address if alternate is not None else None
-            return Outcome(request, None, error.code, error.reason, target)
+            domain = message.get(AlternateDomain)
+            name = domain.value if domain is not None else ""
+            return Outcome(request, None, error.code, error.reason, target, name)
         if received.unknown_required:
             return Outcome(request, None, BAD_REQUEST, "the answer cannot be understood")
         return Outcome(request, message)
