@@ -13,6 +13,13 @@ PROGRAM_TIME = 90.0  # seconds; coturn's client alone takes about five
 
 async def run(*command: str) -> str:
     """What a program prints until it ends; it must end well."""
+    code, output = await end_of(*command)
+    assert code == 0, output
+    return output
+
+
+async def end_of(*command: str) -> tuple[int | None, str]:
+    """Exit code and all that a program prints; one that takes too long is killed."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -23,8 +30,7 @@ async def run(*command: str) -> str:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, output.decode()
-    return output.decode()
+    return process.returncode, output.decode(errors="replace")
 
 
 @asynccontextmanager

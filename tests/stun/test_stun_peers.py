@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 
 import pytest
 
-from crowline.base.addresses import Address
-from crowline.base.secrets import Secret
-from crowline.server.front import StunTurnFront
 from needs import needs_program
+from peer_programs import end_of
+from turn_front import front
 
 pytestmark = pytest.mark.peer
-
-SECONDS = 60.0  # a discovery with a lost packet takes a few
-
-
-async def run(*command: str) -> tuple[int | None, str]:
-    """Exit code and all output; killed when it takes too long."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(SECONDS):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode, output.decode(errors="replace")
 
 
 async def asked(*, alternate: str | None, command: str, options: list[str]) -> tuple[int | None, str, int]:
     """What a program says about a server of ours: exit code, output, and the server's port."""
-    front = StunTurnFront(
-        Address("127.0.0.1", 0),
-        secret=Secret(os.urandom(32)),
-        permits=lambda user, peer: False,
-        alternate_address=alternate,
-        tcp=False,
-    )
-    await front.start()
-    try:
-        port = front.address.port
-        code, output = await run(needs_program(command), *(o.format(port=port) for o in options))
+    async with front(alternate_address=alternate, tcp=False) as running:
+        port = running.address.port
+        code, output = await end_of(needs_program(command), *(o.format(port=port) for o in options))
         return code, output, port
-    finally:
-        await front.close()
 
 
 @pytest.mark.parametrize("padding", [[], ["-P"]])
