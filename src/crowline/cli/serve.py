@@ -77,10 +77,13 @@ def serve(file: Path | None, as_json: bool, **flags: Any) -> int:
 
 async def _serve(config: ServerConfig, output: Output) -> int:
     """Listen until a signal comes; the exit code."""
+    from crowline.server.collector import relax
+
     arrived: asyncio.Queue[signal.Signals | LocalProblem] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         _on_signal(number, arrived)
     async with _server(config) as server:
+        relax()
         server.on_failure = arrived.put_nowait
         _reload_on_hangup(server, output)
         _announce(server, output)

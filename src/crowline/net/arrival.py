@@ -54,7 +54,12 @@ def learn(host: str, port: int, control: list[Control], local_port: int) -> Arri
             local = Address(socket.inet_ntop(socket.AF_INET, value[8:12]), local_port)
         elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO and value[0] != 0xFF:
             local = Address.parse(socket.inet_ntop(socket.AF_INET6, value[:16]), local_port)
-    return Arrival(Address.parse(host.partition("%")[0], port), local, size)
+    return Arrival(address_of(host, port), local, size)
+
+
+def address_of(host: str, port: int) -> Address:
+    """From a socket address as the system gives it. What it says of IPv4 is in its canonical form already."""
+    return Address.parse(host.partition("%")[0], port) if ":" in host else Address(host, port)
 
 
 def leave_by(local: Address) -> Control:

@@ -9,12 +9,14 @@ from crowline.base.addresses import Address
 
 # Addresses of one server that are worth asking: one or two of each family.
 _MAX_ADDRESSES = 4
+# Seconds for one name. Behind a proxy there may be no name service at all, and streams need none.
+LOOKUP_LIMIT = 3.0
 
 
 async def resolve(servers: list[tuple[str, int]], hub_host: str) -> list[Address]:
     """Addresses of `servers`, in order and without repeats; an empty host stands for `hub_host`.
 
-    A name that does not resolve is left out: another server may do.
+    A name that does not resolve in time is left out: another server may do, or a stream through a proxy.
     """
     found: list[Address] = []
     for host, port in servers:
@@ -32,7 +34,8 @@ async def _lookup(host: str, port: int) -> list[Address]:
     if "\0" in host:
         return []
     try:
-        answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        async with asyncio.timeout(LOOKUP_LIMIT):
+            answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
         # No such name, or one that cannot be a name: empty or overlong parts.
         return []

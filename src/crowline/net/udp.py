@@ -20,7 +20,7 @@ from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
 from crowline.net import mmsg, udp_options
-from crowline.net.arrival import Arrival, Control, Quick, learn, leave_by, parse_control
+from crowline.net.arrival import Arrival, Control, Quick, address_of, learn, leave_by, parse_control
 from crowline.net.exchange import COPY_LIMIT, Exchange, Head, Staged, exchange_of
 from crowline.net.mmsg import MOST, NAME_SIZE
 from crowline.net.segmentation import (
@@ -86,7 +86,7 @@ class BatchSocket:
         self.pending: list[Staged] = []
         self.lost = 0
         host, port = sock.getsockname()[:2]
-        self.local = Address.parse(host, port)
+        self.local = address_of(host, port)
         self.fd = sock.fileno()
         self._loop = asyncio.get_running_loop()
         self.exchange = exchange_of(self._loop)
@@ -280,7 +280,7 @@ class BatchSocket:
         name, control, data = self.exchange.read(staged)
         host, port = mmsg.parse_name(name)
         local = learn(host, port, list(parse_control(control)), self.local.port).local
-        return Transmit(data, Address.parse(host, port), local)
+        return Transmit(data, address_of(host, port), local)
 
     # --- receiving --------------------------------------------------------------------------------------
 

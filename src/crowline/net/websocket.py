@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -112,16 +113,18 @@ class HubSocket:
             return
 
     async def close(self) -> None:
-        """Send what is queued, as far as a second allows, and close."""
+        """Send what is queued, as far as a second allows, and close. A cancelled close cuts."""
         from websockets.exceptions import ConnectionClosed
 
-        await within(CLOSE_LIMIT, self._outgoing.join())
-        self._sender.cancel()
-        await asyncio.gather(self._sender, return_exceptions=True)
         try:
-            await within(2 * CLOSE_LIMIT, self._connection.close())
-        except (ConnectionClosed, OSError):
-            return
+            await within(CLOSE_LIMIT, self._outgoing.join())
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+            with suppress(ConnectionClosed, OSError):
+                await within(2 * CLOSE_LIMIT, self._connection.close())
+        finally:
+            self._sender.cancel()
+            self._connection.transport.abort()
 
     async def _send_all(self) -> None:
         from websockets.exceptions import ConnectionClosed

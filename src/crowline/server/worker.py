@@ -20,6 +20,7 @@ from pathlib import Path
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.net.udp import CAN_SET_DONT_FRAGMENT, UdpSocket
+from crowline.server.collector import relax
 from crowline.server.fast_path import quicken_front, quicken_relay
 from crowline.server.udp_front import UdpFront
 from crowline.server.worker_link import WorkerLink
@@ -205,6 +206,7 @@ class Worker:
 async def run(descriptor: int) -> None:
     """Be a worker of the owner at the other end of that socket."""
     worker = Worker(socket.socket(fileno=descriptor))
+    relax()
     try:
         await worker.ended
     finally:

@@ -147,14 +147,18 @@ class Family(Attribute, frozen=True):
 
 @functools.lru_cache(maxsize=4096)
 def packed_host(host: str) -> bytes:
-    """The 4 or 16 bytes of an IP address in text form."""
-    return ipaddress.ip_address(host).packed
+    """The 4 or 16 bytes of an IP address in its canonical text form."""
+    if ":" in host:
+        return ipaddress.IPv6Address(host).packed
+    return bytes(map(int, host.split(".")))
 
 
 @functools.lru_cache(maxsize=4096)
 def host_text(packed: bytes) -> str:
     """The canonical text form of 4 or 16 bytes of IP address."""
-    return str(ipaddress.ip_address(packed))
+    if len(packed) == 4:
+        return "%d.%d.%d.%d" % tuple(packed)
+    return str(ipaddress.IPv6Address(packed))
 
 
 def _xor(packed: bytes, transaction_id: bytes) -> bytes:

@@ -22,9 +22,9 @@ def is_plausible_source(source: Address) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_plausible_host(host: str) -> bool:
-    ip = ipaddress.ip_address(host)
-    if ip.is_unspecified or ip.is_multicast or host == "255.255.255.255":
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        return not any(ip in tunnel for tunnel in _TUNNELS)
-    return True
+    if ":" not in host:
+        # Not the unspecified address, nor multicast; of what is beyond only the broadcast is in use.
+        first = int(host.partition(".")[0])
+        return host != "0.0.0.0" and not 224 <= first <= 239 and host != "255.255.255.255"
+    ip = ipaddress.IPv6Address(host)
+    return not (ip.is_unspecified or ip.is_multicast or any(ip in tunnel for tunnel in _TUNNELS))

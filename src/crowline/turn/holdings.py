@@ -30,6 +30,9 @@ class Holdings:
         self.reservations = Reservations(entropy)
         self.tickets = Tickets(entropy)
         self.connections = Connections(entropy)
+        self._alarms = tuple(
+            each.alarms for each in (self.allocations, self.reservations, self.tickets, self.connections)
+        )
 
     def changed(self, allocation: Allocation) -> None:
         """Tell who wants to know that an allocation was made, prolonged, opened to a peer, moved or ended."""
@@ -98,11 +101,12 @@ class Holdings:
             self._unreserve(reservation)
 
     def next_timeout(self) -> float | None:
-        alarms = (
-            self.allocations.alarms.next(), self.reservations.alarms.next(),
-            self.tickets.alarms.next(), self.connections.alarms.next(),
-        )  # fmt: skip
-        return min((time for time in alarms if time is not None), default=None)
+        earliest = None
+        for alarms in self._alarms:
+            time = alarms.next()
+            if time is not None and (earliest is None or time < earliest):
+                earliest = time
+        return earliest
 
     def _unreserve(self, reservation: Reservation) -> None:
         self.ports.close(reservation.address)

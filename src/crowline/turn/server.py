@@ -283,7 +283,9 @@ class TurnServer:
         self._relay.from_send(allocation, received, now)
 
     def _on_request(self, received: Received, five_tuple: FiveTuple, now: float) -> None:
-        self.handle_timeout(now)
+        due = self._holdings.next_timeout()
+        if due is not None and due <= now:
+            self.handle_timeout(now)
         message = received.message
         allocation = self._subject(message, five_tuple)
         is_allocate = message.method is Method.ALLOCATE
