@@ -156,8 +156,9 @@ class HubChannel:
                 socket = await HubSocket.connect(self.socket.url)
             except CrowlineError:
                 continue
-            await self.socket.close()
-            self.socket = socket
+            # Ours from now on: `close` may cancel the farewell to the broken one.
+            broken, self.socket = self.socket, socket
+            await broken.close()
             try:
                 self._meeting.reopen(self._pump.now)
             except UsageError:
