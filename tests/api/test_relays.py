@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
+import turn_front
 from crowline.api import race as race_module
 from crowline.api import relays as relays_module
 from crowline.api.race import RelayServer
 from crowline.api.relay import StreamWay
-from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable
-from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.net.stream import StreamTarget
 from crowline.server.front import StunTurnFront
@@ -24,27 +23,15 @@ from crowline.turn.auth import issue_credentials
 from crowline.turn.events import AllocationFailed
 from relay_owner import RelayUser, relay_user
 from small_proxies import connect_proxy, socks_proxy
+from turn_front import SECRET
 from turn_socket import plain_socket
 
-SECRET = Secret(b"of the servers")
 LOGIN = issue_credentials(SECRET, "meeting", int(time.time()) + 3600)
 
 
-@asynccontextmanager
-async def front(port: int = 0, **options: Any) -> AsyncIterator[StunTurnFront]:
+def front(port: int = 0, **options: Any) -> AbstractAsyncContextManager[StunTurnFront]:
     """A server on loopback, UDP and TCP on one port."""
-    running = StunTurnFront(
-        Address("127.0.0.1", port),
-        secret=SECRET,
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-        **options,
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
+    return turn_front.front(Address("127.0.0.1", port), **options)
 
 
 def by_tcp(running: StunTurnFront) -> RelayServer:
@@ -246,6 +233,19 @@ async def test_an_allocation_follows_the_route(transport: Transport, route: Rout
         assert (user.relay, relay.relayed, user.lost) == (relay, relayed, [])
         assert transport is Transport.TCP or relay.way.local.host == "127.0.0.3"
         await echo_once(user, b"elsewhere")
+
+
+async def test_an_allocation_without_a_ticket_is_asked_for_on_another_route(route: Route) -> None:
+    """It may be out of reach, which its next refresh would find out minutes later; asked once, not each time."""
+    async with front() as running, relay_user(*LOGIN) as user:
+        user.allocate(RelayServer((running.udp_addresses[0],)))
+        relay = await user.first()
+        relay.client.ticket = None
+        asked = running.counters["turn_refreshed"] if "turn_refreshed" in running.counters else 0
+        route.source, route.looks = "127.0.0.3", 0
+        await user.until(lambda: route.looks > 3)
+        print(running.counters, asked)
+        assert 0
 
 
 async def test_without_a_route_an_allocation_stays_where_it_is(route: Route) -> None:

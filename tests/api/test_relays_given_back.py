@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 
+import turn_front
 from crowline.api import race as race_module
 from crowline.api.race import RelayServer
 from crowline.api.relay import Relay
-from crowline.base.addresses import Address, AddressPolicy
+from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.net.stream import StreamTarget
@@ -19,25 +21,14 @@ from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
 from crowline.turn.events import AllocationLost
 from relay_owner import relay_user
+from turn_front import SECRET
 
-SECRET = Secret(b"of the server")
 LOGIN = issue_credentials(SECRET, "meeting", int(time.time()) + 3600)
 
 
-@asynccontextmanager
-async def front(port: int = 0, secret: Secret = SECRET) -> AsyncIterator[StunTurnFront]:
+def front(port: int = 0, **options: Any) -> AbstractAsyncContextManager[StunTurnFront]:
     """A server on loopback, UDP and TCP on one port."""
-    running = StunTurnFront(
-        Address("127.0.0.1", port),
-        secret=secret,
-        permits=lambda user, peer: True,
-        policy=AddressPolicy(allow_loopback=True),
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
+    return turn_front.front(Address("127.0.0.1", port), **options)
 
 
 def server_of(running: StunTurnFront, *transports: Transport) -> RelayServer:
@@ -169,7 +160,7 @@ async def test_refused_credentials_are_not_shown_again(monkeypatch: pytest.Monke
             user.allocate(server)
             relay = await user.first()
             [race] = user.relays._races
-        async with front(server.datagrams[0].port, Secret(b"another")) as running:
+        async with front(server.datagrams[0].port, secret=Secret(b"another")) as running:
             relay.verify()
             await user.until(lambda: race._is_refused and not race.relays)
             assert (race._timer, race._tasks, race._entrants) == (None, set(), set())

@@ -9,13 +9,12 @@ import socket
 import ssl
 import time
 import warnings
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import turn_front
 from certificates import self_signed
 from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
@@ -25,20 +24,16 @@ from crowline.server.certificate import Certificate
 from crowline.server.config import ServerConfig, TlsConfig
 from crowline.server.front import StunTurnFront
 from crowline.server.server import Server
-from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.stun.message import MessageClass, parse
 from crowline.turn.client import TurnClient
 from crowline.turn.framing import StreamFramer
 from hub_server import eventually
+from stream_attackers import binding, ended, front, places, streams, trusting
 from turn_front import HOME
 from turn_socket import PATIENCE, plain_socket
 
 PEER_HOST = "127.0.0.2"
 USER, PASSWORD = "user", "password"
-
-
-def front(folder: Path) -> AbstractAsyncContextManager[StunTurnFront]:
-    files = self_signed(folder)
-    return turn_front.front(tls_listen=[HOME], tls=Certificate(files.certificate, files.key))
 
 
 class Caller:
@@ -84,37 +79,6 @@ async def call(running: StunTurnFront, kind: Transport = Transport.TCP, **option
         options["ssl"] = trusting()
     reader, writer = await asyncio.open_connection(server.host, server.port, **options)
     return Caller(server, reader, writer, kind)
-
-
-def trusting() -> ssl.SSLContext:
-    """Any certificate will do: these tests attack the server, not the client."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def binding() -> bytes:
-    return Message(Method.BINDING, MessageClass.REQUEST, os.urandom(12), ()).encode()
-
-
-async def ended(reader: asyncio.StreamReader) -> bytes:
-    """What still came before the other side ended the connection."""
-    got = b""
-    with suppress(ConnectionError):
-        async with asyncio.timeout(PATIENCE):
-            while data := await reader.read(65536):
-                got += data
-    return got
-
-
-def streams(running: StunTurnFront) -> int:
-    return len(vars(running)["_streams"])
-
-
-def places(running: StunTurnFront) -> int:
-    """Connections that are counted, whatever they do."""
-    return len(vars(vars(running)["_streams"])["_gate"])
 
 
 # T: the front

@@ -7,54 +7,26 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from certificates import self_signed
-from crowline.base.addresses import Address
-from crowline.base.secrets import Secret
 from crowline.server import stream_client, stream_doors
-from crowline.server.certificate import Certificate
 from crowline.server.front import StunTurnFront
 from crowline.server.lean_tls import READ_AHEAD
-from crowline.stun.message import Message, MessageClass, Method
+from crowline.stun.message import MessageClass
 from hub_server import eventually
+from stream_attackers import binding, front, places, trusting
 from turn_socket import PATIENCE
 
-HOME = Address("127.0.0.1", 0)
 PER_SOURCE = 60
 KIB = 1024
 MAX_PRE_AUTH = 10 * KIB
 """What row T1 of the threat list allows a socket of which nothing is known."""
-
-
-@asynccontextmanager
-async def front(folder: Path) -> AsyncIterator[StunTurnFront]:
-    files = self_signed(folder)
-    running = StunTurnFront(
-        HOME,
-        secret=Secret(b"secret"),
-        permits=lambda user, peer: False,
-        tls_listen=[HOME],
-        tls=Certificate(files.certificate, files.key),
-    )
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.close()
-
-
-def trusting() -> ssl.SSLContext:
-    """Any certificate will do: these tests attack the server, not the client."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def hello() -> bytes:
@@ -63,15 +35,6 @@ def hello() -> bytes:
     with pytest.raises(ssl.SSLWantReadError):
         trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="turn.test").do_handshake()
     return outgoing.read()
-
-
-def binding(kind: MessageClass = MessageClass.REQUEST) -> bytes:
-    return Message(Method.BINDING, kind, bytes(12), ()).encode()
-
-
-def places(running: StunTurnFront) -> int:
-    """Connections that are counted, whatever they do."""
-    return len(vars(vars(running)["_streams"])["_gate"])
 
 
 async def connect(running: StunTurnFront, data: bytes = b"") -> socket.socket:
