@@ -157,7 +157,8 @@ class Gatherer:
         self._done()
 
     def on_relayed(self, run: memoryview, segment_size: int, peer: Address, relayed: Address) -> None:
-        self._dispatch(run, segment_size, peer, relayed)
+        if not self._is_leaving:
+            self._dispatch(run, segment_size, peer, relayed)
 
     def on_drained(self) -> None:
         if not self._is_leaving:

@@ -89,6 +89,7 @@ class Race(RelayOwner):
         self._is_told = self._is_reconnecting = self._closed = False
         # Whether streams have been tried in this round; whether the server refuses our credentials.
         self._has_tried_streams = self._is_refused = False
+        self._route: str | None = None  # the local address that led to the winner's server at the last look
         self._wins = 0
         self._retry = 0.0
         self._alternates: dict[Relay, Alternates] = {}
@@ -115,14 +116,20 @@ class Race(RelayOwner):
             self._stop()
 
     def check_route(self) -> None:
-        """Move an allocation that this machine's network has moved away from, if the server gave a ticket."""
+        """Move an allocation that this machine's network has moved away from, if the server gave a ticket;
+        without one see, once for each new route, whether it can still be reached.
+        """
         relay = self.winner
-        if relay is None or relay.client.ticket is None or relay.client.is_moving:
+        if relay is None or relay.client.is_moving:
             return
         host = source_towards(relay.server)
+        before, self._route = self._route, host
         if host is None or host == relay.way.local.host:
             return
-        if isinstance(relay.way, StreamWay):
+        if relay.client.ticket is None:
+            if host != before:
+                relay.verify()
+        elif isinstance(relay.way, StreamWay):
             self.on_way_ended(relay, "this machine's address changed")
         elif socket := self._owner.socket_at(host):
             relay.move(DatagramWay(socket), relay.server)
