@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 from crowline.base.addresses import Address
@@ -152,8 +152,15 @@ def plain_socket(host: str = "127.0.0.1") -> Iterator[PlainSocket]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A UDP port that was free a moment ago, for programs that cannot choose one themselves."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free for UDP and TCP a moment ago, for programs that cannot choose one themselves."""
+    for _ in range(100):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as streams,
+        ):
+            datagrams.bind((host, 0))
+            port: int = datagrams.getsockname()[1]
+            with suppress(OSError):
+                streams.bind((host, port))
+                return port
+    raise AssertionError("no port is free")

@@ -97,7 +97,7 @@ async def test_the_ipv6_wildcard_is_ipv4_too() -> None:
 async def test_both_wildcards_may_be_listed(has_ipv6: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Naming the wildcards of both families is the same as naming the one of IPv6."""
     monkeypatch.setattr(udp_front, "_has_ipv6", lambda: has_ipv6)
-    port = free_port()
+    port = free_port("0.0.0.0")
     async with front(Address("0.0.0.0", port), Address("::", port)) as running:
         hosts = ["0.0.0.0", "::"] if has_ipv6 else ["0.0.0.0"]
         assert running.udp_addresses == [Address(host, port) for host in hosts]
