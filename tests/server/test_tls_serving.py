@@ -241,7 +241,7 @@ def with_rsa(folder: Path) -> SelfSigned:
 
 
 async def test_a_renewed_certificate_of_another_kind_replaces_the_old_one(tmp_path: Path) -> None:
-    """From RSA to an elliptic curve: a client that takes RSA only is not shown the old certificate any more."""
+    """From RSA to an elliptic curve: a client that takes RSA only is not shown the old one any more."""
     old, new = with_rsa(tmp_path), self_signed(tmp_path)
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     shutil.copy(old.certificate, chain)
@@ -266,3 +266,43 @@ async def shown(server: Server, context: ssl.SSLContext) -> str:
     certificate = writer.get_extra_info("ssl_object").getpeercert(True)
     writer.close()
     return ssl.DER_cert_to_PEM_cert(certificate)
+
+
+# --- descriptors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of this kind")
+async def test_q10_a_server_out_of_descriptors_says_so_once_and_recovers(tmp_path: Path) -> None:
+    """With 64 descriptors and 90 clients nobody new is accepted, until some have gone."""
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *SERVE, *LOOPBACK, *tls_flags(tmp_path)]
+    server = await asyncio.create_subprocess_exec(
+        *limited, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert server.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            listening = json.loads(await server.stdout.readline())
+        names = [listening["url"], listening["stun"], listening["tls"][0]]
+        ports = [int(name.rpartition(":")[2]) for name in names]
+        writers = [(await asyncio.open_connection("127.0.0.1", ports[n % 3]))[1] for n in range(90)]
+        async with asyncio.timeout(PATIENCE):
+            warning = json.loads(await server.stdout.readline())
+        assert (warning["t"], "wait" in warning["message"]) == ("warn", True)
+        for writer in writers:
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", ports[1])
+        writer.write(BINDING)
+        assert len(await asyncio.wait_for(reader.readexactly(32), PATIENCE)) == 32
+        writer.close()
+        reader, writer = await by_tls(Address("127.0.0.1", ports[2]))
+        writer.write(BINDING)
+        assert len(await asyncio.wait_for(reader.readexactly(32), PATIENCE)) == 32
+        writer.close()
+        server.terminate()
+        async with asyncio.timeout(PATIENCE):
+            output, errors = await server.communicate()
+        assert (server.returncode, output, errors) == (0, b"", b"")
+    finally:
+        if server.returncode is None:
+            server.kill()
+            await server.communicate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _OPTIONAL = ("starlette", "uvicorn")
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_WARN_INTERVAL = 60.0  # seconds
 
 
 @click.command("serve")
@@ -82,6 +85,7 @@ async def _serve(config: ServerConfig, output: Output) -> int:
     arrived: asyncio.Queue[signal.Signals | LocalProblem] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         _on_signal(number, arrived)
+    _warn_of_exhaustion(output)
     async with _server(config) as server:
         relax()
         server.on_failure = arrived.put_nowait
@@ -153,6 +157,22 @@ def _warn_of_passwords(config: ServerConfig, output: Output) -> None:
             f"Short password: {short[0]}{others}. Whoever sees a user come in can try words until one fits; "
             f"{MIN_SECRET} random characters stand against that."
         )
+
+
+def _warn_of_exhaustion(output: Output) -> None:
+    """When no connection can be accepted, the event loop would say so once a second, with a traceback."""
+    warn_again = float("-inf")
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal warn_again
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _EXHAUSTED):
+            loop.default_exception_handler(context)
+        elif loop.time() >= warn_again:
+            warn_again = loop.time() + _WARN_INTERVAL
+            output.warn(f"New connections have to wait: {error.strerror}.")
+
+    asyncio.get_running_loop().set_exception_handler(handle)
 
 
 def _on_signal(number: signal.Signals, arrived: asyncio.Queue[signal.Signals | LocalProblem]) -> None:

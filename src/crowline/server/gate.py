@@ -36,9 +36,10 @@ class Gate:
         self._proxies = proxies
         self._counts_loopback = counts_loopback
         self._sources: Counter[str] = Counter()
+        self._count = 0
 
     def __len__(self) -> int:
-        return self._sources.total()
+        return self._count
 
     def enter(self, host: str) -> bool:
         """Count a connection; False if there are too many already, and then it is not counted."""
@@ -47,10 +48,12 @@ class Gate:
         if is_crowded or len(self) >= self._total:
             return False
         self._sources[source] += 1
+        self._count += 1
         return True
 
     def leave(self, host: str) -> None:
         source = source_of(host)
+        self._count -= 1
         self._sources[source] -= 1
         if not self._sources[source]:
             del self._sources[source]

@@ -13,6 +13,7 @@ import uvicorn
 from crowline.rendezvous.wire import MAX_MESSAGE
 from crowline.server.gate import Gate
 from crowline.server.guard import guarded
+from crowline.server.listener import ACCEPTS_PER_WAKE, BACKLOG
 
 PING_INTERVAL = 20.0
 """Seconds between pings of a WebSocket, and until a lost client is noticed; NATs forget TCP much later."""
@@ -39,6 +40,7 @@ class HttpServer:
         ready.cancel()
         if self._task.done():
             await self._task
+        self._sock.listen(BACKLOG)
 
     def connection(self) -> asyncio.Protocol | None:
         """The protocol of a connection that came by another listener; ``None`` when nobody is welcome."""
@@ -53,9 +55,11 @@ class HttpServer:
     async def close(self) -> None:
         """End all connections."""
         self._guest.should_exit = True
-        if self._task is not None:
-            await self._task
-        self._sock.close()
+        try:
+            if self._task is not None:
+                await self._task
+        finally:
+            self._sock.close()
 
 
 class _Guest(uvicorn.Server):
@@ -92,6 +96,7 @@ def _config(app: Any, gate: Gate) -> uvicorn.Config:
         log_config=None,
         log_level="error",
         access_log=False,
+        backlog=ACCEPTS_PER_WAKE,
         server_header=False,
         proxy_headers=False,
         ws_max_size=MAX_MESSAGE,

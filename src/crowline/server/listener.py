@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
+from collections.abc import Callable
 
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, LocalProblem
@@ -13,14 +15,29 @@ BACKLOG = 1024
 """Connections that wait to be accepted: a burst of clients after a restart."""
 
 
-def listen(address: Address) -> socket.socket:
-    """A bound socket. All addresses means IPv6 and IPv4 on one socket. Raises `LocalProblem`."""
+ACCEPTS_PER_WAKE = 1
+"""Connections accepted at once. The library goes on accepting when there are no descriptors left: with more,
+each failure would be reported so many times, and be tried again by so many timers."""
+
+
+def listen(address: Address, *, with_ipv4: bool = True) -> socket.socket:
+    """A bound socket; all addresses are IPv6 and, `with_ipv4`, IPv4 on one socket. Raises `LocalProblem`."""
+    is_dual = with_ipv4 and address.host == ANYWHERE
     try:
-        return _bind(address)
+        return _bind(address, is_dual=is_dual)
     except OSError as error:
-        if address.host == ANYWHERE and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+        if is_dual and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             return listen(Address("0.0.0.0", address.port))
         raise problem(address, "TCP", error) from error
+
+
+async def serve(sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    """Accept connections of a listening socket."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, sock=sock, backlog=ACCEPTS_PER_WAKE)
+    # The library takes one number for two things.
+    sock.listen(BACKLOG)
+    return server
 
 
 def stun_addresses(address: Address) -> list[Address]:
@@ -68,7 +85,7 @@ def _has_ipv6() -> bool:
     return True
 
 
-def _bind(address: Address) -> socket.socket:
+def _bind(address: Address, *, is_dual: bool) -> socket.socket:
     family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
     # asyncio switches off Nagle's delay (up to 40 ms for a second message) only on sockets that name TCP.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -76,7 +93,7 @@ def _bind(address: Address) -> socket.socket:
         if hasattr(socket, "SO_REUSEADDR") and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.is_ipv6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != ANYWHERE)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)
         sock.setblocking(False)

@@ -136,10 +136,12 @@ class Server:
         """End every connection and give the ports back."""
         if self._hub_front is not None:
             self._hub_front.close()
-        if self._http is not None:
-            await self._http.close()
-        if self._front is not None:
-            await self._front.close()
+        try:
+            if self._http is not None:
+                await self._http.close()
+        finally:
+            if self._front is not None:
+                await self._front.close()
 
     def _make_front(self) -> StunTurnFront:
         config = self.config

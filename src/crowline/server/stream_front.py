@@ -17,7 +17,7 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.server.gate import Gate, canonical_host
-from crowline.server.listener import BACKLOG, problem
+from crowline.server.listener import bound_address, listen, serve
 from crowline.server.stream_client import StreamClient, StreamKey
 from crowline.server.stream_doors import TcpDoor, TlsEntrance
 from crowline.stun.message import Method
@@ -59,6 +59,7 @@ class StreamFront:
         self._streams: dict[StreamKey, StreamClient] = {}
         self._servers: list[asyncio.Server] = []
         self._entrances: list[TlsEntrance] = []
+        self._is_open = False
 
     async def listen(self, address: Address) -> Address:
         """STUN and TURN over TCP; the bound address. Raises `LocalProblem`."""
@@ -75,6 +76,7 @@ class StreamFront:
         return bound
 
     async def close(self) -> None:
+        self._is_open = False
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -137,7 +139,7 @@ class StreamFront:
         """A place for a connection, as what gives it back once or more often; ``None`` if it is refused."""
         peer = transport.get_extra_info("peername")
         # What was accepted a moment before the end comes after it.
-        if not peer or not self._servers or not self._gate.enter(host := canonical_host(peer[0])):
+        if not peer or not self._is_open or not self._gate.enter(host := canonical_host(peer[0])):
             self.counters["tcp_refused"] += 1
             return None
         given_back = False
@@ -175,13 +177,14 @@ class StreamFront:
         return http
 
     async def _serve(self, address: Address, door: Callable[[], asyncio.Protocol]) -> Address:
+        sock = listen(address, with_ipv4=False)
+        self._is_open = True
         try:
-            loop = asyncio.get_running_loop()
-            server = await loop.create_server(door, address.host, address.port, backlog=BACKLOG)
-        except OSError as error:
-            raise problem(address, "TCP", error) from error
-        self._servers.append(server)
-        return _address(server.sockets[0].getsockname())
+            self._servers.append(await serve(sock, door))
+        except BaseException:
+            sock.close()
+            raise
+        return bound_address(sock)
 
 
 def _address(name: tuple[str, int]) -> Address:
