@@ -165,6 +165,9 @@ async def test_relay_only_uses_the_relay_and_shows_no_address(
         other = await there.accept_stream()
         assert len(await other.readexactly(1_000_000)) == 1_000_000
     assert told and all(signal.kind == "relay" and signal.related_host == "" for signal in told)
+    front = server._front
+    assert front is not None
+    await until(lambda: front.is_idle)
 
 
 async def test_direct_only_sends_nothing_through_a_server(server: Server) -> None:
