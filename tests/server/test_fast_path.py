@@ -13,7 +13,7 @@ import turn_front
 from crowline.base.addresses import Address
 from crowline.net import mmsg
 from crowline.server.front import StunTurnFront
-from crowline.stun.attributes import XorMappedAddress
+from crowline.stun.attributes import ErrorCode, Nonce, RequestedTransport, XorMappedAddress
 from crowline.stun.budget import Allowance
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.quota import Limits
@@ -21,6 +21,7 @@ from needs import missing
 from turn_socket import SocketClient, plain_socket, turn_client
 
 PEER_HOST = "127.0.0.2"
+FOR_UDP = RequestedTransport(17)
 BINDING = Message(Method.BINDING, MessageClass.REQUEST, b"twelve bytes").encode()
 
 
@@ -156,3 +157,27 @@ async def test_an_ended_allocation_is_not_remembered() -> None:
                 assert await peer.hears_nothing()
                 assert client.payloads == []
                 await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
+async def test_whoever_begins_is_challenged_within_the_budget_of_its_source(host: str) -> None:
+    """Forty times the plainest Allocate: twenty get a 401, each to its own question, and the rest silence."""
+    here = "::1" if ":" in host else "127.0.0.1"
+    asked = [b"question%4d" % number for number in range(40)]
+    async with server(host) as running:
+        target = Address(here, running.address.port)
+        with plain_socket(here) as probe:
+            for transaction_id in asked:
+                request = Message(Method.ALLOCATE, MessageClass.REQUEST, transaction_id, (FOR_UDP,))
+                probe.send(request.encode(), target)
+            probe.send(BINDING, target)
+            challenges = []
+            while (answer := parse((await probe.receive())[0]).message).method is Method.ALLOCATE:
+                error = answer.get(ErrorCode)
+                assert error is not None and error.code == 401
+                assert answer.get(Nonce) is not None
+                challenges.append(answer.transaction_id)
+        assert challenges[:20] == asked[:20]
+        counters = vars(running)["_driver"].machine.counters
+        assert counters["rejected_401"] == len(challenges)
+        assert counters["rejected_401"] + counters["over_budget"] == 40

@@ -1,4 +1,6 @@
-"""The fast path: bare Binding requests and single ChannelData datagrams, out of a batch and into the next.
+"""The fast path: what comes most often and needs least, out of a batch and into the next.
+
+Those are bare Binding requests, the plainest Allocate, which gets a challenge, and single ChannelData.
 
 Both directions work in the memory that the datagram was received into: an answer is written over its request,
 payload leaves from where it lies, behind the four bytes of a header or with them put before it. The long way
@@ -19,8 +21,16 @@ from crowline.net.udp import BatchSocket
 from crowline.server.relay_ports import SocketRelayPorts
 from crowline.server.udp_front import UdpFront
 from crowline.stun.budget import ReplyBudget
+from crowline.stun.message import HEADER_SIZE
 from crowline.stun.responder import BARE_REQUEST, Responder, bare_answer
 from crowline.stun.sources import is_plausible_source
+from crowline.turn.server import TurnServer
+from crowline.turn.short_challenge import (
+    PLAIN_ALLOCATE_END,
+    PLAIN_ALLOCATE_SIZE,
+    PLAIN_ALLOCATE_START,
+    ShortChallenge,
+)
 from crowline.turn.short_way import ShortWay, Way
 
 _REQUEST_SIZE = 20
@@ -76,6 +86,7 @@ class FastFront:
         counters: Counter[str],
         short_way: ShortWay,
         relay_socket: Callable[[Address], object],
+        challenge: ShortChallenge | None,
     ) -> None:
         """`relay_socket(relayed)` is the socket of a relayed address."""
         self._socket = bound
@@ -86,6 +97,7 @@ class FastFront:
         self._counters = counters
         self._short_way = short_way
         self._relay_socket = relay_socket
+        self._challenge = challenge
 
     def take(self, offset: int, length: int, arrival: Arrival) -> bool:
         """One datagram (`net.arrival.Quick`)."""
@@ -93,7 +105,7 @@ class FastFront:
         if first & 0xF0 == 0x40:
             return self._relay(offset, length, arrival)
         if first or length != _REQUEST_SIZE or self._view[offset : offset + 8] != BARE_REQUEST:
-            return False
+            return length == PLAIN_ALLOCATE_SIZE and self._challenge_at(offset, arrival)
         asker = arrival.note or self._meet(arrival)
         if not isinstance(asker, _Asker) or not asker.tail or self._responder.alternates is not None:
             return False
@@ -104,11 +116,31 @@ class FastFront:
         self._view[offset : offset + 4] = asker.head
         self._view[offset + _REQUEST_SIZE : offset + _ANSWER_SIZE] = asker.tail
         self._responder.counters["answered"] += 1
+        self._answer(asker, arrival, offset, _ANSWER_SIZE)
+        return True
+
+    def _challenge_at(self, offset: int, arrival: Arrival) -> bool:
+        """What may be the plainest Allocate: its answer is written over it."""
+        view, body, end = self._view, offset + HEADER_SIZE, offset + PLAIN_ALLOCATE_SIZE
+        start = offset + len(PLAIN_ALLOCATE_START)
+        if view[offset:start] != PLAIN_ALLOCATE_START or view[body:end] != PLAIN_ALLOCATE_END:
+            return False
+        asker = arrival.note or self._meet(arrival)
+        if self._challenge is None or not isinstance(asker, _Asker):
+            return False
+        answer = self._challenge.answer(bytes(view[start:body]), arrival.source, self._exchange.now)
+        if answer is None:
+            return False
+        view[offset : offset + len(answer)] = answer
+        self._answer(asker, arrival, offset, len(answer))
+        return True
+
+    def _answer(self, asker: _Asker, arrival: Arrival, offset: int, size: int) -> None:
+        exchange = self._exchange
         if asker.epoch != exchange.epoch:
             asker.way = self._socket.head_of(arrival.source, arrival.local)
             asker.epoch = exchange.epoch
-        exchange.stage(self._socket, asker.way, exchange.start + offset, _ANSWER_SIZE)
-        return True
+        exchange.stage(self._socket, asker.way, exchange.start + offset, size)
 
     def _relay(self, offset: int, length: int, arrival: Arrival) -> bool:
         """ChannelData: its payload goes on from where it lies."""
@@ -216,17 +248,23 @@ class FastRelay:
         return _Lane(way, front, head, exchange.epoch)
 
 
-def quicken(front: UdpFront, ports: SocketRelayPorts, short_way: ShortWay) -> None:
+def quicken(front: UdpFront, ports: SocketRelayPorts, machine: TurnServer) -> None:
     """Give the fast path to all sockets that `front` has and `ports` will open, where there are batches."""
+    short_way = machine.short_way
     for bound in front.sockets:
-        quicken_front(bound, front, short_way, ports.socket_of)
+        quicken_front(bound, front, short_way, ports.socket_of, machine.short_challenge)
     ports.on_open = lambda relayed, bound: quicken_relay(relayed, bound, front, short_way)
 
 
 def quicken_front(
-    bound: object, front: UdpFront, short_way: ShortWay, relay_socket: Callable[[Address], object]
+    bound: object,
+    front: UdpFront,
+    short_way: ShortWay,
+    relay_socket: Callable[[Address], object],
+    challenge: ShortChallenge | None = None,
 ) -> None:
-    """Give the fast path to a socket of `front`; `relay_socket(relayed)` finds what the data leaves by."""
+    """Give the fast path to a socket of `front`; `relay_socket(relayed)` finds what the data leaves by, and
+    `challenge` answers whoever begins."""
     if isinstance(bound, BatchSocket) and isinstance(bound.exchange, Exchange):
         fast = FastFront(
             bound,
@@ -236,6 +274,7 @@ def quicken_front(
             counters=front.counters,
             short_way=short_way,
             relay_socket=relay_socket,
+            challenge=challenge,
         )
         bound.ask_first(fast.take)
 

@@ -209,7 +209,7 @@ class StunTurnFront:
 
     async def _start_once(self) -> None:
         self._udp.bind()
-        quicken(self._udp, self._ports, self._driver.machine.short_way)
+        quicken(self._udp, self._ports, self._driver.machine)
         if self._wants_tcp:
             for address in self.udp_addresses:
                 await self._streams.listen(address)

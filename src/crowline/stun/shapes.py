@@ -157,7 +157,7 @@ def packed_host(host: str) -> bytes:
 def host_text(packed: bytes) -> str:
     """The canonical text form of 4 or 16 bytes of IP address."""
     if len(packed) == 4:
-        return "%d.%d.%d.%d" % tuple(packed)
+        return ".".join(map(str, packed))
     return str(ipaddress.IPv6Address(packed))
 
 

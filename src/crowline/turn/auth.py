@@ -186,7 +186,11 @@ class Authenticator:
 
     def challenge(self, client: Address, now: float) -> tuple[AnyAttribute, ...]:
         """What a 401 or 438 carries."""
-        return Realm(self.realm), Nonce(self._mint.mint(client, now)), OFFERED
+        return Realm(self.realm), Nonce(self.nonce(client, now)), OFFERED
+
+    def nonce(self, client: Address, now: float) -> str:
+        """A fresh nonce for `client`; all have the same length."""
+        return self._mint.mint(client, now)
 
     def _name(self, message: Message) -> str | None:
         """The user name of a request. A hidden one that we do not find stands for a user that is unknown;

@@ -37,6 +37,7 @@ from crowline.turn.quota import Limits
 from crowline.turn.refreshing import Refresher
 from crowline.turn.relay import DataRelay
 from crowline.turn.server_events import ServerEvent
+from crowline.turn.short_challenge import ShortChallenge
 from crowline.turn.short_way import ShortWay
 from crowline.turn.tcp_relay import TcpRelay
 
@@ -78,6 +79,7 @@ class TurnServer:
         self._peers = Peers(holdings, policy, permits)
         self._tcp = TcpRelay(holdings, self._peers, entropy)
         self.short_way = ShortWay(holdings.allocations, holdings.quota)
+        self.short_challenge = ShortChallenge(authenticator, self._budget, outbox.counters)
         self._relay = DataRelay(
             holdings.allocations,
             holdings.quota,
