@@ -544,16 +544,15 @@ async def test_a_taken_port_is_a_local_problem() -> None:
 
 async def test_a_port_of_the_kernels_choice_is_free_for_tcp_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where TCP is taken at the port that UDP got, both move to another one."""
-    loop = asyncio.get_running_loop()
-    create, calls = loop.create_server, []
+    listen, calls = stream_front.listen, []
 
-    async def taken_at_first(factory: Any, host: str, port: int, **options: Any) -> Any:
-        calls.append(port)
+    def taken_at_first(address: Address, **options: Any) -> socket.socket:
+        calls.append(address.port)
         if len(calls) == 1:
-            raise OSError(errno.EADDRINUSE, "address already in use")
-        return await create(factory, host, port, **options)
+            raise LocalProblem("The port is in use.")
+        return listen(address, **options)
 
-    monkeypatch.setattr(loop, "create_server", taken_at_first)
+    monkeypatch.setattr(stream_front, "listen", taken_at_first)
     async with front() as running:
         assert calls == [calls[0], running.address.port]
         assert running.tcp_addresses == running.udp_addresses == [running.address]
