@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crowline.base.addresses import Address
+from crowline.base.transport import Transport
 from crowline.stun import attributes as a
 from crowline.stun.integrity import verify_integrity
 from crowline.stun.message import Method, parse
@@ -14,13 +15,20 @@ ALTERNATE = Address("44.1.2.3", 3478)
 
 
 @pytest.mark.parametrize(
-    ("alternate", "code"), [(ALTERNATE, 300), (None, 508), (Address("2a01:4f8::3", 3478), 508)]
+    ("alternate", "transport", "code"),
+    [
+        (ALTERNATE, Transport.UDP, 300),
+        (ALTERNATE, Transport.TCP, 300),
+        (ALTERNATE, Transport.TLS, 508),
+        (None, Transport.UDP, 508),
+        (Address("2a01:4f8::3", 3478), Transport.UDP, 508),
+    ],
 )
-def test_new_clients_are_sent_elsewhere(alternate: Address | None, code: int) -> None:
-    """300 with an alternate of the client's family, 508 without one; the answer is signed."""
+def test_new_clients_are_sent_elsewhere(alternate: Address | None, transport: Transport, code: int) -> None:
+    """300 with an alternate that they can reach as they came, 508 without one; the answer is signed."""
     world = World()
     world.server.drain(alternate, 0.0)
-    caller = Caller(world)
+    caller = Caller(world, transport=transport)
     raw = caller.send_raw(caller.signed(Method.ALLOCATE, a.RequestedTransport(17)))
     assert raw is not None
     answer = parse(raw)

@@ -38,6 +38,7 @@ from crowline.turn.codes import (
     UNSUPPORTED_TRANSPORT,
     Refusal,
 )
+from crowline.turn.five_tuple import FiveTuple
 from crowline.turn.holdings import Holdings
 from crowline.turn.outbox import Request
 
@@ -76,7 +77,7 @@ class Allocator:
         if self._holdings.allocations.of_client(five_tuple.client, five_tuple.local, five_tuple.transport):
             raise Refusal(ALLOCATION_MISMATCH)
         # 11
-        self._check_draining(five_tuple.client)
+        self._check_draining(five_tuple)
         # 3
         transport = _transport_of(message, five_tuple.transport)
         wants_ticket = self._wants_ticket(message)
@@ -92,13 +93,16 @@ class Allocator:
         self._holdings.changed(allocation)
         return allocation.success
 
-    def _check_draining(self, client: Address) -> None:
+    def _check_draining(self, five_tuple: FiveTuple) -> None:
         if not self._is_draining:
             return
-        # RFC 8489 §10: an alternate of the other family is none.
-        if self._alternate is None or self._alternate.is_ipv6 != client.is_ipv6:
+        # RFC 8489 §10: an alternate of the other family is none, and a client tries it by the transport that it
+        # uses now; this port of the alternate has no TLS.
+        alternate, client = self._alternate, five_tuple.client
+        is_secure = five_tuple.transport is Transport.TLS
+        if alternate is None or alternate.is_ipv6 != client.is_ipv6 or is_secure:
             raise Refusal(INSUFFICIENT_CAPACITY)
-        raise Refusal(TRY_ALTERNATE, AlternateServer(self._alternate))
+        raise Refusal(TRY_ALTERNATE, AlternateServer(alternate))
 
     def _wants_ticket(self, message: Message) -> bool:
         """RFC 8016 §3.1.2."""
