@@ -185,7 +185,9 @@ async def test_direct_only_sends_nothing_through_a_server(server: Server) -> Non
 
 
 async def test_a_problem_of_one_machine_is_a_refusal_to_the_other(server: Server) -> None:
-    """Exit code 8 is for the side whose disk is full; what it said on a stream is heard before."""
+    """Exit code 8 is for the side whose disk is full, and so are the names of its folders; what it said on a
+    stream is heard before.
+    """
     code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def host() -> None:
@@ -195,7 +197,7 @@ async def test_a_problem_of_one_machine_is_a_refusal_to_the_other(server: Server
             stream = await peer.open_stream()
             await stream.write(b"no room here\n")
             await stream.close()
-            raise crowline.LocalProblem("The disk is full.")
+            raise crowline.LocalProblem("/home/me/private is full.")
 
     hosting = asyncio.create_task(host())
     with pytest.raises(crowline.CrowlineError) as caught:
@@ -206,6 +208,7 @@ async def test_a_problem_of_one_machine_is_a_refusal_to_the_other(server: Server
     with pytest.raises(crowline.LocalProblem):
         await hosting
     assert isinstance(caught.value, crowline.Refused) and caught.value.exit_code == 5
+    assert "private" not in caught.value.message
 
 
 async def test_the_direct_path_outlives_the_server() -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from crowline.api.connection import Connection
 from crowline.api.options import Options, default_server
 from crowline.api.peer import Peer
-from crowline.base.errors import CrowlineError
+from crowline.base.errors import CrowlineError, LocalProblem
 from crowline.rendezvous.code import Code, CodeTypo
 from crowline.rendezvous.role import Role
 
@@ -114,6 +114,10 @@ async def _meeting(connection: Connection) -> AsyncIterator[Room]:
         await connection.open()
         yield room
         code, sentence = 0, ""
+    except LocalProblem as error:
+        # Its words name files and folders, which are nobody's business over there.
+        code, sentence = error.exit_code, LocalProblem().message
+        raise
     except CrowlineError as error:
         code, sentence = error.exit_code, error.message
         raise
