@@ -96,8 +96,8 @@ class Allocator:
     def _check_draining(self, five_tuple: FiveTuple) -> None:
         if not self._is_draining:
             return
-        # RFC 8489 §10: an alternate of the other family is none, and a client tries it by the transport that it
-        # uses now; this port of the alternate has no TLS.
+        # RFC 8489 §10: an alternate of the other family is none, and a client tries it by the transport that
+        # it uses now; this port of the alternate has no TLS.
         alternate, client = self._alternate, five_tuple.client
         is_secure = five_tuple.transport is Transport.TLS
         if alternate is None or alternate.is_ipv6 != client.is_ipv6 or is_secure:
