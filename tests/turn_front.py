@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from crowline.base.addresses import Address, AddressPolicy
 from crowline.base.secrets import Secret
 from crowline.server.front import StunTurnFront
+from crowline.turn.auth import issue_credentials
+from turn_socket import SocketClient, turn_client
 
 SECRET = Secret(b"secret of a test")
 HOME = Address("127.0.0.1", 0)
@@ -30,3 +33,14 @@ async def front(*listen: Address, **options: Any) -> AsyncIterator[StunTurnFront
         yield running
     finally:
         await running.close()
+
+
+def credentials(user: str = "mailbox") -> tuple[str, str]:
+    return issue_credentials(SECRET, user, int(time.time()) + 3600)
+
+
+def client_of(running: StunTurnFront, user: str = "mailbox") -> AbstractAsyncContextManager[SocketClient]:
+    """A client of the front's first address, by IPv4 where that is a wildcard."""
+    address = running.address
+    is_wildcard = address.host in ("0.0.0.0", "::")
+    return turn_client(Address("127.0.0.1", address.port) if is_wildcard else address, *credentials(user))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -13,10 +12,8 @@ import turn_front
 from crowline.base.addresses import Address
 from crowline.server.front import StunTurnFront
 from crowline.stun.message import Message, MessageClass, Method
-from crowline.turn.auth import issue_credentials
-from turn_front import HOME as HOME
-from turn_front import SECRET
-from turn_socket import PATIENCE, SocketClient, turn_client
+from turn_front import client_of
+from turn_socket import PATIENCE, SocketClient
 
 PEER_HOST = "127.0.0.2"
 LOGIN = ("-u", "user", "-w", "password")
@@ -25,14 +22,6 @@ NOBODY_IS_LEFT = 30.0  # seconds
 
 def front(*listen: Address, **options: Any) -> AbstractAsyncContextManager[StunTurnFront]:
     return turn_front.front(*listen, **({"workers": 2} | options))
-
-
-def credentials(user: str = "mailbox") -> tuple[str, str]:
-    return issue_credentials(SECRET, user, int(time.time()) + 3600)
-
-
-def client_of(running: StunTurnFront, user: str = "mailbox") -> Any:
-    return turn_client(running.address, *credentials(user))
 
 
 def home_of(running: StunTurnFront, relayed: Address) -> int:

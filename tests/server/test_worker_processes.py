@@ -19,13 +19,11 @@ from crowline.server.settings import Settings, build
 from crowline.stun.budget import Allowance
 from crowline.turn.quota import Limits
 from peer_programs import run
+from turn_front import HOME, SECRET, client_of
 from turn_socket import PATIENCE, plain_socket
 from worker_front import (
-    HOME,
     NOBODY_IS_LEFT,
     PEER_HOST,
-    SECRET,
-    client_of,
     front,
     home_of,
     relayed_of,

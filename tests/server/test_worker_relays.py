@@ -21,12 +21,11 @@ from crowline.turn.client import TurnClient
 from crowline.turn.events import Allocated, AllocationFailed, TurnEvent
 from crowline.turn.quota import Limits
 from crowline.turn.requests import Request
+from turn_front import HOME, credentials
 from turn_socket import PATIENCE, SocketClient, plain_socket
 from worker_front import (
-    HOME,
     PEER_HOST,
     client_in_each,
-    credentials,
     front,
     home_of,
     relayed_of,

@@ -26,15 +26,13 @@ from crowline.turn.framing import StreamFramer
 from crowline.turn.quota import Limits
 from needs import needs_program
 from peer_programs import background, run
+from turn_front import HOME, client_of, credentials
 from turn_socket import SocketClient, free_port, plain_socket
 from worker_front import (
-    HOME,
     LOGIN,
     PEER_HOST,
     binding,
     client_in_each,
-    client_of,
-    credentials,
     front,
     home_of,
     relayed_of,
