@@ -266,7 +266,7 @@ async def test_a_direct_path_that_dies_in_mid_stream_is_left_for_the_relay(
         cut = True
         began = asyncio.get_running_loop().time()
         await until(lambda: here.path is not None and here.path.kind == "relay")
-        assert asyncio.get_running_loop().time() - began < 10
+        assert asyncio.get_running_loop().time() - began < 25  # consent ends after 30 s
         assert here.path is not None and "silent" in here.path.reason
         async with asyncio.timeout(30):
             while part := await other.read():

@@ -162,8 +162,8 @@ async def test_refused_credentials_are_not_shown_again(monkeypatch: pytest.Monke
             [race] = user.relays._races
         async with front(server.datagrams[0].port, secret=Secret(b"another")) as running:
             relay.verify()
-            await user.until(lambda: race._is_refused and not race.relays)
-            assert (race._timer, race._tasks, race._entrants) == (None, set(), set())
+            await user.until(lambda: race._is_refused and not race.relays and not race._tasks)
+            assert (race._timer, race._entrants, race.winner) == (None, set(), None)
 
 
 async def test_one_server_under_two_names_is_asked_once() -> None:

@@ -26,7 +26,7 @@ async def two_peers() -> AsyncIterator[tuple[crowline.Peer, crowline.Peer]]:
 
 async def until(condition: Callable[[], bool], pause: float = 0.005) -> None:
     """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + 5
+    deadline = asyncio.get_running_loop().time() + 30
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
         await asyncio.sleep(pause)
