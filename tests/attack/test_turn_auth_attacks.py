@@ -16,7 +16,14 @@ from crowline.stun.integrity import (
 from crowline.stun.message import Message, MessageClass, Method, Received, parse
 from crowline.stun.nonce_cookie import read_features, write_cookie
 from crowline.stun.password_algorithms import OFFERED, Algorithm, write_choice
-from crowline.turn.auth import Authenticated, NonceMint, Rejected, issue_credentials
+from crowline.turn.auth import (
+    NONCE_KEY_LIFETIME,
+    NONCE_LIFETIME,
+    Authenticated,
+    NonceMint,
+    Rejected,
+    issue_credentials,
+)
 from crowline.turn.client import TurnClient
 from crowline.turn.codes import BAD_REQUEST, STALE_NONCE, UNAUTHORIZED
 from crowline.turn.credentials import LongTermCredentials
@@ -48,6 +55,18 @@ def test_a3_every_character_of_a_nonce_counts(position: int) -> None:
     assert mint.is_fresh(nonce, CLIENT, 1000.0)
     other = "C" if nonce[position] != "C" else "D"
     assert not mint.is_fresh(nonce[:position] + other + nonce[position + 1 :], CLIENT, 1000.0)
+
+
+def test_a3_nonces_outlive_the_change_of_their_key() -> None:
+    """The key is another one each hour: a nonce from before is good for its lifetime, and never again, also
+    when the seconds that it names come round after 194 days."""
+    mint = NonceMint(b"k" * 32)
+    late = NONCE_KEY_LIFETIME - 1.0
+    nonce = mint.mint(CLIENT, late)
+    mint.mint(CLIENT, late + 1)
+    assert mint.is_fresh(nonce, CLIENT, late + NONCE_LIFETIME)
+    assert not mint.is_fresh(nonce, CLIENT, late + NONCE_LIFETIME + 1)
+    assert not mint.is_fresh(nonce, CLIENT, late + 2**24)
 
 
 # --- A7: bidding down -----------------------------------------------------------------------------------

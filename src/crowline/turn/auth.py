@@ -4,11 +4,11 @@ Passwords of time-limited users are derived, and nonces are proofs of their own:
 
     username   EXPIRES ":" USER              expires: Unix time, digits
     password   base64(HMAC-SHA1(secret, username))
-    nonce      cookie ‖ base64url(seconds ‖ HMAC-SHA256(key, cookie ‖ seconds ‖ address ‖ port)[:8])
+    nonce      cookie ‖ base64url(seconds ‖ HMAC-SHA256(key of hour, cookie ‖ seconds ‖ port ‖ address)[:8])
 
-so a flood of requests leaves nothing behind. The seconds are those of the machine's clock, modulo 2^24; a
-nonce of another address, of another key or too old is stale. Processes of one machine that share a nonce key
-accept each other's nonces.
+so a flood of requests leaves nothing behind. The seconds are those of the machine's clock, on the wire modulo
+2^24; a nonce of another address, of another key or too old is stale. Processes of one machine that share a
+nonce key accept each other's nonces.
 
 With a realm of up to eight bytes a challenge has 84 bytes, three times the smallest request of a TURN client.
 """
@@ -46,9 +46,10 @@ DEFAULT_REALM = "crowline"
 # Longer than a refresh interval would spare clients one round trip in ten minutes; shorter costs them more.
 NONCE_LIFETIME = 600.0
 NONCE_MAC_SIZE = 8  # guessing one takes 2^63 tries on line, within the budget for challenges
-# 2^24 seconds are 194 days: a nonce is fresh again then, for ten minutes, for the same client.
 NONCE_SECONDS_SIZE = 3
 _SECONDS_MASK = (1 << 8 * NONCE_SECONDS_SIZE) - 1
+# What is learned about one key is of no use against the nonces of another hour.
+NONCE_KEY_LIFETIME = 3600
 
 # Twelve digits of Unix time reach the year 33658.
 _TIMED_USER = re.compile(r"([0-9]{1,12}):([^:]+)")
@@ -97,17 +98,22 @@ class Rejected:
 
 
 class NonceMint:
-    """Makes nonces, and recognises them; keeps only its key. All of them start with `cookie`."""
+    """Makes nonces, and recognises them; keeps only its key. All of them start with `cookie`.
+
+    The key of each hour is derived from that one, so nonces are good across the change."""
 
     def __init__(self, key: bytes, cookie: str = "", lifetime: float = NONCE_LIFETIME) -> None:
         self._key = key
         self._cookie = cookie
         self._lifetime = lifetime
+        self._hour: int | None = None
+        self._key_of_hour = b""
 
     def mint(self, client: Address, now: float) -> str:
         """A nonce for `client`: of 15 characters, and those of the cookie."""
-        seconds = (int(now) & _SECONDS_MASK).to_bytes(NONCE_SECONDS_SIZE, "big")
-        proof = base64.urlsafe_b64encode(seconds + self._mac(seconds, client))
+        minted = int(now)
+        seconds = (minted & _SECONDS_MASK).to_bytes(NONCE_SECONDS_SIZE, "big")
+        proof = base64.urlsafe_b64encode(seconds + self._mac(minted, client))
         return self._cookie + proof.decode().rstrip("=")
 
     def is_fresh(self, nonce: str, client: Address, now: float) -> bool:
@@ -120,14 +126,15 @@ class NonceMint:
         except ValueError:
             return False
         seconds, mac = raw[:NONCE_SECONDS_SIZE], raw[NONCE_SECONDS_SIZE:]
-        if not hmac.compare_digest(mac, self._mac(seconds, client)):
-            return False
         age = (int(now) - int.from_bytes(seconds, "big")) & _SECONDS_MASK
-        return age <= self._lifetime
+        return hmac.compare_digest(mac, self._mac(int(now) - age, client)) and age <= self._lifetime
 
-    def _mac(self, seconds: bytes, client: Address) -> bytes:
-        bound = self._cookie.encode() + seconds + packed_host(client.host) + struct.pack("!H", client.port)
-        return hmac.digest(self._key, bound, "sha256")[:NONCE_MAC_SIZE]
+    def _mac(self, minted: int, client: Address) -> bytes:
+        hour = minted // NONCE_KEY_LIFETIME
+        if hour != self._hour:
+            self._hour, self._key_of_hour = hour, hmac.digest(self._key, struct.pack("!q", hour), "sha256")
+        bound = self._cookie.encode() + struct.pack("!qH", minted, client.port) + packed_host(client.host)
+        return hmac.digest(self._key_of_hour, bound, "sha256")[:NONCE_MAC_SIZE]
 
 
 class Authenticator:
