@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -121,3 +122,29 @@ async def test_an_end_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyP
             one.link.send(bytes(200))
         assert one.ends == 1
         assert not one.link.is_open
+
+
+class Exhausted(socket.socket):
+    """A socket for which the kernel has no room, so many times."""
+
+    refusals = 3
+
+    def sendmsg(self, *arguments: object) -> int:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.ETOOMANYREFS, "too many references")
+        return super().sendmsg(*arguments)  # type: ignore[arg-type]
+
+
+async def test_a_kernel_without_room_loses_no_message() -> None:
+    """What cannot be sent because too many descriptors are under way is sent later, in its order."""
+    one, other = WorkerLink.pair()
+    sender, receiver = End(Exhausted(fileno=one.detach())), End(other)
+    try:
+        for message in (b"first", b"second"):
+            sender.link.send(message)
+        await receiver.until(lambda: len(receiver.messages) == 2)
+        assert receiver.messages == [b"first", b"second"]
+    finally:
+        sender.link.close()
+        receiver.link.close()

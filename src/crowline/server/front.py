@@ -162,12 +162,18 @@ class StunTurnFront:
         attempts = BIND_ATTEMPTS if any(address.port == 0 for address in self._listen) else 1
         for attempt in range(attempts):
             try:
-                await self._start_once()
-                return
+                await self._bind()
+                break
             except BaseException as error:
                 await self.close()
                 if not isinstance(error, LocalProblem) or attempt + 1 == attempts:
                     raise
+        if self._pool is not None:
+            try:
+                await self._pool.start()
+            except BaseException:
+                await self.close()
+                raise
 
     @property
     def worker_pids(self) -> list[int]:
@@ -207,7 +213,7 @@ class StunTurnFront:
         merged["allocations"] = len(turn.allocations)
         return dict(merged)
 
-    async def _start_once(self) -> None:
+    async def _bind(self) -> None:
         self._udp.bind()
         quicken(self._udp, self._ports, self._driver.machine)
         if self._wants_tcp:
@@ -216,8 +222,6 @@ class StunTurnFront:
         for address in self._tls_listen:
             for host in hosts_of(address, self._tls_listen):
                 await self._streams.listen_tls(Address(host, address.port), self._tls_context)
-        if self._pool is not None:
-            await self._pool.start()
 
     def _tls_context(self) -> ssl.SSLContext:
         assert self._tls is not None, "TLS needs a certificate"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,9 @@ _READS_PER_WAKE = 64
 # this many changes unread is as good as dead.
 MAX_WAITING = 1 << 16
 MAX_WAITING_DATAGRAMS = 256
+
+# The kernel has no room for a message, or too many descriptors are under way: that passes.
+_FULL = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 OnMessage: TypeAlias = Callable[[bytes, "socket.socket | None"], None]
 
@@ -89,9 +93,9 @@ class WorkerLink:
             self._socket.sendmsg([message], ancillary)
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:
-            # The other end is gone, which the next read says too.
-            return True
+        except OSError as error:
+            # Otherwise the other end is gone, which the next read says too.
+            return error.errno not in _FULL
         return True
 
     def _writable(self) -> None:

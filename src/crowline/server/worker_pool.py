@@ -42,6 +42,9 @@ from crowline.turn.allocation import Allocation
 from crowline.turn.allocation_copy import AllocationCopy
 from crowline.turn.five_tuple import FiveTuple
 
+START_TIME = 60.0
+"""Seconds in which all workers must begin to work; they take one, and some more on a slow disk."""
+
 # The home of allocations that stay in this process.
 _HERE = -1
 
@@ -107,7 +110,14 @@ class WorkerPool:
             )
             self._processes.append(process)
             process.start()
-        await asyncio.gather(*(process.ready for process in self._processes))
+        try:
+            async with asyncio.timeout(START_TIME):
+                await asyncio.gather(*(process.ready for process in self._processes))
+        except TimeoutError:
+            raise LocalProblem(
+                f"The server's worker processes did not begin to work within {START_TIME:g} seconds.",
+                hint="Without --workers one process does everything.",
+            ) from None
 
     async def close(self) -> None:
         """End the workers."""
