@@ -15,7 +15,7 @@ from crowline.stun.budget import Allowance, ReplyBudget
 from crowline.stun.integrity import long_term_key
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.auth import Authenticator, issue_credentials
-from crowline.turn.client import TurnClient
+from crowline.turn.client import TurnClient, TurnEvent
 from crowline.turn.quota import Limits
 from crowline.turn.server import TurnServer
 
@@ -289,3 +289,24 @@ def segments(transmit: Transmit) -> list[bytes]:
     data = bytes(transmit.data)
     size = transmit.segment_size or len(data) or 1
     return [data[start : start + size] for start in range(0, len(data) or 1, size)]
+
+
+def events(client: TurnClient) -> list[TurnEvent]:
+    """What a client has said since it was last asked."""
+    found = []
+    while (event := client.next_event()) is not None:
+        found.append(event)
+    return found
+
+
+def methods(world: World) -> list[Method]:
+    """Count what the clients send from here on, by method."""
+    seen: list[Method] = []
+
+    def note(transmit: Transmit, to_server: bool) -> bool:
+        if to_server and transmit.data[0] < 0x40:
+            seen.append(parse(transmit.data).message.method)
+        return False
+
+    world.lose = note
+    return seen
