@@ -91,12 +91,12 @@ async def test_a_writer_hears_why_the_other_side_left(monkeypatch: pytest.Monkey
     async with two_peers() as (here, there):
         stream = await here.open_stream()
         closing = asyncio.create_task(there.close(8, "the disk is full"))
-        with pytest.raises(crowline.LocalProblem, match="the disk is full"):
+        with pytest.raises(crowline.Refused, match="the disk is full"):
             async with asyncio.timeout(30):
                 while True:
                     await stream.write(b"more")
                     await asyncio.sleep(0.001)
-        with pytest.raises(crowline.LocalProblem):
+        with pytest.raises(crowline.Refused):
             await here.open_stream()
         await closing
 
