@@ -13,7 +13,7 @@ MAX_PER_SOURCE = 256
 """Connections of one IPv4 address or IPv6 /64: an office behind one NAT."""
 
 MAX_CONNECTIONS = 8192
-"""Connections of all; a socket with its buffers takes about 20 KB, so these are 160 MB."""
+"""Connections of all; a WebSocket takes about 30 KB, so these are 240 MB."""
 
 
 class Gate:
