@@ -8,6 +8,7 @@ from enum import Enum
 from crowline.base.addresses import Address
 
 UDP = "udp"
+TCP = "tcp"
 COMPONENT = 1  # one component: everything of a session is multiplexed on one flow (RFC 8445 §13)
 HIGHEST_LOCAL_PREFERENCE = 65535
 
@@ -19,6 +20,14 @@ class CandidateType(Enum):
     SERVER_REFLEXIVE = "srflx"
     PEER_REFLEXIVE = "prflx"
     RELAYED = "relay"
+
+
+class TcpType(Enum):
+    """Who dials between two TCP candidates, with their names in session descriptions (RFC 6544 §4.5)."""
+
+    ACTIVE = "active"
+    PASSIVE = "passive"
+    SIMULTANEOUS_OPEN = "so"
 
 
 TYPE_PREFERENCE = {
@@ -42,7 +51,7 @@ class Candidate:
 
     `foundation` groups candidates that will probably fail or succeed together. `related` is the address it
     was derived from, for information only. `base` is the address that packets leave by when this is a local
-    candidate, ``None`` when it is the other side's.
+    candidate, ``None`` when it is the other side's. `tcp_type` is set where `transport` is TCP.
     """
 
     foundation: str
@@ -53,6 +62,7 @@ class Candidate:
     type: CandidateType
     related: Address | None = None
     base: Address | None = None
+    tcp_type: TcpType | None = None
 
     @property
     def sending_base(self) -> Address:
