@@ -168,6 +168,18 @@ def test_unknown_required_attribute_in_a_success_fails_it() -> None:
     assert client.next_event() == NoAnswer(SERVERS[0], LOCAL)
 
 
+def test_a_classic_answer_counts() -> None:
+    """A server of RFC 3489 says in plain where we are, and two addresses that STUN does not have any more."""
+    client = BindingClient(entropy=counting())
+    client.query(SERVERS[0], 0.0, LOCAL)
+    request, server = request_of(client)
+    retired = (a.UnknownAttribute(number, b"\0\1\x0d\x96\xc0\0\2\1") for number in (0x0004, 0x0005))
+    client.receive(success(request, a.MappedAddress(OUTSIDE), *retired), server, 0.1, LOCAL)
+    event = client.next_event()
+    assert isinstance(event, Mapped)
+    assert event.address == OUTSIDE
+
+
 def test_owns_tells_its_answers_from_others() -> None:
     """On a shared socket the client recognises answers to its own questions only."""
     client = BindingClient(entropy=counting())

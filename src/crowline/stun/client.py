@@ -11,6 +11,7 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.transport import Transport
 from crowline.stun.attributes import ErrorCode, MappedAddress, OtherAddress, XorMappedAddress
+from crowline.stun.classic import ChangedAddress, SourceAddress
 from crowline.stun.message import (
     TRANSACTION_ID_SIZE,
     MalformedStun,
@@ -23,6 +24,9 @@ from crowline.stun.message import (
 from crowline.stun.transaction import RELIABLE, UDP, Schedule, Transaction
 
 TRY_ALTERNATE = 300
+
+# RFC 5389 took them out of STUN; a server of RFC 3489 sends them, and its answer is as good without.
+_RETIRED = {SourceAddress.type, ChangedAddress.type}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ def _outcome(transaction: Transaction, received: Received, now: float) -> Bindin
         if error is None:
             return None
         return NoAnswer(server, transaction.local, error.code, transaction.transport)
-    if received.unknown_required:
+    if not _RETIRED.issuperset(received.unknown_required):
         # RFC 8489 §6.3.3: such a success response fails the transaction.
         return NoAnswer(server, transaction.local, transport=transaction.transport)
     mapped = message.get(XorMappedAddress) or message.get(MappedAddress)
