@@ -48,5 +48,19 @@ class Identity:
             certificate.fingerprint(hashes.SHA256()),
         )
 
+    @property
+    def certificate_der(self) -> bytes:
+        """The certificate as it is announced to the other side."""
+        return x509.load_pem_x509_certificate(self.certificate).public_bytes(serialization.Encoding.DER)
+
+    def encrypted_key(self, password: bytes) -> bytes:
+        """The private key in PEM form, for places where it must not lie open. `password` is a random one."""
+        key = serialization.load_pem_private_key(self.private_key, None)
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password),
+        )
+
     def __repr__(self) -> str:
         return f"Identity({self.fingerprint.hex()[:16]}…)"

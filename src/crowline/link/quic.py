@@ -1,16 +1,13 @@
 """A link over one datagram pair: a QUIC connection (RFC 9000) with one stream, driven in batches.
 
 The server is authenticated by the fingerprint that came in the sealed signals, the client by the first
-bytes of stream 0: the link id and HMAC-SHA256(client-auth key, server fingerprint ‖ link id ‖ role).
-Before them the server takes nothing, and waits no longer than `AUTHENTICATION_LIMIT`.
+bytes of stream 0 (`client_auth.py`).
 """
 
 from __future__ import annotations
 
-import hmac
 from collections import deque
 from collections.abc import Callable
-from hashlib import sha256
 from ssl import CERT_NONE
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,17 +24,25 @@ from qh3.quic.events import (
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
+from crowline.link.client_auth import AUTHENTICATION_LIMIT, LINK_ID_LENGTH, ClientGate, preamble
 from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
 from crowline.link.identity import Identity
+
+__all__ = [
+    "ALPN",
+    "AUTHENTICATION_LIMIT",
+    "BACKLOG_LIMIT",
+    "DATAGRAM_SIZE",
+    "LINK_ID_LENGTH",
+    "QuicLink",
+    "is_initial",
+    "warm_up",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 ALPN = "crowline/1"
-LINK_ID_LENGTH = 8
-_PREAMBLE_LENGTH = LINK_ID_LENGTH + sha256().digest_size
-# Seconds from the first packet until the client must have proven itself.
-AUTHENTICATION_LIMIT = 5.0
 # Every IPv6 path carries 1,232 bytes of UDP payload; a TURN channel header takes 4 of them (RFC 8656 §12.4).
 DATAGRAM_SIZE = 1200
 # Seconds without any packet after which the connection is gone; the session pings far more often.
@@ -85,18 +90,16 @@ class QuicLink:
         destination: Address,
         local: Address,
         deadline: float,
-        preamble: bytes = b"",
-        verify_key: Secret | None = None,
-        fingerprint: bytes = b"",
+        first: bytes = b"",
+        gate: ClientGate | None = None,
     ) -> None:
+        """`first`: what a client sends before all else; `gate`: what a server has its client go through."""
         self.destination = destination
         self.local = local
         self._connection = connection
         self._deadline: float | None = deadline
-        self._preamble = preamble
-        self._verify_key = verify_key
-        self._fingerprint = fingerprint
-        self._first_bytes = b""
+        self._first = first
+        self._gate = gate
         self._up = False
         self._down = False
         self._events: deque[LinkEvent] = deque()
@@ -133,7 +136,7 @@ class QuicLink:
             destination=destination,
             local=local,
             deadline=now + AUTHENTICATION_LIMIT,
-            preamble=link_id + _proof(client_key, peer_fingerprint, link_id),
+            first=preamble(client_key, peer_fingerprint, link_id),
         )
         link._now = now
         return link
@@ -161,8 +164,7 @@ class QuicLink:
             destination=destination,
             local=local,
             deadline=now + AUTHENTICATION_LIMIT,
-            verify_key=client_key,
-            fingerprint=identity.fingerprint,
+            gate=ClientGate(client_key, identity.fingerprint),
         )
         link._now = now
         return link
@@ -243,8 +245,8 @@ class QuicLink:
 
     def _handle(self, event: QuicEvent, now: float) -> None:
         if isinstance(event, HandshakeCompleted):
-            if self._preamble:
-                self._guarded(self._connection.send_stream_data, _STREAM, self._preamble)
+            if self._first:
+                self._guarded(self._connection.send_stream_data, _STREAM, self._first)
                 self._rise()
         elif isinstance(event, StreamDataReceived):
             self._take(event)
@@ -261,28 +263,22 @@ class QuicLink:
             self._fail("the other side opened a stream that a link does not have")
             return
         data = event.data
-        if self._verify_key is not None:
-            data = self._authenticate(event.data, self._verify_key)
+        if self._gate is not None:
+            data = self._pass(event.data, self._gate)
         if len(data) and not self._down:
             self._events.append(LinkData(data))
         if event.end_stream:
             self._sink("the other side ended the link")
 
-    def _authenticate(self, data: bytes, key: Secret) -> bytes:
-        """Hold bytes back until the preamble is whole and right; what follows it."""
-        self._first_bytes += data
-        if len(self._first_bytes) < _PREAMBLE_LENGTH:
-            return b""
-        link_id = self._first_bytes[:LINK_ID_LENGTH]
-        shown = self._first_bytes[LINK_ID_LENGTH:_PREAMBLE_LENGTH]
-        if not hmac.compare_digest(shown, _proof(key, self._fingerprint, link_id)):
+    def _pass(self, data: bytes, gate: ClientGate) -> bytes:
+        """What the gate lets through, now that `data` has come."""
+        data = gate.feed(data)
+        if gate.is_refused:
             self._fail("the other side could not prove itself")
-            return b""
-        rest = self._first_bytes[_PREAMBLE_LENGTH:]
-        self._verify_key = None
-        self._first_bytes = b""
-        self._rise()
-        return rest
+        elif gate.is_open:
+            self._gate = None
+            self._rise()
+        return data
 
     def _rise(self) -> None:
         self._up = True
@@ -344,10 +340,6 @@ class _Connection(QuicConnection):
 
     def _log_packets(self, event: str, data: bytes) -> None:
         pass
-
-
-def _proof(key: Secret, fingerprint: bytes, link_id: bytes) -> bytes:
-    return hmac.digest(key.reveal(), fingerprint + link_id + b"client", "sha256")
 
 
 def _options(rtt: float | None) -> dict[str, Any]:
