@@ -1,0 +1,54 @@
+"""How many TCP SYNs are sent to an address of which nobody knows yet that the other side is there.
+
+Addresses come from the other side, and may name a third party; what the third party gets is bounded.
+"""
+
+from __future__ import annotations
+
+from crowline.base.addresses import Address
+
+MAX_UNPROVEN = 5
+# All ports of one host together, so that a list of ports on one victim stays small too (RFC 8445 §19.5.1).
+MAX_UNPROVEN_PER_HOST = 25
+
+
+class SynBudget:
+    """One for all attempts of a session. The kernel's repetitions of a SYN count like the first.
+
+    `max_addresses` bounds the memory: a further address gets nothing.
+    """
+
+    def __init__(self, max_addresses: int) -> None:
+        self._max_addresses = max_addresses
+        self._sent: dict[Address, int] = {}
+        self._sent_to_host: dict[str, int] = {}
+        self._proven: set[Address] = set()
+        self._proven_hosts: set[str] = set()
+
+    def left(self, address: Address) -> int | None:
+        """How many more may be sent to `address` as things are; ``None``: it has no limit any more."""
+        if address in self._proven or address.host in self._proven_hosts:
+            return None
+        if address not in self._sent and len(self._sent) >= self._max_addresses:
+            return 0
+        left = MAX_UNPROVEN - self._sent.get(address, 0)
+        return max(0, min(left, MAX_UNPROVEN_PER_HOST - self._sent_to_host.get(address.host, 0)))
+
+    def spend(self, address: Address) -> bool:
+        """Count one SYN to `address`; False when it must not be sent."""
+        left = self.left(address)
+        if left is None:
+            return True
+        if left == 0:
+            return False
+        self._sent[address] = self._sent.get(address, 0) + 1
+        self._sent_to_host[address.host] = self._sent_to_host.get(address.host, 0) + 1
+        return True
+
+    def prove(self, address: Address) -> None:
+        """An authenticated packet came from `address`: no limit any more."""
+        self._proven.add(address)
+
+    def prove_host(self, host: str) -> None:
+        """The hub saw the other side at `host`: no limit for any of its ports."""
+        self._proven_hosts.add(host)
