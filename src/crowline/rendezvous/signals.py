@@ -6,6 +6,7 @@ anything is done with them.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -25,6 +26,8 @@ Host = Annotated[str, msgspec.Meta(max_length=45)]
 """The longest text form of an IPv6 address has 45 characters."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Certificate = Annotated[bytes, msgspec.Meta(max_length=1024)]
+"""A self-signed P-256 certificate without extensions has 300 bytes."""
 
 
 class MalformedSignal(MalformedMessage):
@@ -32,10 +35,12 @@ class MalformedSignal(MalformedMessage):
 
 
 class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description"):
-    """The first signal: what ICE and QUIC need to know of a side.
+    """The first signal: what ICE and links need to know of a side.
 
     `fingerprint` is the SHA-256 of its certificate (DER) in hexadecimal, `ta_ms` its pacing interval in
-    milliseconds, `renominate` whether it takes more than one nomination for a component.
+    milliseconds, `renominate` whether it takes more than one nomination for a component. `certificate` is
+    the certificate itself, base64 on the wire; a side without it takes no TLS links. One that does not have
+    the fingerprint is refused with the whole description.
     """
 
     ufrag: Text256
@@ -44,6 +49,11 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     ta_ms: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
     renominate: bool = False
     version: Annotated[int, msgspec.Meta(ge=1)] = SIGNALS_VERSION
+    certificate: Certificate = b""
+
+    def __post_init__(self) -> None:
+        if self.certificate and sha256(self.certificate).hexdigest() != self.fingerprint:
+            raise ValueError("the certificate has another fingerprint")
 
 
 class CandidateSignal(msgspec.Struct, frozen=True, tag_field="t", tag="candidate"):
