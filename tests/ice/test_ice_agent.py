@@ -22,6 +22,7 @@ from crowline.ice.events import (
     PairValid,
 )
 from crowline.ice.locals import LocalCandidates
+from crowline.ice.nominator import FALLBACK_AFTER
 from crowline.stun.attributes import Priority, UnknownAttribute, UseCandidate, Username, XorMappedAddress
 from crowline.stun.message import MessageClass, is_stun
 from puppet import (
@@ -330,19 +331,23 @@ def test_a_nomination_by_the_controlled_side_is_ignored() -> None:
 
 
 def test_a_nomination_that_gets_no_answer_falls_back_to_the_next_pair() -> None:
-    """The pair is lost, the next best is nominated; nothing is retried for ever."""
+    """After two seconds the next best is nominated; the silent pair is lost when its check is over."""
     puppet = Puppet(True)
     puppet.meet(remote(REMOTE), remote(OTHER_REMOTE, LOW, "2"))
     for time, check in puppet.sent_by(0.01):
         puppet.answer(check, time + 0.02)
-    first = [each for _, each in puppet.sent_by(45.0) if is_nomination(each)]
-    ways = [each.destination for each in first]
-    assert ways == [REMOTE] * 7 + [OTHER_REMOTE] * (len(ways) - 7)
-    lost = [event for event in events(puppet.agent) if isinstance(event, PairLost)]
-    assert [event.reason for event in lost] == [LossReason.NOMINATION_FAILED]
-    puppet.answer(first[-1], 45.0)
+    nominations = [(time, each) for time, each in puppet.sent_by(3.0) if is_nomination(each)]
+    assert [each.destination for _, each in nominations] == [REMOTE] * 3 + [OTHER_REMOTE] * 2
+    since, fallback = nominations[3]
+    assert since == pytest.approx(FALLBACK_AFTER, abs=0.05)
+    puppet.answer(fallback, 3.0)
     assert puppet.agent.selected is not None
     assert puppet.agent.selected.remote.address == OTHER_REMOTE
+    assert not [event for event in events(puppet.agent) if isinstance(event, PairLost)]
+    later = [each.destination for _, each in puppet.sent_by(60.0) if is_nomination(each)]
+    assert later == [REMOTE] * 4
+    (lost,) = [event for event in events(puppet.agent) if isinstance(event, PairLost)]
+    assert (lost.pair.remote.address, lost.reason) == (REMOTE, LossReason.NOMINATION_FAILED)
 
 
 def test_a_nomination_that_is_refused_with_nothing_left_is_failure() -> None:

@@ -391,7 +391,7 @@ def test_credentials_are_long_and_never_the_same() -> None:
 def test_passwords_stay_out_of_reprs() -> None:
     """What is printed or logged by accident shows no password."""
     puppet = met()
-    shown = repr(puppet.agent._checker.credentials)
+    shown = repr(puppet.agent._session.credentials)
     assert puppet.agent.pwd not in shown
     assert puppet.pwd not in shown
 
@@ -422,4 +422,4 @@ def test_checks_before_the_description_are_bounded() -> None:
     for number in range(1000):
         puppet.receive(puppet.check(), Address("198.51.100.2", 1000 + number))
     assert len(puppet.sent()) == 1000
-    assert len(puppet.agent._checker._early) == 32
+    assert len(puppet.agent._checker.answering._early) == 32

@@ -5,7 +5,8 @@ from __future__ import annotations
 from crowline.base.addresses import Address
 from crowline.ice.candidate import COMPONENT, UDP, Candidate, CandidateType
 from crowline.ice.checklist import MAX_PAIRS, CheckList
-from crowline.ice.pair import CandidatePair, PairState
+from crowline.ice.pair import CandidatePair
+from crowline.ice.states import PairState
 
 BASE = Address("10.0.0.2", 5000)
 

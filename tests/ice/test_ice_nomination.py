@@ -5,7 +5,8 @@ from __future__ import annotations
 from crowline.base.addresses import Address
 from crowline.ice.candidate import COMPONENT, UDP, Candidate, CandidateType
 from crowline.ice.nomination import BestPossible, Decision, FirstValid
-from crowline.ice.pair import CandidatePair, PairState, ValidPair
+from crowline.ice.pair import CandidatePair, ValidPair
+from crowline.ice.states import PairState
 
 
 def pair(priority: int, *, first_checked: float | None = None) -> CandidatePair:

@@ -44,3 +44,12 @@ class Budget:
         """Somebody who knows the password answered a request that went to `address`: no limit any more."""
         self._answered.add(address)
         self._hosts_answered.add(address.host)
+
+    def forget_answered(self) -> None:
+        """Make room: whoever has answered will answer again; what silent addresses got still counts."""
+        for address in self._answered:
+            self._sent.pop(address, None)
+        for host in self._hosts_answered:
+            self._sent_to_host.pop(host, None)
+        self._answered.clear()
+        self._hosts_answered.clear()

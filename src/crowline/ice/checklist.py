@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from crowline.ice.pair import OUTSTANDING, CandidatePair, PairKey, PairState
+from crowline.ice.pair import CandidatePair, PairKey
+from crowline.ice.states import OUTSTANDING, PairInput, PairState
 
 MAX_PAIRS = 100  # RFC 8445 §6.1.2.5: bounds the traffic that a hostile candidate list can cause
 
@@ -40,10 +41,20 @@ class CheckList:
         self._pairs[pair.key] = pair
         return True
 
+    def remove(self, pair: CandidatePair) -> None:
+        """Take a pair off the list, whatever its state."""
+        self._pairs.pop(pair.key, None)
+        self.untrigger(pair)
+
+    def clear(self) -> None:
+        """Begin with nothing: a restart."""
+        self._pairs.clear()
+        self._triggered.clear()
+
     def trigger(self, pair: CandidatePair) -> None:
         """Queue a check out of order, first in first out (RFC 8445 §6.1.4.1)."""
-        if pair.state is not PairState.SUCCEEDED:
-            pair.state = PairState.WAITING
+        pair.apply(PairInput.TRIGGER)
+        if pair.state is PairState.WAITING:
             pair.first_checked = None
         if pair not in self._triggered:
             self._triggered.append(pair)
@@ -81,7 +92,7 @@ class CheckList:
         """A pair of this foundation succeeded: its Frozen companions are worth trying (§7.2.5.3.3)."""
         for pair in self._pairs.values():
             if pair.state is PairState.FROZEN and pair.foundation == foundation:
-                pair.state = PairState.WAITING
+                pair.apply(PairInput.THAW)
 
     def outstanding(self) -> list[CandidatePair]:
         """Pairs whose outcome is open."""
@@ -141,5 +152,5 @@ class CheckList:
             if rival is None or pair.priority > rival.priority:
                 best[pair.foundation] = pair
         for pair in best.values():
-            pair.state = PairState.WAITING
+            pair.apply(PairInput.THAW)
         return bool(best)

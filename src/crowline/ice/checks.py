@@ -71,6 +71,12 @@ class Credentials:
         return sender
 
 
+def receiver_of(received: Received) -> str:
+    """The fragment of whom a check is for: it tells the session, and proves nothing."""
+    username = received.message.get(Username)
+    return "" if username is None else username.value.partition(":")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedCheck:
     """A check whose sender knows our password."""

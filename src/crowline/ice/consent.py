@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from crowline.ice.checks import Credentials
 from crowline.ice.pair import ValidPair
 
 CHECK_INTERVAL = 5.0  # seconds, RFC 7675 §5.1
@@ -16,11 +17,12 @@ MAX_OPEN_REQUESTS = 8  # requests of one pair that can be open: those of `EXPIRY
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A consent request: when it was sent, once and only once, and which role it claimed."""
+    """A consent request: when it was sent, once and only once, and which role and whose name it claimed."""
 
     pair: ValidPair
     sent_at: float
     controlling: bool
+    credentials: Credentials
 
 
 @dataclass(slots=True)
@@ -67,6 +69,10 @@ class ConsentKeeper:
         """`pair` is lost."""
         self.stop(pair)
         self._keepalives.pop(pair, None)
+
+    def watches(self, pair: ValidPair) -> bool:
+        """Whether `pair` is in use."""
+        return pair in self._watches
 
     def next_timeout(self) -> float | None:
         if not self._watches and not self._keepalives:

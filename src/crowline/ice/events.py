@@ -15,6 +15,10 @@ class LossReason(Enum):
     CONSENT_EXPIRED = "the other side has not answered for 30 s"
     CONSENT_REVOKED = "the other side forbade further sending"
     NOMINATION_FAILED = "the nominating check got no answer"
+    RESTARTED = "a restart has replaced it"
+    LOCAL_REMOVED = "this side's address is gone"
+    REMOTE_REMOVED = "the other side's address is gone"
+    RELEASED = "it was let go after a restart"
 
 
 class FailureReason(Enum):
@@ -61,4 +65,15 @@ class RoleChanged:
     controlling: bool
 
 
-IceEvent: TypeAlias = PairValid | PairNominated | PairLost | IceFailed | RoleChanged
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A new session has begun with new credentials of this side (RFC 8445 §9).
+
+    Tell the other side the credentials and, after them, every candidate again. `by_peer`: the other side
+    began it; else this side called `restart`.
+    """
+
+    by_peer: bool
+
+
+IceEvent: TypeAlias = PairValid | PairNominated | PairLost | IceFailed | RoleChanged | Restarted

@@ -38,6 +38,20 @@ class LocalCandidates:
         siblings.append(candidate)
         return True
 
+    def remove(self, address: Address) -> Address | None:
+        """Forget the candidate at `address`; where it is a base, all that leave by it.
+
+        Returns a base by which nothing leaves any more.
+        """
+        if self._by_base.pop(address, None) is not None:
+            return address
+        for base, siblings in self._by_base.items():
+            siblings[:] = [candidate for candidate in siblings if candidate.address != address]
+            if not siblings:
+                del self._by_base[base]
+                return base
+        return None
+
     def sender(self, base: Address) -> Candidate | None:
         """The candidate that pairs of this base are made with: the base itself where it is a candidate.
 

@@ -66,10 +66,18 @@ class OutstandingChecks:
         for check in [check for check in self._checks.values() if check.pair is pair]:
             self.remove(check)
 
+    def clear(self) -> None:
+        """No answer matters any more."""
+        self._checks.clear()
+
     def cease(self) -> None:
-        """Stop every retransmission; answers still count (RFC 8445 §8.1.2)."""
+        """Stop every retransmission; answers still count (RFC 8445 §8.1.2).
+
+        A nomination that was passed over goes on: if the other side has heard it, it counts.
+        """
         for check in self._checks.values():
-            check.transaction.stop_retransmitting()
+            if not (check.use_candidate and check.pair.nominating):
+                check.transaction.stop_retransmitting()
 
     def next_timeout(self) -> float | None:
         if not self._checks:

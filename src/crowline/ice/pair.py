@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import ipaddress
 from dataclasses import dataclass
-from enum import Enum
 
 from crowline.base.addresses import Address
 from crowline.ice.candidate import Candidate, CandidateType
+from crowline.ice.states import TRANSITIONS, PairInput, PairState
 
+MAX_NOMINATIONS = 3  # nominating checks of one pair that may go unanswered before it is passed over for good
 RTT_GAIN = 0.125  # weight of a new sample in the smoothed round-trip time (RFC 6298 §2)
 
 # Private, link-local, unique local and loopback: where both ends have such an address, they are neighbours.
@@ -22,19 +23,6 @@ _LOCAL_RANGES = tuple(
 )  # fmt: skip
 
 PairKey = tuple[Address, Address]  # local base, remote address: the way packets take
-
-
-class PairState(Enum):
-    """RFC 8445 §6.1.2.6."""
-
-    FROZEN = "frozen"
-    WAITING = "waiting"
-    IN_PROGRESS = "in-progress"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-OUTSTANDING = (PairState.FROZEN, PairState.WAITING, PairState.IN_PROGRESS)
 
 
 def pair_priority(controlling: int, controlled: int) -> int:
@@ -61,6 +49,9 @@ class CandidatePair:
     nomination: int = 0
     # Role conflicts answered so far; a peer that only ever answers 487 is given up.
     conflicts: int = 0
+    # Nominating checks of ours that nobody answered, and when the last of them was abandoned.
+    nominations_failed: int = 0
+    nomination_failed_at: float = 0.0
     # Consent ended: only new credentials may bring this pair back (RFC 7675 §5.1).
     revoked: bool = False
     first_checked: float | None = None
@@ -76,6 +67,10 @@ class CandidatePair:
     @property
     def foundation(self) -> tuple[str, str]:
         return (self.local.foundation, self.remote.foundation)
+
+    def apply(self, cause: PairInput) -> None:
+        """Move on as the table of states says."""
+        self.state = TRANSITIONS[self.state, cause]
 
     def prioritise(self, controlling: bool) -> None:
         """Compute the priority for our role; again after every change of it."""
@@ -111,6 +106,14 @@ class ValidPair:
     def priority(self) -> int:
         """That of the pair whose check produced it, so that both lists order alike."""
         return self.checked.priority
+
+    @property
+    def may_be_nominated(self) -> bool:
+        """Not when a nomination got no answer and nothing has proven the pair since, or too often."""
+        failed = self.checked.nominations_failed
+        if failed == 0:
+            return True
+        return failed < MAX_NOMINATIONS and self.proven_at > self.checked.nomination_failed_at
 
     @property
     def kind(self) -> str:

@@ -36,6 +36,7 @@ class RemoteCandidates:
         self._permits = permits
         self._signalled: dict[Address, Candidate] = {}
         self._reflexive: dict[Address, Candidate] = {}
+        self._learned = 0
 
     def __iter__(self) -> Iterator[Candidate]:
         """The signalled ones; a peer-reflexive one is paired only where its check arrived (§7.3.1.4)."""
@@ -61,6 +62,16 @@ class RemoteCandidates:
         self._signalled[address] = kept
         return kept
 
+    def remove(self, address: Address) -> bool:
+        """Forget the candidate at `address`; False when there is none."""
+        signalled = self._signalled.pop(address, None)
+        return self._reflexive.pop(address, None) is not None or signalled is not None
+
+    def clear(self) -> None:
+        """Forget all: a restart has them told anew."""
+        self._signalled.clear()
+        self._reflexive.clear()
+
     def learn(self, address: Address, priority: int) -> Candidate | None:
         """The candidate that an authenticated check came from (RFC 8445 §7.3.1.3)."""
         known = self.find(address)
@@ -70,8 +81,9 @@ class RemoteCandidates:
             return None
         if not self._permits(address):
             return None
+        self._learned += 1
         # The colon is no ice-char: such a foundation never equals a signalled one.
-        foundation = f"prflx:{len(self._reflexive) + 1}"
+        foundation = f"prflx:{self._learned}"
         candidate = Candidate(foundation, COMPONENT, UDP, priority, address, CandidateType.PEER_REFLEXIVE)
         self._reflexive[address] = candidate
         return candidate

@@ -24,6 +24,7 @@ class Role:
     def __init__(self, controlling: bool, entropy: Callable[[int], bytes]) -> None:
         self.controlling = controlling
         self._entropy = entropy
+        self._pinned = False
         self.tie_breaker = self._draw()
 
     def attribute(self) -> IceControlling | IceControlled:
@@ -34,8 +35,14 @@ class Role:
         """Compare with the role of an authenticated check; the larger or equal tie-breaker is controlling."""
         if claim is None or isinstance(claim, IceControlling) != self.controlling:
             return Verdict.AGREED
-        we_control = self.tie_breaker >= claim.tie_breaker
+        we_control = self._pinned or self.tie_breaker >= claim.tie_breaker
         return Verdict.REFUSE if we_control == self.controlling else Verdict.SWITCH
+
+    def pin(self) -> bool:
+        """Control from now on, whatever the other side claims: it is lite (§6.1.1). True for a change."""
+        self._pinned = True
+        changed, self.controlling = not self.controlling, True
+        return changed
 
     def switch(self) -> None:
         """Take the other role and keep the tie-breaker: the other side lost against it or won by it."""
@@ -43,7 +50,7 @@ class Role:
 
     def give_in(self, claimed_controlling: bool) -> bool:
         """A 487 came for a check that claimed that role; False when we have changed since (stale)."""
-        if self.controlling != claimed_controlling:
+        if self._pinned or self.controlling != claimed_controlling:
             return False
         self.controlling = not claimed_controlling
         self.tie_breaker = self._draw()

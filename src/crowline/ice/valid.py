@@ -39,24 +39,34 @@ class ValidList:
     def find(self, key: PairKey) -> ValidPair | None:
         return self._pairs.get(key)
 
-    def record(self, checked: CandidatePair, local: Candidate) -> tuple[ValidPair, bool]:
-        """The valid pair that a success of `checked` proves, and whether it is new.
+    def record(
+        self, checked: CandidatePair, local: Candidate, former: ValidPair | None
+    ) -> tuple[ValidPair, bool]:
+        """The valid pair that a success of `checked` proves, and whether it is new on this list.
 
-        `local` is the candidate of our side whose address the other side saw.
+        `local` is the candidate of our side whose address the other side saw. `former` carried data on the
+        same way before a restart: it goes on as the same pair.
         """
-        known = self._pairs.get(checked.key)
-        if known is not None:
-            known.local, known.remote = local, checked.remote
-            return known, False
-        pair = ValidPair(local, checked.remote, checked)
-        self._pairs[checked.key] = pair
-        return pair, True
+        pair = self._pairs.get(checked.key)
+        is_new = pair is None
+        if pair is None:
+            pair = former or ValidPair(local, checked.remote, checked)
+            pair.nominated = False
+            self._pairs[checked.key] = pair
+        pair.local, pair.remote, pair.checked = local, checked.remote, checked
+        return pair, is_new
 
     def remove(self, pair: ValidPair) -> None:
         self._pairs.pop(pair.key, None)
         if self.selected is pair:
             self.selected = None
-        self._nomination_over(pair)
+        self.nomination_over(pair)
+
+    def clear(self) -> None:
+        """Begin with nothing: a restart."""
+        self._pairs.clear()
+        self.selected = self.nominating = None
+        self._provisional = False
 
     def start_over(self) -> None:
         """Forget every nomination; what is selected stays so only until the next one."""
@@ -68,7 +78,7 @@ class ValidList:
     def nominate(self, pair: ValidPair) -> bool:
         """Mark `pair`; True when it is the selected one from now on."""
         pair.nominated = True
-        self._nomination_over(pair)
+        self.nomination_over(pair)
         before = self.selected
         if before is None or self._replaces(pair, before):
             self.selected = pair
@@ -83,18 +93,21 @@ class ValidList:
         return pair.priority > before.priority
 
     def choose(self, outstanding: Sequence[CandidatePair], *, gathering: bool, now: float) -> Decision:
-        """What the controlling side nominates next."""
-        if self.nominating is not None:
-            return Decision(None)
+        """What the controlling side nominates next, in place of what is being nominated."""
         if self.selected is None or self._provisional:
-            return self._policy.decide(list(self._pairs.values()), outstanding, gathering, now)
-        if not self._renominate:
+            threshold = -1
+        elif self._renominate:
+            threshold = self.selected.priority
+        else:
             return Decision(None)
-        threshold = self.selected.priority
-        better = [pair for pair in self._pairs.values() if pair.priority > threshold]
-        return self._policy.decide(better, outstanding, gathering, now)
+        eligible = [
+            pair
+            for pair in self._pairs.values()
+            if pair.priority > threshold and pair is not self.nominating and pair.may_be_nominated
+        ]
+        return self._policy.decide(eligible, outstanding, gathering, now)
 
-    def _nomination_over(self, pair: ValidPair) -> None:
+    def nomination_over(self, pair: ValidPair) -> None:
         pair.checked.nominating = False
         if self.nominating is pair:
             self.nominating = None

@@ -1,0 +1,92 @@
+"""Nominates pairs, and concludes from nominations of either side (RFC 8445 §7.2.5.3.4, §7.3.1.5, §8.1)."""
+
+from __future__ import annotations
+
+from crowline.ice.events import LossReason, PairNominated
+from crowline.ice.outstanding import Check
+from crowline.ice.pair import ValidPair
+from crowline.ice.session import IceSession
+
+# A nominating check that has had no answer for so long makes way for another pair, where there is one: three
+# sends of the usual schedule, or several round trips of the pair where those are longer.
+FALLBACK_AFTER = 2.0  # seconds
+FALLBACK_ROUND_TRIPS = 4.0
+
+
+class Nominator:
+    """Decides when the controlling side nominates what.
+
+    One nomination at a time. A pair that was passed over keeps its place among those that work, and may be
+    nominated again when something has proven it since, a few times at most.
+    """
+
+    def __init__(self, session: IceSession, *, renominate: bool) -> None:
+        self._session = session
+        self._renominate = renominate
+        self._again: float | None = None
+        self._fall_back_at = float("-inf")
+
+    def run(self, now: float) -> None:
+        """Nominate the next pair, if there is one and nothing is in its way."""
+        session, self._again = self._session, None
+        current = session.valid.nominating
+        if not session.role.controlling or not session.valid:
+            return
+        if current is not None and now < self._fall_back_at:
+            self._again = self._fall_back_at
+            return
+        decision = session.valid.choose(session.checklist.outstanding(), gathering=session.gathering, now=now)
+        self._again = decision.again
+        if decision.pair is None:
+            return
+        if current is not None:
+            self._pass_over(current, now)
+        self._nominate(decision.pair, now)
+
+    def next_timeout(self) -> float | None:
+        return self._again
+
+    def nominated(self, valid: ValidPair, now: float) -> None:
+        """A nomination of `valid` is agreed on."""
+        session = self._session
+        valid.checked.nominate_on_success = False
+        valid.checked.nominations_failed = 0
+        if session.valid.nominate(valid):
+            session.outbox.say(PairNominated(valid))
+        session.former.conclude(now)
+        if not self._renominate:
+            session.concluded = True
+            session.checklist.conclude()
+            session.outstanding.cease()
+
+    def failed(self, check: Check, now: float) -> bool:
+        """Take the failure of a nominating check to its pair (§7.2.5.3.4); False for any other check."""
+        valid = self._session.valid.find(check.pair.key)
+        if valid is None or not check.use_candidate:
+            return False
+        passed_over = check.pair.nominations_failed > 0 and valid.proven_at <= check.transaction.started
+        lost = check.pair.nominating or passed_over
+        if lost:
+            self._session.lose(valid, LossReason.NOMINATION_FAILED, now)
+        return lost
+
+    def _nominate(self, valid: ValidPair, now: float) -> None:
+        session = self._session
+        session.valid.nominating = valid
+        valid.checked.nominating = True
+        session.number_nomination(valid.checked)
+        session.checklist.trigger(valid.checked)
+        self._fall_back_at = now + max(FALLBACK_AFTER, FALLBACK_ROUND_TRIPS * (valid.rtt or 0.0))
+        self._again = self._fall_back_at
+
+    def _pass_over(self, valid: ValidPair, now: float) -> None:
+        checked = valid.checked
+        checked.nominations_failed += 1
+        checked.nomination_failed_at = now
+        if self._renominate:
+            # The next nomination is the later one, and counts on both sides.
+            self._session.valid.nomination_over(valid)
+            self._session.checklist.untrigger(checked)
+            self._session.outstanding.supersede(checked)
+        # Else the other side may have heard this one too, and takes the better of both (§8.1.1). Its check
+        # goes on, so that this side does the same when an answer comes.

@@ -1,0 +1,58 @@
+"""What an agent wants to send and to say, and the bounds on what leaves unasked for."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.ice.budget import Budget
+from crowline.ice.events import IceEvent
+
+MAX_ADDRESSES = 512  # remote addresses whose datagrams are counted: more than all candidates together
+
+
+class Outbox:
+    """Datagrams and events until the driver takes them, and the counts of what was dropped, by reason."""
+
+    def __init__(self) -> None:
+        self.transmits: deque[Transmit] = deque()
+        self.events: deque[IceEvent] = deque()
+        self.counters: Counter[str] = Counter()
+        self._budget = Budget(MAX_ADDRESSES)
+        self._refusals = Budget(MAX_ADDRESSES)
+
+    def ask(self, transmit: Transmit) -> None:
+        """Send a request or a keepalive, within what its destination may get before it has answered."""
+        if self._budget.spend(transmit.destination):
+            self.transmits.append(transmit)
+        else:
+            self.counters["held back"] += 1
+
+    def answer(self, transmit: Transmit) -> None:
+        """Send an answer to somebody who knows the password."""
+        self.transmits.append(transmit)
+
+    def refuse(self, transmit: Transmit) -> None:
+        """Send an unsigned refusal: it goes to whoever the packet says it came from, a few times at most."""
+        if self._refusals.spend(transmit.destination):
+            self.transmits.append(transmit)
+
+    def say(self, event: IceEvent) -> None:
+        self.events.append(event)
+
+    def proven(self, address: Address) -> None:
+        """An authenticated answer came from `address`: no limit any more."""
+        self._budget.answered(address)
+
+    def renew(self) -> None:
+        """This side begins anew: every address may be asked as if for the first time."""
+        self._budget = Budget(MAX_ADDRESSES)
+
+    def forget_proven(self) -> None:
+        """The other side begins anew: what it has proven makes room, what it has used up does not."""
+        self._budget.forget_answered()
+
+    def clear(self) -> None:
+        self.transmits.clear()
+        self.events.clear()

@@ -1,0 +1,224 @@
+"""What one agent knows: its candidates, its pairs, which of them work, and what they are kept up with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from crowline.base.addresses import Address
+from crowline.ice.candidate import Candidate
+from crowline.ice.checklist import CheckList
+from crowline.ice.checks import Credentials
+from crowline.ice.consent import ConsentKeeper
+from crowline.ice.events import LossReason, PairLost, PairValid, Restarted, RoleChanged
+from crowline.ice.former import FormerSessions
+from crowline.ice.locals import LocalCandidates
+from crowline.ice.nomination import NominationPolicy
+from crowline.ice.outbox import Outbox
+from crowline.ice.outstanding import OutstandingChecks
+from crowline.ice.pair import CandidatePair, ValidPair
+from crowline.ice.remotes import RemoteCandidates
+from crowline.ice.retries import Retries
+from crowline.ice.role import Role
+from crowline.ice.states import PairInput, PairState
+from crowline.ice.valid import ValidList
+
+# What may be regained by new checks, where both sides agreed to that.
+_SILENCE = (LossReason.CONSENT_EXPIRED, LossReason.NOMINATION_FAILED)
+
+
+class IceSession:
+    """The state that answers, checks and nominations share, and the changes that touch several parts of it.
+
+    `regain`: a pair that fell silent is tried again (see `Retries`).
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        credentials: Credentials,
+        remotes: RemoteCandidates,
+        policy: NominationPolicy,
+        *,
+        entropy: Callable[[int], bytes],
+        renominate: bool,
+        regain: bool,
+    ) -> None:
+        self.role = role
+        self.credentials = credentials
+        self.locals = LocalCandidates()
+        self.remotes = remotes
+        self.checklist = CheckList()
+        self.valid = ValidList(policy, renominate=renominate)
+        self.outstanding = OutstandingChecks()
+        self.consent = ConsentKeeper(entropy)
+        self.former = FormerSessions()
+        self.retries = Retries()
+        self.outbox = Outbox()
+        # A nomination ended the search (never with renomination).
+        self.concluded = False
+        self.ever_valid = False
+        # Either side may still find candidates.
+        self.gathering = True
+        self._regain = regain
+        self._nominations = 0
+
+    # --- pairs to check -------------------------------------------------------------------------------
+
+    def add_pair(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
+        """Put a pair on the check list; ``None`` when it is redundant or there is no room."""
+        if self.checklist.find((local.sending_base, remote.address)) is not None:
+            return None
+        pair = CandidatePair(local, remote)
+        pair.prioritise(self.role.controlling)
+        return pair if self.checklist.add(pair) else None
+
+    def learn_pair(self, source: Address, base: Address, priority: int) -> CandidatePair | None:
+        """The pair of a check that came from `source` (RFC 8445 §7.3.1.3)."""
+        local, remote = self.locals.sender(base), self.remotes.learn(source, priority)
+        return None if local is None or remote is None else self.add_pair(local, remote)
+
+    def replace_remote(self, remote: Candidate) -> None:
+        """A peer-reflexive candidate was signalled after all: its pairs take the new form (§7.3.1.3)."""
+        for pair in self.checklist:
+            if pair.remote.address == remote.address:
+                pair.remote = remote
+                pair.prioritise(self.role.controlling)
+        for valid in self.valid.sorted():
+            if valid.remote.address == remote.address:
+                valid.remote = remote
+
+    def remove_base(self, base: Address) -> None:
+        """Nothing leaves by `base` any more."""
+        self._remove(lambda pair: pair.base == base, LossReason.LOCAL_REMOVED)
+
+    def remove_remote(self, address: Address) -> None:
+        """The other side is no longer at `address`."""
+        self._remove(lambda pair: pair.remote.address == address, LossReason.REMOTE_REMOVED)
+
+    def number_nomination(self, pair: CandidatePair) -> None:
+        """A nomination of `pair` is the latest of all."""
+        self._nominations += 1
+        pair.nomination = self._nominations
+
+    # --- pairs that work ------------------------------------------------------------------------------
+
+    @property
+    def selected(self) -> ValidPair | None:
+        """The agreed pair; after a restart the former one until the new session has its own (§12.1)."""
+        return self.valid.selected or self.former.selected
+
+    def working(self) -> list[ValidPair]:
+        """All pairs on which data may be sent, best first."""
+        pairs = [*self.valid.sorted(), *self.former]
+        return sorted(pairs, key=lambda pair: pair.priority, reverse=True)
+
+    def is_working(self, pair: ValidPair) -> bool:
+        return self.valid.find(pair.key) is pair or pair in self.former
+
+    def credentials_of(self, pair: ValidPair) -> Credentials:
+        """What the consent of `pair` is asked with."""
+        return self.former.credentials_of(pair) or self.credentials
+
+    def succeeded(self, pair: CandidatePair, mapped: Address, priority: int, now: float) -> ValidPair:
+        """A check of `pair` was answered: it works (RFC 8445 §7.2.5.3)."""
+        pair.apply(PairInput.SUCCEED)
+        self.checklist.thaw(pair.foundation)
+        local = self._seen_as(mapped, pair, priority)
+        valid, is_new = self.valid.record(pair, local, self.former.take(pair.key))
+        self.consent.proven(valid, now)
+        self.retries.forget(pair)
+        if is_new:
+            self.ever_valid = True
+            self.outbox.say(PairValid(valid))
+        return valid
+
+    def consented(self, valid: ValidPair, mapped: Address, now: float) -> None:
+        """A consent request on `valid` was answered."""
+        valid.local = self._seen_as(mapped, valid.checked, valid.checked.local.peer_reflexive_priority)
+        self.consent.proven(valid, now)
+
+    def lose(self, valid: ValidPair, reason: LossReason, now: float) -> None:
+        """Nothing is sent on `valid` any more."""
+        checked = valid.checked
+        if self.selected is valid:
+            self.concluded = False
+        self._forget(valid, reason)
+        checked.apply(PairInput.LOSE)
+        self.checklist.untrigger(checked)
+        self.outstanding.forget(checked)
+        regained = self._regain and reason in _SILENCE
+        # RFC 7675 §5.1: only new credentials help, unless both sides agreed that a new check is enough.
+        checked.revoked = reason in (LossReason.CONSENT_EXPIRED, LossReason.CONSENT_REVOKED) and not regained
+        if regained and self.checklist.find(checked.key) is checked:
+            self.retries.lost(checked, now)
+
+    def role_changed(self) -> None:
+        """What was agreed under the old roles is void; the side that controls now nominates again."""
+        self.checklist.prioritise(self.role.controlling)
+        self.valid.start_over()
+        for pair in self.checklist:
+            pair.nominate_on_success = False
+            # Sent again, these checks would claim the old role and stir up the conflict anew.
+            self.outstanding.supersede(pair)
+            if pair.state is PairState.IN_PROGRESS:
+                self.checklist.trigger(pair)
+        self.concluded = False
+        self.outbox.say(RoleChanged(self.role.controlling))
+
+    # --- restart --------------------------------------------------------------------------------------
+
+    def restart(self, credentials: Credentials, *, by_peer: bool) -> None:
+        """Flush everything but the roles, the local candidates, and the pairs that carry data (§9)."""
+        selected = self.selected
+        carrying = []
+        for valid in self.valid.sorted():
+            if valid is selected or self.consent.watches(valid):
+                carrying.append(valid)
+            else:
+                self._forget(valid, LossReason.RESTARTED)
+        self.former.add(self.credentials, carrying, selected)
+        self.credentials = credentials
+        self.remotes.clear()
+        self.checklist.clear()
+        self.valid.clear()
+        self.outstanding.clear()
+        self.retries.clear()
+        self.concluded = self.ever_valid = False
+        self.gathering = True
+        if by_peer:
+            self.outbox.forget_proven()
+        else:
+            self.outbox.renew()
+        for valid in carrying:
+            self.outbox.proven(valid.remote.address)
+        self.outbox.say(Restarted(by_peer))
+
+    def end_former(self, pairs: Iterable[ValidPair], reason: LossReason) -> None:
+        """Former pairs end: their time is over, or their user let them go."""
+        for valid in list(pairs):
+            self._forget(valid, reason)
+
+    # --------------------------------------------------------------------------------------------------
+
+    def _seen_as(self, mapped: Address, pair: CandidatePair, priority: int) -> Candidate:
+        known = self.valid.find(pair.key)
+        if known is not None and known.local.address == mapped:
+            return known.local
+        return self.locals.seen_as(mapped, pair.local, priority)
+
+    def _remove(self, gone: Callable[[CandidatePair | ValidPair], bool], reason: LossReason) -> None:
+        for valid in self.working():
+            if gone(valid):
+                if self.selected is valid:
+                    self.concluded = False
+                self._forget(valid, reason)
+        for pair in [pair for pair in self.checklist if gone(pair)]:
+            self.checklist.remove(pair)
+            self.outstanding.forget(pair)
+            self.retries.forget(pair)
+
+    def _forget(self, valid: ValidPair, reason: LossReason) -> None:
+        self.former.remove(valid)
+        self.valid.remove(valid)
+        self.consent.forget(valid)
+        self.outbox.say(PairLost(valid, reason))
