@@ -32,7 +32,7 @@ class Pump(Generic[TT, EE]):
     """
 
     def __init__(
-        self, machine: Drivable[TT, EE], send: Callable[[TT], None], on_event: Callable[[EE], None]
+        self, machine: Drivable[TT, EE], send: Callable[[TT], object], on_event: Callable[[EE], object]
     ) -> None:
         self._machine = machine
         self._send = send
