@@ -1,0 +1,139 @@
+"""Two ICE agents, the network and the signalling between them, in virtual time and without sockets."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.ice.agent import IceAgent
+from crowline.ice.candidate import CandidateFactory
+from crowline.ice.events import IceEvent, PairLost, PairValid, Restarted
+from crowline.ice.pair import PairKey, ValidPair
+
+DELAY = 0.01  # seconds one way
+SIGNAL_DELAY = 0.03
+
+
+class IceSide:
+    """An agent that uses every pair that works, and tells the other side what it must know."""
+
+    def __init__(self, pair: IcePair, agent: IceAgent, bases: list[Address]) -> None:
+        self.pair = pair
+        self.agent = agent
+        self.factory = CandidateFactory()
+        self.bases = bases
+        self.events: list[tuple[float, IceEvent]] = []
+        self.usable: dict[PairKey, ValidPair] = {}
+        for base in bases:
+            agent.add_local_candidate(self.factory.host(base), 0.0)
+
+    @property
+    def other(self) -> IceSide:
+        one, two = self.pair.sides
+        return two if self is one else one
+
+    def describe(self) -> None:
+        """Signal credentials and candidates."""
+        agent = self.agent
+        ufrag, pwd = agent.ufrag, agent.pwd
+        self.signal(lambda other, now: other.set_remote(ufrag, pwd, now))
+        for candidate in agent.local_candidates():
+            self.signal(lambda other, now, each=candidate: other.add_remote_candidate(each, now))
+        self.signal(lambda other, now: other.end_of_remote_candidates(now))
+        agent.end_of_local_candidates(self.pair.now)
+
+    def signal(self, act: Callable[[IceAgent, float], None]) -> None:
+        self.pair.later(SIGNAL_DELAY, lambda: act(self.other.agent, self.pair.now))
+
+    def restart(self) -> bool:
+        return self.agent.restart(self.pair.now)
+
+    def of(self, kind: type) -> list[Any]:
+        """The events of that kind so far."""
+        return [event for _, event in self.events if isinstance(event, kind)]
+
+    def poll(self) -> None:
+        """Send and note what the agent has."""
+        while (transmit := self.agent.next_transmit()) is not None:
+            self.pair.carry(self, transmit)
+        while (event := self.agent.next_event()) is not None:
+            self.events.append((self.pair.now, event))
+            if isinstance(event, PairValid):
+                self.usable[event.pair.key] = event.pair
+                self.agent.use(event.pair, self.pair.now)
+            elif isinstance(event, PairLost):
+                self.usable.pop(event.pair.key, None)
+            elif isinstance(event, Restarted):
+                self.describe()
+
+
+class IcePair:
+    """`drops` says which datagrams are lost, by sender's number, transmit and time."""
+
+    def __init__(self, *, bases: tuple[int, int] = (1, 1), seed: int = 1, **options: Any) -> None:
+        self.now = 0.0
+        self.random = random.Random(seed)
+        self.drops: Callable[[int, Transmit, float], bool] = lambda *_: False
+        self.carried: list[tuple[float, int, Transmit]] = []
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        options.setdefault("ta", 0.005)
+        self.sides = tuple(
+            IceSide(
+                self,
+                IceAgent(number == 0, entropy=self.random.randbytes, **options),
+                [Address(f"192.0.2.{10 * number + each + 1}", 1000) for each in range(bases[number])],
+            )
+            for number in range(2)
+        )
+
+    def start(self) -> None:
+        for side in self.sides:
+            side.describe()
+
+    def later(self, delay: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now + delay, next(self._order), call))
+
+    def carry(self, sender: IceSide, transmit: Transmit) -> None:
+        number = self.sides.index(sender)
+        self.carried.append((self.now, number, transmit))
+        receiver, source = sender.other, transmit.local
+        if source is None or transmit.destination not in receiver.bases:
+            return
+        if self.drops(number, transmit, self.now):
+            return
+        self.later(
+            DELAY,
+            lambda: receiver.agent.receive(transmit.data, source, self.now, transmit.destination),
+        )
+
+    def run(self, seconds: float, *, each_step: Callable[[], None] = lambda: None) -> None:
+        """Let `seconds` pass; `each_step` is called after everything that happens."""
+        end = self.now + seconds
+        self._poll()
+        while (at := self._next()) is not None and at <= end:
+            self.now = max(self.now, at)
+            while self._queue and self._queue[0][0] <= self.now:
+                heapq.heappop(self._queue)[2]()
+            for side in self.sides:
+                due = side.agent.next_timeout()
+                if due is not None and due <= self.now:
+                    side.agent.handle_timeout(self.now)
+            self._poll()
+            each_step()
+        self.now = end
+
+    def _poll(self) -> None:
+        for side in self.sides:
+            side.poll()
+
+    def _next(self) -> float | None:
+        times = [side.agent.next_timeout() for side in self.sides]
+        if self._queue:
+            times.append(self._queue[0][0])
+        return min((time for time in times if time is not None), default=None)
