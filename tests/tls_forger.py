@@ -18,6 +18,11 @@ ALERT, HANDSHAKE, APPLICATION_DATA = 21, 22, 23
 KEY_UPDATE, NEW_SESSION_TICKET, CLIENT_HELLO = 24, 4, 1
 
 
+def framed(data: bytes) -> bytes:
+    """Session bytes as they stand in a link."""
+    return len(data).to_bytes(4, "big") + data
+
+
 def handshake_message(kind: int, body: bytes) -> bytes:
     """RFC 8446 §4."""
     return bytes([kind]) + len(body).to_bytes(3, "big") + body

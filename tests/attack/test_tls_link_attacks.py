@@ -18,6 +18,7 @@ from crowline.base.secrets import Secret
 from crowline.link.client_auth import AUTHENTICATION_LIMIT, LINK_ID_LENGTH, PREAMBLE_LENGTH, preamble
 from crowline.link.events import LinkData, LinkDown, LinkUp
 from crowline.link.tls import BACKLOG_LIMIT, BROKEN_OFF, ENDED, MAX_BARREN, TlsLink
+from crowline.link.tls_frames import ANSWER
 from crowline.net.own_certificate import load
 from tls_forger import (
     ALERT,
@@ -27,6 +28,7 @@ from tls_forger import (
     NEW_SESSION_TICKET,
     Forger,
     RawPeer,
+    framed,
     handshake_message,
 )
 from tls_pair import ALICE, BOB, CLIENT, EVE, KEY, Wire, accept, connect, trust
@@ -100,7 +102,7 @@ def test_k7_a_client_without_a_certificate_is_refused() -> None:
     server = accept()
     peer = RawPeer(stranger(is_server=False, certificate=False), is_server=False)
     peer.shake_hands(server)
-    peer.send(server, PROOF + b"let me in")
+    peer.send(server, PROOF + framed(b"let me in"))
     assert downs(server) == ["TLS failed: peer did not return a certificate"]
 
 
@@ -162,7 +164,7 @@ def test_k7_a_client_with_the_certificate_and_without_the_key_is_refused(first: 
     server = accept()
     peer = RawPeer(stranger(is_server=False), is_server=False)
     peer.shake_hands(server)
-    peer.send(server, first + b"let me in")
+    peer.send(server, first + framed(b"let me in"))
     assert downs(server) == [UNPROVEN]
     assert server.room() == 0
 
@@ -309,7 +311,7 @@ def test_t2_answers_to_key_updates_pile_up_to_a_bound(tmp_path: Path) -> None:
     piled = 0
     while server.is_up:
         server.receive(forger.key_update(wants_answer=True), CLIENT, 0.0)
-        server.receive(forger.record(APPLICATION_DATA, b"x"), CLIENT, 0.0)
+        server.receive(forger.record(APPLICATION_DATA, framed(b"x")), CLIENT, 0.0)
         transmit = server.next_transmit()
         piled += len(transmit.data) if transmit else 0
         server.queued = 2 * BACKLOG_LIMIT - 10_000 + piled
@@ -323,7 +325,7 @@ def test_t2_key_updates_between_data_are_lawful(tmp_path: Path) -> None:
     forger, server = forger_against_server(tmp_path)
     for number in range(50):
         server.receive(forger.key_update(wants_answer=True), CLIENT, 0.0)
-        server.receive(forger.record(APPLICATION_DATA, b"%d" % number), CLIENT, 0.0)
+        server.receive(forger.record(APPLICATION_DATA, framed(b"%d" % number)), CLIENT, 0.0)
         server.send(b"answer", 0.0)
     data = [bytes(event.data) for event in iter(server.next_event, None) if isinstance(event, LinkData)]
     assert data == [b"%d" % number for number in range(50)]
@@ -358,6 +360,16 @@ def test_t2_noise_does_not_keep_a_silent_link_alive(tmp_path: Path) -> None:
     assert downs(server) == ["the other side fell silent"]
 
 
+def test_t2_a_flood_of_answers_ends_the_link(tmp_path: Path) -> None:
+    """Answers to nothing carry nothing, and they are not answered."""
+    forger, server = forger_against_server(tmp_path)
+    for _ in range(MAX_BARREN // 26 + 1):
+        server.receive(forger.record(APPLICATION_DATA, ANSWER), CLIENT, 0.0)
+    goodbye = server.next_transmit()
+    assert downs(server) == ["the other side sends nothing that the link is for"]
+    assert goodbye is not None and len(goodbye.data) < 100
+
+
 @pytest.mark.parametrize(
     "message",
     [handshake_message(CLIENT_HELLO, bytes(200)), handshake_message(0, b""), b"", b"\x18\0\0"],
@@ -367,7 +379,7 @@ def test_t2_renegotiation_and_other_handshakes_in_mid_link_end_it(tmp_path: Path
     """TLS 1.3 has none (RFC 8446 §4.1.2), and a half message may not stand between data (§5.1)."""
     forger, server = forger_against_server(tmp_path)
     server.receive(forger.record(HANDSHAKE, message), CLIENT, 0.0)
-    server.receive(forger.record(APPLICATION_DATA, b"after"), CLIENT, 0.0)
+    server.receive(forger.record(APPLICATION_DATA, framed(b"after")), CLIENT, 0.0)
     assert len(downs(server)) == 1
 
 
@@ -393,7 +405,7 @@ def test_t2_data_after_the_goodbye_is_not_delivered(tmp_path: Path) -> None:
     """Whoever has said goodbye has nothing more to say."""
     forger, server = forger_against_server(tmp_path)
     server.receive(
-        forger.record(ALERT, bytes([1, 0])) + forger.record(APPLICATION_DATA, b"after"), CLIENT, 0.0
+        forger.record(ALERT, bytes([1, 0])) + forger.record(APPLICATION_DATA, framed(b"after")), CLIENT, 0.0
     )
     assert downs(server) == [ENDED]
 

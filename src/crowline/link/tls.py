@@ -1,9 +1,9 @@
 """A link over one TCP pair: a TLS 1.3 connection (RFC 8446) whose driver owns the socket.
 
 Both ends show the certificate that came in the sealed signals and accept no other (`tls_trust.py`); the
-client then proves itself as on QUIC (`client_auth.py`). Every further byte in either direction is the
-session's. Consent (RFC 7675) cannot be asked for by STUN any more; the session's pings take its place, and
-a link on which nothing authentic has come for `IDLE_TIMEOUT` ends.
+client then proves itself as on QUIC (`client_auth.py`). Every further byte in either direction is framed
+(`tls_frames.py`). Consent (RFC 7675) cannot be asked for by STUN any more; the session's pings take its
+place, and a link on which nothing authentic has come for `IDLE_TIMEOUT` ends.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.link.client_auth import AUTHENTICATION_LIMIT, ClientGate, preamble
 from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
+from crowline.link.tls_frames import ANSWER, ANSWER_DELAY, HEADER, FrameReader
 from crowline.link.tls_trust import TlsTrust
 
 # Seconds without anything authentic after which sending stops (RFC 7675 §5.1); the session pings every 5.
@@ -71,7 +72,9 @@ class TlsLink:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = trust.wrap(self._incoming, self._outgoing)
+        self._reader = FrameReader()
         self._deadline = deadline
+        self._answer_at: float | None = None
         self._heard = 0.0
         self._first = first
         self._gate = gate
@@ -124,11 +127,15 @@ class TlsLink:
 
     def send(self, data: Buffer, now: float) -> None:
         """Append bytes to the link."""
-        if not self.is_up:
+        view = memoryview(data)
+        if not self.is_up or not len(view):
             return
         if self.unanswered_since is None:
             self.unanswered_since = now
-        self._write(data)
+        self._answer_at = None
+        first = view[: _RECORD - HEADER.size]
+        self._write(b"".join((HEADER.pack(len(view)), first)))
+        self._write(view[len(first) :])
         self._check_limits()
 
     def close(self, now: float) -> None:
@@ -151,18 +158,20 @@ class TlsLink:
             self._take(view[start : start + _PIECE], now)
 
     def handle_timeout(self, now: float) -> None:
-        if self._down or now < self._deadline:
+        if self._down:
             return
-        if not self._up:
-            self._fail("the other side did not prove itself in time")
-        elif now < self._heard + IDLE_TIMEOUT:
-            self._deadline = self._heard + IDLE_TIMEOUT
-        else:
-            self._fail("the other side fell silent")
+        if self._answer_at is not None and now >= self._answer_at:
+            self._answer_at = None
+            self._write(ANSWER)
+            self._check_limits()
+        if now >= self._deadline:
+            self._expire(now)
 
     def next_timeout(self) -> float | None:
-        """May be early: what arrives does not move it, so that drivers need not set their timers anew."""
-        return None if self._down else self._deadline
+        """May be early: what arrives does not move the end of a silence, so that timers may stay."""
+        if self._down:
+            return None
+        return self._deadline if self._answer_at is None else min(self._deadline, self._answer_at)
 
     def next_transmit(self) -> Transmit | None:
         """All that there is to write, also after the end: an alert or a goodbye."""
@@ -175,6 +184,14 @@ class TlsLink:
     @property
     def _backlog(self) -> int:
         return self._outgoing.pending + self.queued
+
+    def _expire(self, now: float) -> None:
+        if not self._up:
+            self._fail("the other side did not prove itself in time")
+        elif now < self._heard + IDLE_TIMEOUT:
+            self._deadline = self._heard + IDLE_TIMEOUT
+        else:
+            self._fail("the other side fell silent")
 
     def _take(self, piece: Buffer, now: float) -> None:
         """The one border to OpenSSL's reading side: whatever it raises ends this link, and nothing else."""
@@ -211,20 +228,22 @@ class TlsLink:
                 filled += count
         finally:
             if filled:
-                self._deliver(buffer[:filled], now)
+                self._deliver(buffer, filled, now)
         if not self._down:
             self._sink(ENDED)
             self._say_goodbye()
 
-    def _deliver(self, data: memoryview, now: float) -> None:
-        """Hand plaintext on. Little of it is copied, so that it does not keep a large buffer alive."""
-        self._barren = 0
+    def _deliver(self, buffer: memoryview, filled: int, now: float) -> None:
+        """Hand the session's bytes on. A small part is copied, so that it does not keep the buffer alive."""
         self._heard = now
-        content: bytes | memoryview = data if len(data) >= _RECORD else bytes(data)
+        data = buffer[:filled]
         if self._gate is not None:
-            content = self._pass(bytes(content), self._gate, now)
-        if len(content):
-            self._events.append(LinkData(content))
+            data = memoryview(self._pass(bytes(data), self._gate, now))
+        for piece in self._reader.feed(data):
+            self._barren = 0
+            if self._answer_at is None:
+                self._answer_at = now + ANSWER_DELAY
+            self._events.append(LinkData(piece if 4 * len(piece) >= len(buffer) else bytes(piece)))
 
     def _pass(self, data: bytes, gate: ClientGate, now: float) -> bytes:
         """What the gate lets through, now that `data` has come."""
@@ -243,12 +262,13 @@ class TlsLink:
         self._events.append(LinkUp())
 
     def _write(self, data: Buffer) -> None:
-        """OpenSSL takes one record at a time. The border to its writing side."""
+        """OpenSSL makes full records of it and one of the rest. The border to its writing side."""
         view = memoryview(data)
         try:
             while len(view):
-                view = view[self._tls.write(view) :]
-                self._records += 1
+                written = self._tls.write(view)
+                view = view[written:]
+                self._records += -(-written // _RECORD)
         except Exception as error:
             self._sink(_explain(error))
 
