@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from crowline.base.addresses import Address
-from crowline.punch.syn_budget import SynBudget
-from crowline.punch.tcp_schedule import REPEAT, Abandon, Attempt, PunchFailed, TcpSchedule
+from crowline.punch.syn_budget import REPEAT, SynBudget
+from crowline.punch.tcp_schedule import Abandon, Attempt, PunchFailed, TcpSchedule
 
 
 class Temper(Enum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crowline.base.addresses import Address
-from crowline.punch.syn_budget import MAX_UNPROVEN, MAX_UNPROVEN_PER_HOST, SynBudget
+from crowline.punch.syn_budget import MAX_UNPROVEN, MAX_UNPROVEN_PER_HOST, REPEAT, SynBudget
 
 HERE = Address("192.0.2.1", 5000)
 
@@ -51,3 +51,14 @@ def test_more_addresses_than_the_memory_holds_get_nothing() -> None:
     sent = [spent(budget, Address(f"192.0.2.{number}", 1)) for number in range(1, 5)]
     assert sent == [5, 5, 0, 0]
     assert budget.left(Address("192.0.2.4", 1)) == 0
+
+
+def test_repetitions_of_the_kernel_are_paid() -> None:
+    """A socket may wait as long as each of them is covered, and no longer."""
+    budget = SynBudget(10)
+    assert budget.spend(HERE)
+    assert budget.afford(HERE, 0.9, REPEAT) == 0.9 and budget.left(HERE) == 4
+    assert budget.afford(HERE, 2.5, REPEAT) == 2.5 and budget.left(HERE) == 2
+    assert 2.9 < budget.afford(HERE, 60.0, REPEAT) < 3.0 and budget.left(HERE) == 0
+    budget.prove(HERE)
+    assert budget.afford(HERE, 60.0, REPEAT) == 60.0

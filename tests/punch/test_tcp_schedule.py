@@ -9,7 +9,7 @@ import statistics
 import pytest
 
 from crowline.base.addresses import Address
-from crowline.punch.syn_budget import MAX_UNPROVEN, SynBudget
+from crowline.punch.syn_budget import MAX_UNPROVEN, REPEAT, REPEAT_ON_WINDOWS, SynBudget
 from crowline.punch.tcp_schedule import (
     FIRST_HOLD,
     LOW_HOP_LIMITS,
@@ -19,8 +19,6 @@ from crowline.punch.tcp_schedule import (
     MIN_PAUSE,
     PATIENCE,
     REFUSALS_TO_LOW,
-    REPEAT,
-    REPEAT_ON_WINDOWS,
     Abandon,
     Attempt,
     Command,

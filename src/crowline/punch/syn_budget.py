@@ -11,6 +11,13 @@ MAX_UNPROVEN = 5
 # All ports of one host together, so that a list of ports on one victim stays small too (RFC 8445 §19.5.1).
 MAX_UNPROVEN_PER_HOST = 25
 
+# Seconds after which kernels repeat a SYN, and again and again: Linux from 6.5 on, macOS. Others repeat
+# later, except that Windows repeats a refused one after half of it, before it tells of the refusal.
+REPEAT = 1.0
+REPEAT_ON_WINDOWS = 0.5
+# Seconds by which a socket is given up before a repetition that is not paid.
+_REPEAT_MARGIN = 0.05
+
 
 class SynBudget:
     """One for all attempts of a session. The kernel's repetitions of a SYN count like the first.
@@ -44,6 +51,16 @@ class SynBudget:
         self._sent[address] = self._sent.get(address, 0) + 1
         self._sent_to_host[address.host] = self._sent_to_host.get(address.host, 0) + 1
         return True
+
+    def afford(self, address: Address, hold: float, repeat: float) -> float:
+        """For how many of `hold` seconds a socket may wait after its first SYN, which has been spent.
+
+        Each repetition is paid here; the kernel sends one every `repeat` seconds.
+        """
+        for count in range(1, 1 + int(hold / repeat)):
+            if not self.spend(address):
+                return count * repeat - _REPEAT_MARGIN
+        return hold
 
     def prove(self, address: Address) -> None:
         """An authenticated packet came from `address`: no limit any more."""

@@ -24,7 +24,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from crowline.base.addresses import Address
-from crowline.punch.syn_budget import SynBudget
+from crowline.punch.syn_budget import REPEAT, SynBudget
 
 PATIENCE = 5.0  # seconds in all
 MAX_ATTEMPTS = 160  # what fits into the patience when every refusal comes at once
@@ -40,13 +40,6 @@ FIRST_HOLD = 0.3
 # A simultaneous open takes a round trip, and the other side may begin as much later.
 _HOLD_ROUND_TRIPS = 2
 _LONGEST_ROUND_TRIP = 1.0  # seconds
-
-# Seconds after which kernels repeat a SYN, and again and again: Linux from 6.5 on, macOS. Others repeat
-# later, except that Windows repeats a refused one after half of it, before it tells of the refusal.
-REPEAT = 1.0
-REPEAT_ON_WINDOWS = 0.5
-# Seconds by which a socket is given up before a repetition that the budget does not cover.
-_REPEAT_MARGIN = 0.05
 
 # Refusals that lead to a low hop limit, before each of those in the list. Four hops pass two layers of NAT
 # and do not reach the other side's; seven are for longer ways through a carrier.
@@ -244,7 +237,7 @@ class TcpSchedule:
         self.attempts += 1
         self._current = Attempt(self.attempts, hop_limit)
         self._began = now
-        self._next = now + self._affordable(hold)
+        self._next = now + self._budget.afford(self.remote, hold, self._repeat)
         self._commands.append(self._current)
 
     def _low_hop_limit(self) -> int | None:
@@ -261,13 +254,6 @@ class TcpSchedule:
         """Not the same for both sides either, so that they do not miss each other for ever."""
         hold = max(FIRST_HOLD * (1 << self._silences), _HOLD_ROUND_TRIPS * self._round_trip)
         return min(hold, PATIENCE) + self._chance(MIN_PAUSE, MAX_PAUSE)
-
-    def _affordable(self, hold: float) -> float:
-        """As much of `hold` as the budget has SYNs for: one for each repetition."""
-        for count in range(1, 1 + int(hold / self._repeat)):
-            if not self._budget.spend(self.remote):
-                return count * self._repeat - _REPEAT_MARGIN
-        return hold
 
     def _pause(self, now: float) -> None:
         self._current = None
