@@ -1,0 +1,95 @@
+"""Binding questions over a socket that the caller owns and uses for other things too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from crowline.base.errors import ServerUnreachable
+from crowline.net.binding import Binding
+from crowline.stun.attributes import ErrorCode
+from crowline.stun.client import Mapped
+from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.stun.transaction import Schedule
+from datagram_endpoint import Endpoint, endpoint
+from turn_front import front
+
+PATIENCE = 30.0  # seconds until something must have happened
+
+
+def binding_on(own: Endpoint, schedule: Schedule | None = None) -> Binding:
+    binding = Binding(own.send) if schedule is None else Binding(own.send, schedule=schedule)
+    own.take = binding.receive
+    return binding
+
+
+async def test_a_shared_socket_is_asked_for_and_still_the_callers() -> None:
+    """The answer is taken, other datagrams are left, and the socket works on after the end."""
+    async with front() as running, endpoint() as own, endpoint() as friend, asyncio.timeout(PATIENCE):
+        binding = binding_on(own)
+        friend.write(b"hello", own.local)
+        first, second = await asyncio.gather(binding.ask(running.address), binding.ask(running.address))
+        assert first.address == second.address == own.local
+        assert await own.others.get() == (b"hello", friend.local)
+        binding.close()
+        own.write(b"good bye", friend.local)
+        assert await friend.others.get() == (b"good bye", own.local)
+
+
+async def test_stun_that_answers_nothing_is_left_to_the_caller() -> None:
+    """Checks of an ICE agent on the same socket, for example."""
+    async with endpoint() as own, endpoint() as friend, asyncio.timeout(PATIENCE):
+        binding = binding_on(own)
+        check = Message(Method.BINDING, MessageClass.REQUEST, b"x" * 12).encode()
+        friend.write(check, own.local)
+        assert await own.others.get() == (check, friend.local)
+        binding.close()
+
+
+async def test_a_mute_server_is_an_error() -> None:
+    """After the whole schedule, here a quick one."""
+    async with endpoint() as own, endpoint() as mute, asyncio.timeout(PATIENCE):
+        binding = binding_on(own, Schedule(rto=0.01, rc=2, rm=2))
+        with pytest.raises(ServerUnreachable, match="does not answer"):
+            await binding.ask(mute.local)
+        binding.close()
+
+
+async def test_an_error_response_is_an_error() -> None:
+    """It says which."""
+    async with endpoint() as own, endpoint() as server, asyncio.timeout(PATIENCE):
+        binding = binding_on(own)
+
+        def refuse(data: bytes, source: object) -> None:
+            answer = parse(data).message.answer(MessageClass.ERROR, ErrorCode(500))
+            server.write(answer.encode(), own.local)
+
+        server.take = refuse
+        with pytest.raises(ServerUnreachable, match="500"):
+            await binding.ask(server.local)
+        binding.close()
+
+
+async def test_who_gave_up_does_not_take_the_answer_of_another() -> None:
+    """One question is cancelled, the same one asked again is answered."""
+    async with front() as running, endpoint() as own, asyncio.timeout(PATIENCE):
+        binding = binding_on(own)
+        impatient = asyncio.ensure_future(binding.ask(running.address))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        mapped = await binding.ask(running.address)
+        assert isinstance(mapped, Mapped) and mapped.address == own.local
+        assert impatient.cancelled()
+        binding.close()
+
+
+async def test_closing_cancels_who_waits() -> None:
+    """Nobody hangs on a question that will not be answered."""
+    async with endpoint() as own, endpoint() as mute, asyncio.timeout(PATIENCE):
+        binding = binding_on(own)
+        waiting = asyncio.ensure_future(binding.ask(mute.local))
+        await asyncio.sleep(0)
+        binding.close()
+        assert await asyncio.wait({waiting}) == ({waiting}, set())
+        assert waiting.cancelled()
