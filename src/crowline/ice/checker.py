@@ -17,7 +17,7 @@ from crowline.ice.checks import (
     write_keepalive,
 )
 from crowline.ice.consent import Request
-from crowline.ice.events import LossReason
+from crowline.ice.events import LossReason, Oddity, SendRefused
 from crowline.ice.nominator import Nominator
 from crowline.ice.outstanding import Check
 from crowline.ice.pair import CandidatePair, ValidPair
@@ -55,10 +55,18 @@ class Checker:
         self._next_check = float("-inf")
 
     def run(self, now: float) -> None:
-        """Start the checks whose time has come: the first at once, each further one Ta later."""
+        """Start the checks whose time has come: the first at once, each further one Ta later.
+
+        A nominating check leaves at once too, and moves no other. Ta keeps apart what opens new bindings in
+        translators and what goes to the unproven (RFC 8445 §14.2, App. B.1); this one goes by a binding that
+        exists to where an authenticated answer has come from, and there is one for each answer at most.
+        """
         if not self.session.credentials.remote_password:
             return
-        self._nominator.run(now)
+        nominated = self._nominator.run(now)
+        if nominated is not None and self._outstanding.has_room():
+            self.session.checklist.untrigger(nominated)
+            self._start(nominated, now)
         while now >= self._next_check and self._outstanding.has_room():
             pair = self.session.checklist.next_check()
             if pair is None:
@@ -100,6 +108,11 @@ class Checker:
         ready = self.session.credentials.remote_password and self._outstanding.has_room()
         return bool(ready) and self.session.checklist.has_work()
 
+    def send_failed(self, refusal: SendRefused) -> None:
+        """The checks of that way go on: firewalls open and routes come while they last."""
+        self._outstanding.refused((refusal.base, refusal.destination))
+        self._outbox.refused(refusal)
+
     # --- answers --------------------------------------------------------------------------------------
 
     def receive_response(self, received: Received, source: Address, base: Address, now: float) -> None:
@@ -108,10 +121,13 @@ class Checker:
         request = self._consent.find(transaction_id) if check is None else None
         if check is None and (request is None or request.pair.key != (base, source)):
             self._outbox.counters["answer to nothing"] += 1
+            if request is not None or self._outstanding.asked_elsewhere(transaction_id):
+                self._outbox.notice(Oddity.ANSWER_FROM_ELSEWHERE)
             return
         answer = verify_answer(received, self.session.credentials if request is None else request.credentials)
         if answer is None:
             self._outbox.counters["answer not verified"] += 1
+            self._outbox.notice(Oddity.FORGED_ANSWER)
             return
         self._outbox.proven(source)
         if check is not None:
@@ -153,6 +169,7 @@ class Checker:
         if self.role.give_in(check.controlling):
             self.session.role_changed()
         if pair.conflicts > MAX_CONFLICTS:
+            self._outbox.notice(Oddity.ENDLESS_CONFLICT)
             self.session.checklist.untrigger(pair)
             pair.apply(PairInput.FAIL)
         else:
@@ -162,6 +179,8 @@ class Checker:
 
     def _check_failed(self, check: Check, now: float) -> None:
         pair = check.pair
+        if not check.never_left:
+            self.session.ever_left = True
         if self._nominator.failed(check, now):
             return
         if not check.superseded and pair.state is PairState.IN_PROGRESS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crowline.ice.events import LossReason, PairNominated
 from crowline.ice.outstanding import Check
-from crowline.ice.pair import ValidPair
+from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.ice.session import IceSession
 
 # A nominating check that has had no answer for so long makes way for another pair, where there is one: three
@@ -26,22 +26,23 @@ class Nominator:
         self._again: float | None = None
         self._fall_back_at = float("-inf")
 
-    def run(self, now: float) -> None:
-        """Nominate the next pair, if there is one and nothing is in its way."""
+    def run(self, now: float) -> CandidatePair | None:
+        """Nominate the next pair, if there is one and nothing is in its way; its check is queued."""
         session, self._again = self._session, None
         current = session.valid.nominating
         if not session.role.controlling or not session.valid:
-            return
+            return None
         if current is not None and now < self._fall_back_at:
             self._again = self._fall_back_at
-            return
+            return None
         decision = session.valid.choose(session.checklist.outstanding(), gathering=session.gathering, now=now)
         self._again = decision.again
         if decision.pair is None:
-            return
+            return None
         if current is not None:
             self._pass_over(current, now)
         self._nominate(decision.pair, now)
+        return decision.pair.checked
 
     def next_timeout(self) -> float | None:
         return self._again
