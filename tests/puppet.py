@@ -9,7 +9,7 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import COMPONENT, UDP, Candidate, CandidateFactory, CandidateType
-from crowline.ice.events import IceEvent
+from crowline.ice.events import IceEvent, Noticed, Oddity
 from crowline.stun.attributes import (
     AnyAttribute,
     ErrorCode,
@@ -35,6 +35,16 @@ def remote(address: Address, priority: int = HOST_PRIORITY, foundation: str = "1
 
 
 def events(agent: IceAgent) -> list[IceEvent]:
+    """What has happened to pairs, to roles and to the agent; oddities are left out."""
+    return [event for event in all_events(agent) if not isinstance(event, Noticed)]
+
+
+def noticed(agent: IceAgent) -> list[Oddity]:
+    """The oddities alone."""
+    return [event.oddity for event in all_events(agent) if isinstance(event, Noticed)]
+
+
+def all_events(agent: IceAgent) -> list[IceEvent]:
     found = []
     while (event := agent.next_event()) is not None:
         found.append(event)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer, Transmit
+from crowline.base.send_problem import SendProblem
 from crowline.ice.candidate import Candidate
 from crowline.ice.checker import Checker
 from crowline.ice.checks import Credentials, draw_credentials
-from crowline.ice.events import FailureReason, IceEvent, IceFailed, LossReason
+from crowline.ice.events import FailureReason, IceEvent, IceFailed, LossReason, SendRefused
 from crowline.ice.nomination import BestPossible, FirstValid, NominationPolicy
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import RemoteCandidates, permits_unicast
@@ -152,9 +153,13 @@ class IceAgent:
 
     def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
         """Check towards this candidate too, if it is permitted and not one too many."""
-        kept = None if self._awaits_answer else self._session.remotes.add(candidate)
+        remotes = self._session.remotes
+        kept = None if self._awaits_answer else remotes.add(candidate)
         if kept is None:
             self._session.outbox.counters["remote candidate ignored"] += 1
+            oddity = None if self._awaits_answer else remotes.objection(candidate)
+            if oddity is not None:
+                self._session.outbox.notice(oddity)
         else:
             self._session.replace_remote(kept)
             for base in self._session.locals.bases:
@@ -258,6 +263,15 @@ class IceAgent:
             self._checker.receive_response(received, source, base, now)
         self._settle(now)
 
+    def send_failed(self, base: Address, destination: Address, problem: SendProblem) -> None:
+        """This machine did not let out a datagram from `base` to `destination`, and said so itself.
+
+        That is told as `SendRefused`, and counts as a loss like any other. What routers say (ICMP) is
+        anybody's word (RFC 8445 §19.2): keep it away from here.
+        """
+        if not self._over:
+            self._checker.send_failed(SendRefused(base, destination, problem))
+
     def handle_timeout(self, now: float) -> None:
         if not self._over:
             self._checker.handle_timeout(now)
@@ -320,7 +334,9 @@ class IceAgent:
     def _failure(self) -> FailureReason:
         if self._session.ever_valid:
             return FailureReason.ALL_LOST
-        return FailureReason.NO_ANSWER if len(self._session.checklist) else FailureReason.NO_CANDIDATES
+        if not len(self._session.checklist):
+            return FailureReason.NO_CANDIDATES
+        return FailureReason.NO_ANSWER if self._session.ever_left else FailureReason.NOTHING_LEFT
 
     def _may_fail(self) -> bool:
         """All candidates are known and every check has an outcome, but none is good (RFC 8838 §8.1)."""

@@ -12,6 +12,7 @@ from crowline.ice.checks import (
     write_role_conflict,
     write_success,
 )
+from crowline.ice.events import Oddity
 from crowline.ice.nominator import Nominator
 from crowline.ice.pair import CandidatePair
 from crowline.ice.role import Verdict
@@ -44,6 +45,8 @@ class Answering:
             session.outbox.counters["check without sense"] += 1
         else:
             session.outbox.counters["check refused"] += 1
+            if not verdict.signed:
+                session.outbox.notice(Oddity.FORGED_CHECK)
             answer = Transmit(verdict.encode(credentials), source, base)
             if verdict.signed:
                 session.outbox.answer(answer)

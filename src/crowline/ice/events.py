@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from crowline.base.addresses import Address
+from crowline.base.send_problem import SendProblem
 from crowline.ice.pair import ValidPair
 
 
@@ -27,6 +29,19 @@ class FailureReason(Enum):
     NO_ANSWER = "no check was answered"
     NO_CANDIDATES = "there was nothing to check"
     ALL_LOST = "every pair that worked is lost"
+    NOTHING_LEFT = "no check could leave this machine"
+
+
+class Oddity(Enum):
+    """What an agent drops or bounds and goes on; most of it is nothing that an honest other side causes."""
+
+    FORGED_CHECK = "a check came that was not signed with this session's password"
+    FORGED_ANSWER = "an answer came that the other side has not signed"
+    ANSWER_FROM_ELSEWHERE = "an answer came from another address than the one that was asked"
+    FORBIDDEN_CANDIDATE = "the other side named an address that may not be checked"
+    TOO_MANY_CANDIDATES = "the other side named more candidates than are kept"
+    SILENT_ADDRESS = "an address got all the packets that it may get before it answers"
+    ENDLESS_CONFLICT = "the other side claims this side's role again and again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +91,25 @@ class Restarted:
     by_peer: bool
 
 
-IceEvent: TypeAlias = PairValid | PairNominated | PairLost | IceFailed | RoleChanged | Restarted
+@dataclass(frozen=True, slots=True)
+class SendRefused:
+    """This machine did not let a datagram out; said once for each way and problem.
+
+    The check goes on as if the datagram had been lost.
+    """
+
+    base: Address
+    destination: Address
+    problem: SendProblem
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something was dropped or bounded; each oddity is said once, `counters` has how often."""
+
+    oddity: Oddity
+
+
+IceEvent: TypeAlias = (
+    PairValid | PairNominated | PairLost | IceFailed | RoleChanged | Restarted | SendRefused | Noticed
+)

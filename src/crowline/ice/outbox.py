@@ -7,9 +7,10 @@ from collections import Counter, deque
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.budget import Budget
-from crowline.ice.events import IceEvent
+from crowline.ice.events import IceEvent, Noticed, Oddity, SendRefused
 
 MAX_ADDRESSES = 512  # remote addresses whose datagrams are counted: more than all candidates together
+MAX_REFUSED = 128  # ways on which this machine's refusals are told: more than all pairs together
 
 
 class Outbox:
@@ -21,6 +22,8 @@ class Outbox:
         self.counters: Counter[str] = Counter()
         self._budget = Budget(MAX_ADDRESSES)
         self._refusals = Budget(MAX_ADDRESSES)
+        self._noticed: set[Oddity] = set()
+        self._refused: set[SendRefused] = set()
 
     def ask(self, transmit: Transmit) -> None:
         """Send a request or a keepalive, within what its destination may get before it has answered."""
@@ -28,6 +31,7 @@ class Outbox:
             self.transmits.append(transmit)
         else:
             self.counters["held back"] += 1
+            self.notice(Oddity.SILENT_ADDRESS)
 
     def answer(self, transmit: Transmit) -> None:
         """Send an answer to somebody who knows the password."""
@@ -40,6 +44,19 @@ class Outbox:
 
     def say(self, event: IceEvent) -> None:
         self.events.append(event)
+
+    def notice(self, oddity: Oddity) -> None:
+        """Say it, the first time."""
+        if oddity not in self._noticed:
+            self._noticed.add(oddity)
+            self.say(Noticed(oddity))
+
+    def refused(self, refusal: SendRefused) -> None:
+        """This machine did not let a datagram out: say so, the first time on that way."""
+        self.counters["refused by this machine"] += 1
+        if refusal not in self._refused and len(self._refused) < MAX_REFUSED:
+            self._refused.add(refusal)
+            self.say(refusal)
 
     def proven(self, address: Address) -> None:
         """An authenticated answer came from `address`: no limit any more."""

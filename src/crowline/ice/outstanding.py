@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
-from crowline.ice.pair import CandidatePair
+from crowline.ice.pair import CandidatePair, PairKey
 from crowline.stun.transaction import Transaction
 
 MAX_OUTSTANDING = 100  # bounds memory and traffic, RFC 8445 §19.5.1
@@ -22,6 +22,13 @@ class Check:
     controlling: bool
     use_candidate: bool
     superseded: bool = False
+    # How many of its first sends this machine refused.
+    unsent: int = 0
+
+    @property
+    def never_left(self) -> bool:
+        """Whether this machine refused every send of it."""
+        return self.unsent == self.transaction.sends
 
 
 class OutstandingChecks:
@@ -50,6 +57,16 @@ class OutstandingChecks:
         if check is None or not check.transaction.matches(transaction_id, source, local):
             return None
         return check
+
+    def asked_elsewhere(self, transaction_id: bytes) -> bool:
+        """Whether there is a check with this id, whatever its addresses."""
+        return transaction_id in self._checks
+
+    def refused(self, pair: PairKey) -> None:
+        """The latest send of the check of `pair` has not left this machine."""
+        for check in self._checks.values():
+            if check.pair.key == pair and check.unsent == check.transaction.sends - 1:
+                check.unsent += 1
 
     def remove(self, check: Check) -> None:
         self._checks.pop(check.transaction.transaction_id, None)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from crowline.base.addresses import Address
 from crowline.ice.candidate import COMPONENT, UDP, Candidate, CandidateType
+from crowline.ice.events import Oddity
 
 MAX_REMOTE_CANDIDATES = 64  # signalled ones; RFC 8445 §6.1.2.5 leaves the number to us
 # A real peer has one or two for each of its bases. Whoever replays a captured check from many sources gets
@@ -61,6 +62,13 @@ class RemoteCandidates:
         self._reflexive.pop(address, None)
         self._signalled[address] = kept
         return kept
+
+    def objection(self, candidate: Candidate) -> Oddity | None:
+        """What is odd about a candidate that was not taken in; nothing about one that is merely redundant."""
+        if not self._permits(candidate.address):
+            return Oddity.FORBIDDEN_CANDIDATE
+        full = len(self._signalled) >= MAX_REMOTE_CANDIDATES and candidate.address not in self._signalled
+        return Oddity.TOO_MANY_CANDIDATES if full else None
 
     def remove(self, address: Address) -> bool:
         """Forget the candidate at `address`; False when there is none."""

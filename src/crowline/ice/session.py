@@ -57,6 +57,8 @@ class IceSession:
         # A nomination ended the search (never with renomination).
         self.concluded = False
         self.ever_valid = False
+        # Some check has left this machine, as far as the system says.
+        self.ever_left = False
         # Either side may still find candidates.
         self.gathering = True
         self._regain = regain
@@ -183,7 +185,7 @@ class IceSession:
         self.valid.clear()
         self.outstanding.clear()
         self.retries.clear()
-        self.concluded = self.ever_valid = False
+        self.concluded = self.ever_valid = self.ever_left = False
         self.gathering = True
         if by_peer:
             self.outbox.forget_proven()
