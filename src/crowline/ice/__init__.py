@@ -1,1 +1,77 @@
 """ICE (RFC 8445): candidates, pairs, check lists, the agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crowline.base.lazy import lazy
+
+if TYPE_CHECKING:
+    from crowline.ice.agent import IceAgent
+    from crowline.ice.attribute_line import (
+        EndOfCandidates,
+        IceAttribute,
+        IceLite,
+        IceOptions,
+        IcePwd,
+        IceUfrag,
+        read_attribute,
+    )
+    from crowline.ice.candidate import Candidate, CandidateFactory, CandidateType, TcpType
+    from crowline.ice.candidate_line import CandidateLine, MalformedIceLine
+    from crowline.ice.events import (
+        FailureReason,
+        IceEvent,
+        IceFailed,
+        LossReason,
+        PairLost,
+        PairNominated,
+        PairValid,
+        Restarted,
+        RoleChanged,
+    )
+    from crowline.ice.line_signals import LineSignals
+    from crowline.ice.pair import ValidPair
+
+__all__ = [
+    "Candidate",
+    "CandidateFactory",
+    "CandidateLine",
+    "CandidateType",
+    "EndOfCandidates",
+    "FailureReason",
+    "IceAgent",
+    "IceAttribute",
+    "IceEvent",
+    "IceFailed",
+    "IceLite",
+    "IceOptions",
+    "IcePwd",
+    "IceUfrag",
+    "LineSignals",
+    "LossReason",
+    "MalformedIceLine",
+    "PairLost",
+    "PairNominated",
+    "PairValid",
+    "Restarted",
+    "RoleChanged",
+    "TcpType",
+    "ValidPair",
+    "read_attribute",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "agent": "IceAgent",
+        "attribute_line": "EndOfCandidates IceAttribute IceLite IceOptions IcePwd IceUfrag read_attribute",
+        "candidate": "Candidate CandidateFactory CandidateType TcpType",
+        "candidate_line": "CandidateLine MalformedIceLine",
+        "events": (
+            "FailureReason IceEvent IceFailed LossReason PairLost PairNominated PairValid Restarted RoleChanged"
+        ),
+        "line_signals": "LineSignals",
+        "pair": "ValidPair",
+    },
+)
