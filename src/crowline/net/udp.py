@@ -32,6 +32,7 @@ from crowline.net.segmentation import (
 )
 from crowline.net.udp_options import CAN_SET_DONT_FRAGMENT as CAN_SET_DONT_FRAGMENT
 from crowline.net.udp_options import IcmpReceiver, Unfragmented
+from crowline.net.unsent import Unsent, UnsentReceiver
 
 # Reads for one wake-up where each brings one datagram or run, so that a flood on one socket cannot keep the
 # loop from everything else; and the bytes that a batch should bring, which fit into a cache.
@@ -58,8 +59,8 @@ class BatchSocket:
 
     __slots__ = (
         "__weakref__", "_known", "_loop", "_most", "_most_known", "_on_drained", "_on_icmp", "_on_receive",
-        "_quick", "_socket", "can_segment", "exchange", "fd", "local", "lost", "on_readable", "pending",
-        "queue",
+        "_quick", "_socket", "_unsent", "can_segment", "exchange", "fd", "local", "lost", "on_readable",
+        "pending", "queue",
     )  # fmt: skip
 
     says_local = False
@@ -72,6 +73,7 @@ class BatchSocket:
         on_drained: Callable[[], None] | None = None,
         *,
         on_icmp: IcmpReceiver | None = None,
+        on_unsent: UnsentReceiver | None = None,
     ) -> None:
         self._socket = sock
         self._on_receive = on_receive
@@ -89,6 +91,7 @@ class BatchSocket:
         self.local = address_of(host, port)
         self.fd = sock.fileno()
         self._loop = asyncio.get_running_loop()
+        self._unsent = Unsent(self._loop, on_unsent) if on_unsent is not None else None
         self.exchange = exchange_of(self._loop)
         batches = isinstance(self.exchange, Exchange)
         self.on_readable = self._read_batch if batches else self._read_each
@@ -102,13 +105,15 @@ class BatchSocket:
         on_drained: Callable[[], None] | None = None,
         *,
         on_icmp: IcmpReceiver | None = None,
+        on_unsent: UnsentReceiver | None = None,
     ) -> Self:
         """Bind `address` (port 0: any). Raises `LocalProblem` when it is taken or not ours.
 
         `on_drained()` is called once after each burst of datagrams, `on_icmp` for each ICMP error that
-        answers to what was sent, where the system says so.
+        answers to what was sent, where the system says so. `on_unsent` hears of what this machine itself did
+        not let out, after the call that sent it.
         """
-        return cls(cls.bound(address), on_receive, on_drained, on_icmp=on_icmp)
+        return cls(cls.bound(address), on_receive, on_drained, on_icmp=on_icmp, on_unsent=on_unsent)
 
     @classmethod
     def bound(cls, address: Address, *, joins: bool = False) -> socket.socket:
@@ -139,8 +144,7 @@ class BatchSocket:
     def send(self, transmit: Transmit) -> None:
         """Send at once if the kernel has room, else queue; while datagrams are received, when they all are.
 
-        A full queue loses, as networks do; so does whatever the kernel refuses, since a protocol can do
-        nothing about it.
+        A full queue loses, as networks do; so does whatever the kernel refuses: `on_unsent` hears of it.
         """
         if self.fd < 0:
             return
@@ -174,6 +178,8 @@ class BatchSocket:
     def close(self) -> None:
         if self.fd < 0:
             return
+        if self._unsent is not None:
+            self._unsent.close()
         if isinstance(self.exchange, Exchange) and self.pending:
             self.exchange.flush_one(self)
         self.exchange.remove(self)
@@ -191,6 +197,8 @@ class BatchSocket:
             self._wait_with(self._transmit_of(staged))
         else:
             self.lost += 1
+            if self._unsent is not None:
+                self._unsent.note(self._transmit_of(staged).destination, error)
         return False
 
     @classmethod
@@ -244,7 +252,7 @@ class BatchSocket:
                 return transmit
             except OSError as error:
                 if error.errno not in REFUSED_RUN:
-                    self.lost += 1
+                    self._lose(transmit, error)
                     return None
                 self.can_segment = error.errno not in CANNOT_SEGMENT
             else:
@@ -255,9 +263,14 @@ class BatchSocket:
                 self._call(data[start : start + step], leave, target)
             except (BlockingIOError, InterruptedError):
                 return _with_data(transmit, data[start:], size)
-            except OSError:
-                self.lost += 1
+            except OSError as error:
+                self._lose(transmit, error)
         return None
+
+    def _lose(self, transmit: Transmit, error: OSError) -> None:
+        self.lost += 1
+        if self._unsent is not None:
+            self._unsent.note(transmit.destination, error.errno or 0)
 
     def _call(self, data: memoryview, control: list[Control], target: tuple[str, int]) -> None:
         try:
