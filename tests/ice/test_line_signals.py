@@ -30,18 +30,12 @@ class LineSide:
         self.side = side
         self.lines: list[str] = []
         self.signals = LineSignals(side.agent, self._tell)
-        side.describe = self.describe_anew  # type: ignore[method-assign]
+        side.describe = self.describe  # type: ignore[method-assign]
 
     def connect(self, other: LineSide) -> None:
         self.other = other
 
     def describe(self) -> None:
-        self.signals.begin()
-        for candidate in self.side.agent.local_candidates():
-            self.signals.offer(candidate, self.pair.now)
-        self.signals.end(self.pair.now)
-
-    def describe_anew(self) -> None:
         self.signals.begin_anew()
         self.signals.end(self.pair.now)
 
@@ -96,7 +90,7 @@ def test_a_redundant_candidate_is_not_told() -> None:
     lines: list[str] = []
     _, signals = lone(lines)
     factory = CandidateFactory()
-    for server in (SERVER, Address("198.51.100.2", 3478)):
+    for server in (SERVER, SERVER, Address("198.51.100.2", 3478)):
         signals.offer(factory.server_reflexive(MAPPED, HOST, server), 0.0)
     assert len(lines) == 1
 

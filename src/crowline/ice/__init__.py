@@ -69,7 +69,8 @@ __getattr__ = lazy(
         "candidate": "Candidate CandidateFactory CandidateType TcpType",
         "candidate_line": "CandidateLine MalformedIceLine",
         "events": (
-            "FailureReason IceEvent IceFailed LossReason PairLost PairNominated PairValid Restarted RoleChanged"
+            "FailureReason IceEvent IceFailed LossReason PairLost PairNominated PairValid Restarted "
+            "RoleChanged"
         ),
         "line_signals": "LineSignals",
         "pair": "ValidPair",

@@ -64,8 +64,10 @@ class LineSignals:
         if private:
             self._private.add(candidate.address)
         line = self._line(candidate)
+        way = (candidate.address, candidate.sending_base)
+        known = {(each.address, each.sending_base) for each in self._agent.local_candidates()}
         self._agent.add_local_candidate(candidate, now)
-        if candidate in self._agent.local_candidates():
+        if way not in known:
             self._tell(line)
 
     def end(self, now: float) -> None:

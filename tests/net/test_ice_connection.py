@@ -1,0 +1,311 @@
+"""Whole ICE connections over sockets that the caller owns, with lines as signals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from crowline.base.addresses import Address
+from crowline.base.errors import NoPath, UsageError
+from crowline.base.machine import Transmit
+from crowline.base.transport import Transport
+from crowline.ice.candidate import CandidateType
+from crowline.ice.candidate_line import CandidateLine
+from crowline.ice.events import IceEvent, PairNominated, Restarted
+from crowline.net.ice_connection import IceConnection
+from crowline.net.relayed_address import TurnAccount
+from crowline.stun.attributes import XorMappedAddress
+from crowline.stun.message import MessageClass, parse
+from datagram_endpoint import Endpoint, endpoint
+from needs import missing
+from turn_front import front
+
+try:
+    import aioice
+    import aioice.ice
+except ImportError:
+    aioice = None  # type: ignore[assignment]
+
+PATIENCE = 45.0  # seconds until something must have happened
+
+
+class Side:
+    """One end: a socket of the caller's, a connection on it, and what it says to `other`."""
+
+    def __init__(self, controlling: bool, socket: Endpoint, **options: Any) -> None:
+        self.other: Side | None = None
+        self.lines: list[str] = []
+        self.events: list[IceEvent] = []
+        self.data: asyncio.Queue[bytes] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self.connection = IceConnection(
+            controlling,
+            send=self.send,
+            tell=self.tell,
+            on_data=lambda data: self.data.put_nowait(bytes(data)),
+            on_event=self.note,
+            **options,
+        )
+        self.use(socket)
+
+    def use(self, socket: Endpoint) -> None:
+        """What arrives there is the connection's."""
+        self.socket = socket
+        socket.take = lambda data, source: self.take(data, source, socket.local)
+
+    def take(self, data: bytes, source: Address, local: Address) -> None:
+        self.connection.receive(data, source, local)
+        self._changed.set()
+
+    def note(self, event: IceEvent) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def agreed(self) -> int:
+        """How often a pair was nominated."""
+        return sum(isinstance(event, PairNominated) for event in self.events)
+
+    def remote(self) -> Address | None:
+        """Where data goes."""
+        pair = self.connection.selected
+        return pair.remote.address if pair is not None else None
+
+    def send(self, transmit: Transmit) -> None:
+        self.socket.send(transmit)
+
+    def tell(self, line: str) -> None:
+        self.lines.append(line)
+        if self.other is not None:
+            asyncio.get_running_loop().call_soon(self.other.connection.hear, line)
+
+    def join(self, other: Side) -> None:
+        """From now on the other side hears what this one says, and what it has said."""
+        self.other = other
+        for line in self.lines:
+            other.connection.hear(line)
+
+    def told(self) -> list[CandidateLine]:
+        return [CandidateLine.parse(line) for line in self.lines if line.startswith("candidate")]
+
+
+@asynccontextmanager
+async def pair(**options: Any) -> AsyncIterator[tuple[Side, Side]]:
+    """Two ends at two hosts of this machine, joined to each other."""
+    async with endpoint("127.0.0.2") as left, endpoint("127.0.0.3") as right, asyncio.timeout(PATIENCE):
+        one, two = Side(True, left, **options), Side(False, right, **options)
+        one.join(two)
+        two.join(one)
+        try:
+            yield one, two
+        finally:
+            await asyncio.gather(one.connection.close(), two.connection.close())
+
+
+async def exchange(one: Side, two: Side) -> None:
+    """A datagram each way. Others of it may be late: those are skipped."""
+    for sender, receiver in ((one, two), (two, one)):
+        sender.connection.send(b"by " + str(sender.socket.local).encode())
+        while await receiver.data.get() != b"by " + str(sender.socket.local).encode():
+            pass
+
+
+async def start(*sides: Side, **servers: Any) -> None:
+    for side in sides:
+        side.connection.add_socket(side.socket.local)
+    await asyncio.gather(*(side.connection.gather(**servers) for side in sides))
+
+
+async def test_two_sides_connect_and_carry_data() -> None:
+    """Over their own sockets, which work on when the connection has ended."""
+    async with pair() as (one, two):
+        await start(one, two)
+        chosen = await one.connection.connected()
+        assert (chosen.local.address, chosen.remote.address) == (one.socket.local, two.socket.local)
+        assert (await two.connection.connected()).remote.address == one.socket.local
+        await exchange(one, two)
+        await one.connection.close()
+        one.socket.take = lambda data, source: False
+        two.socket.write(b"still open", one.socket.local)
+        while (arrived := await one.socket.others.get())[0] != b"still open":
+            pass
+        assert arrived[1] == two.socket.local
+
+
+async def test_data_of_strangers_is_dropped() -> None:
+    """Only what a check has proven to be the other side is heard."""
+    async with pair() as (one, two), endpoint("127.0.0.4") as stranger:
+        await start(one, two)
+        await asyncio.gather(one.connection.connected(), two.connection.connected())
+        stranger.write(b"let me in", one.socket.local)
+        await one.until(lambda: one.connection.counters["unproven"] == 1)
+        await exchange(one, two)
+
+
+async def test_relayed_addresses_connect_where_nothing_else_does() -> None:
+    """Both ends reach the server only; data goes by the relay, both ways."""
+    async with front() as running, pair() as (one, two):
+        for side in (one, two):
+            only_to(side, running.address)
+        account = TurnAccount(running.address, "user", "password")
+        await start(one, two, turn=[account])
+        chosen, _ = await asyncio.gather(one.connection.connected(), two.connection.connected())
+        assert chosen.kind == "relay"
+        await exchange(one, two)
+
+
+async def test_relay_only_tells_nothing_of_the_sockets() -> None:
+    """No line, and no check, leads back to where the sides are."""
+    async with front() as running, pair(relay_only=True) as (one, two):
+        account = TurnAccount(running.address, "user", "password")
+        await start(one, two, turn=[account], stun=[running.address])
+        await asyncio.gather(one.connection.connected(), two.connection.connected())
+        await exchange(one, two)
+        for side in (one, two):
+            assert [line.type for line in side.told()] == [CandidateType.RELAYED]
+            assert not any(side.socket.local.host in line for line in side.lines)
+
+
+async def test_what_a_server_sees_is_told() -> None:
+    """The mapped address, once, however many servers say the same."""
+    mapped = Address("198.51.100.7", 7)
+    async with pair() as (one, _), endpoint() as first, endpoint() as second:
+        for server in (first, second):
+            server.take = answering(server, mapped)
+        one.connection.add_socket(one.socket.local)
+        await one.connection.gather(stun=[first.local, second.local])
+        kinds = [(line.type, line.host, line.related_host) for line in one.told()]
+        assert kinds == [
+            (CandidateType.HOST, "127.0.0.2", ""),
+            (CandidateType.SERVER_REFLEXIVE, "198.51.100.7", "127.0.0.2"),
+        ]
+        assert one.lines[-1] == "end-of-candidates"
+
+
+async def test_a_restart_goes_on_with_the_data() -> None:
+    """The other side follows by itself, and both agree anew."""
+    async with pair() as (one, two):
+        await start(one, two)
+        await asyncio.gather(one.connection.connected(), two.connection.connected())
+        assert one.connection.restart()
+        await exchange(one, two)
+        await one.connection.gather()
+        await one.until(lambda: one.agreed() == 2)
+        await two.until(lambda: two.agreed() == 2)
+        await exchange(one, two)
+        assert [event.by_peer for event in one.events if isinstance(event, Restarted)] == [False]
+        assert [event.by_peer for event in two.events if isinstance(event, Restarted)] == [True]
+
+
+async def test_a_new_socket_takes_over_after_a_restart() -> None:
+    """The network has changed: the old address is gone."""
+    async with pair() as (one, two), endpoint("127.0.0.4") as fresh:
+        await start(one, two)
+        await asyncio.gather(one.connection.connected(), two.connection.connected())
+        old = one.socket.local
+        one.socket.take = lambda data, source: None
+        one.use(fresh)
+        one.connection.add_socket(fresh.local)
+        await one.connection.remove_socket(old)
+        assert one.connection.restart()
+        await one.connection.gather()
+        await one.until(lambda: one.remote() == two.socket.local)
+        await two.until(lambda: two.remote() == fresh.local)
+        await exchange(one, two)
+
+
+async def test_there_is_nothing_to_send_by_before_a_pair() -> None:
+    """That is said, and so is what cannot work."""
+    async with pair() as (one, _):
+        with pytest.raises(NoPath):
+            one.connection.send(b"too early")
+        with pytest.raises(UsageError, match="Nobody can send"):
+            one.connection.add_socket(Address("0.0.0.0", 1))
+        one.connection.add_socket(one.socket.local)
+        with pytest.raises(UsageError, match="by UDP"):
+            await one.connection.gather(turn=[TurnAccount(Address("127.0.0.1", 9), "u", "p", Transport.TCP)])
+
+
+async def test_nothing_begins_anew_before_the_other_side_is_known() -> None:
+    """A restart says so."""
+    async with endpoint("127.0.0.2") as socket:
+        lone = Side(True, socket)
+        assert not lone.connection.restart()
+        await lone.connection.close()
+
+
+async def test_closing_cancels_who_waits() -> None:
+    """Nobody hangs on a connection that will not come."""
+    async with pair() as (one, _):
+        waiting = asyncio.ensure_future(one.connection.connected())
+        await asyncio.sleep(0)
+        await one.connection.close()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("controlling", [True, False])
+async def test_an_agent_of_others_understands_the_lines(
+    monkeypatch: pytest.MonkeyPatch, controlling: bool
+) -> None:
+    """aioice hears ours and we hear its, and data goes both ways."""
+    if aioice is None:
+        missing("aioice is not installed")
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda **_: ["127.0.0.1"])
+    theirs = aioice.Connection(ice_controlling=not controlling)
+    async with endpoint("127.0.0.2") as socket, asyncio.timeout(PATIENCE):
+        ours = Side(controlling, socket)
+        ours.connection.add_socket(socket.local)
+        await ours.connection.gather()
+        try:
+            await their_session(theirs, ours)
+        finally:
+            await theirs.close()
+            await ours.connection.close()
+
+
+async def their_session(theirs: Any, ours: Side) -> None:
+    """Signal both ways, connect, and send a datagram each way."""
+    await theirs.gather_candidates()
+    for line in (f"ice-ufrag:{theirs.local_username}", f"ice-pwd:{theirs.local_password}"):
+        ours.connection.hear(line)
+    for candidate in theirs.local_candidates:
+        ours.connection.hear(f"a=candidate:{candidate.to_sdp()}")
+    ours.connection.hear("end-of-candidates")
+    said = dict(line.partition(":")[::2] for line in ours.lines)
+    theirs.remote_username, theirs.remote_password = said["ice-ufrag"], said["ice-pwd"]
+    for told in ours.told():
+        await theirs.add_remote_candidate(aioice.Candidate.from_sdp(told.write().removeprefix("candidate:")))
+    await theirs.add_remote_candidate(None)
+    await asyncio.gather(theirs.connect(), ours.connection.connected())
+    ours.connection.send(b"from us")
+    assert await theirs.recv() == b"from us"
+    await theirs.send(b"from them")
+    assert await ours.data.get() == b"from them"
+
+
+def only_to(side: Side, server: Address) -> None:
+    """What leaves for anywhere else is lost."""
+    send = side.socket.write
+    side.socket.write = lambda data, destination: (  # type: ignore[method-assign]
+        send(data, destination) if destination == server else None
+    )
+
+
+def answering(server: Endpoint, mapped: Address) -> Any:
+    """A STUN server that says the same to everybody."""
+
+    def answer(data: bytes, source: Address) -> None:
+        question = parse(data).message
+        server.write(question.answer(MessageClass.SUCCESS, XorMappedAddress(mapped)).encode(), source)
+
+    return answer
