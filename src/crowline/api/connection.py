@@ -303,6 +303,9 @@ class Connection:
     def on_drained(self) -> None:
         self.flush()
 
+    def on_warning(self, sentence: str) -> None:
+        self.observers.tell_warning(sentence)
+
     # What the links say -----------------------------------------------------------------------------
 
     def _on_link_up(self, link: PairLink) -> None:

@@ -16,6 +16,7 @@ from crowline.api.relays import Relays
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
+from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.candidate import Candidate, CandidateFactory
 from crowline.net.pump import Pump
@@ -42,6 +43,9 @@ class Datagrams(Protocol):
 
     def on_drained(self) -> None:
         """A burst of the calls above is over."""
+
+    def on_unsent(self, base: Address, destination: Address, problem: SendProblem) -> None:
+        """This machine did not let out what was sent from the socket at `base`."""
 
 
 class Gatherer:
@@ -182,8 +186,11 @@ class Gatherer:
         def received(data: memoryview, source: Address, segment_size: int) -> None:
             self._received(data, segment_size, source, receivers[0])
 
+        def unsent(destination: Address, problem: SendProblem) -> None:
+            self._owner.on_unsent(receivers[0], destination, problem)
+
         try:
-            socket = UdpSocket.bind(Address(host, 0), received, self.on_drained)
+            socket = UdpSocket.bind(Address(host, 0), received, self.on_drained, on_unsent=unsent)
         except LocalProblem:
             return None
         receivers.append(socket.local)

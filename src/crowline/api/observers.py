@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from crowline.api.path import Path
 from crowline.session.events import SessionEvent
 
+# Sentences kept for whoever listens first: a room says its first ones before anybody has it in hand.
+_MOST_UNHEARD = 8
+
 
 @dataclass(slots=True)
 class Observers:
@@ -19,6 +22,14 @@ class Observers:
     on_warning: list[Callable[[str], None]] = field(default_factory=list)
     on_stream_opened: Callable[[int], None] = lambda _: None
     streams: dict[int, Callable[[SessionEvent], None]] = field(default_factory=dict)
+    _unheard: list[str] = field(default_factory=list)
+
+    def add_warning_listener(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called for each sentence from now on, and for those that nobody has heard yet."""
+        self.on_warning.append(tell)
+        unheard, self._unheard = self._unheard, []
+        for sentence in unheard:
+            _call("on_warning", tell, sentence)
 
     def tell_path(self, now: Path | None, before: Path | None) -> None:
         """Say that the streams take another path."""
@@ -26,7 +37,9 @@ class Observers:
             _call("on_path", tell, now, before)
 
     def tell_warning(self, sentence: str) -> None:
-        """Say what a person should know."""
+        """Say what a person should know, now or to the first who listens."""
+        if not self.on_warning and len(self._unheard) < _MOST_UNHEARD:
+            self._unheard.append(sentence)
         for tell in list(self.on_warning):
             _call("on_warning", tell, sentence)
 

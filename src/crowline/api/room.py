@@ -44,8 +44,11 @@ class Room:
         self._peer.on_path(tell)
 
     def on_warning(self, tell: Callable[[str], None]) -> None:
-        """Call `tell(sentence)` for what a person should know, such as the server's message of the day."""
-        self._connection.observers.on_warning.append(tell)
+        """Call `tell(sentence)` for what a person should know, such as the server's message of the day.
+
+        What nobody has heard yet is told at once.
+        """
+        self._connection.observers.add_warning_listener(tell)
 
 
 def check_code(text: str) -> str:

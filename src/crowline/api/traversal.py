@@ -15,10 +15,11 @@ from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
+from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
-from crowline.ice.events import IceEvent, PairLost, PairValid
+from crowline.ice.events import IceEvent, PairLost, PairValid, SendRefused
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.interfaces import local_addresses
@@ -50,6 +51,9 @@ class Owner(Protocol):
     def on_drained(self) -> None:
         """A burst of datagrams is over."""
 
+    def on_warning(self, sentence: str) -> None:
+        """Something that a person should know."""
+
 
 class Traversal:
     """The ICE agent with its sockets. `signal` takes what the other side's traversal must hear.
@@ -80,6 +84,7 @@ class Traversal:
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
         self._own = OwnCandidates()
+        self._has_warned = False
         self._gatherer = Gatherer(self, self._addresses, offer_host=not options.relay_only)
 
     # This side's candidates -------------------------------------------------------------------------
@@ -207,6 +212,10 @@ class Traversal:
     def on_drained(self) -> None:
         self._owner.on_drained()
 
+    def on_unsent(self, base: Address, destination: Address, problem: SendProblem) -> None:
+        self._agent.send_failed(base, destination, problem)
+        self._pump.flush()
+
     # ------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: IceEvent) -> None:
@@ -215,6 +224,15 @@ class Traversal:
         elif isinstance(event, PairLost):
             self._gatherer.verify(event.pair.base)
             self._owner.on_pair_lost(event.pair, event.reason.value)
+        elif isinstance(event, SendRefused):
+            self._on_send_refused(event)
+
+    def _on_send_refused(self, event: SendRefused) -> None:
+        """A candidate that no way leads to is nothing unusual; a firewall on this very machine is."""
+        if event.problem is SendProblem.FORBIDDEN and not self._has_warned:
+            self._has_warned = True
+            words = event.problem.value
+            self._owner.on_warning(f"Some UDP packets from {event.base.host} are not let out: {words}.")
 
     def _offer(self, candidate: Candidate) -> None:
         self._agent.add_local_candidate(candidate, self._pump.now)
