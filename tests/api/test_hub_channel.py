@@ -75,6 +75,7 @@ async def test_closing_while_the_broken_socket_is_left_closes_the_new_one(
         on_link_down=nothing,
         on_link_room=nothing,
         on_broken=nothing,
+        on_returned=nothing,
         on_closed=nothing,
     )
     channel.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 
 from crowline.api.hub_channel import HubChannel, reach_hub
 from crowline.api.links import LinkSecrets, LinkTable, PairLink
@@ -43,7 +43,7 @@ from crowline.rendezvous.keys import derive
 from crowline.rendezvous.meeting import Meeting
 from crowline.rendezvous.pake import Spake2Pake
 from crowline.rendezvous.role import Role
-from crowline.rendezvous.signals import Bye, CandidateSignal, Description, EndOfCandidates, Signal
+from crowline.rendezvous.signals import Bye, Description, Signal
 from crowline.session.events import (
     LinkChosen,
     SessionBroken,
@@ -110,6 +110,7 @@ class Connection:
             on_link_down=lambda reason: self._detach(HUB_LINK, reason),
             on_link_room=self.flush,
             on_broken=self._on_hub_broken,
+            on_returned=self._on_hub_returned,
             on_closed=self._on_hub_closed,
         )
         self._traversal = Traversal(
@@ -235,18 +236,20 @@ class Connection:
         assert self._traversal is not None
         if isinstance(signal, Description):
             self._on_description(signal)
-        elif isinstance(signal, CandidateSignal):
-            self._traversal.add_remote(signal)
-        elif isinstance(signal, EndOfCandidates):
-            self._traversal.end_remote()
         elif isinstance(signal, Bye):
             self._on_goodbye(signal.code, signal.sentence)
+        else:
+            self._traversal.hear(signal)
 
     def _on_description(self, signal: Description) -> None:
         assert self._traversal is not None
-        if self._links is not None or self._key is None:
+        if self._key is None:
             return
         fingerprint = bytes.fromhex(signal.fingerprint)
+        if self._links is not None:
+            if fingerprint == self._links.peer_fingerprint:
+                self._traversal.set_remote(signal)
+            return
         self._links = LinkTable(
             client=self.role is Role.JOIN,
             secrets=LinkSecrets(self._identity, fingerprint, derive(self._key, "client-auth")),
@@ -275,6 +278,10 @@ class Connection:
         if not self.opened.done() and not self.ended.done():
             self.observers.tell_warning("The connection to the server broke; trying again.")
 
+    def _on_hub_returned(self) -> None:
+        if self._traversal is not None:
+            self._traversal.restart()
+
     def _on_hub_closed(self) -> None:
         """The hub is gone; what does not need it goes on."""
         if self._key is None:
@@ -295,6 +302,14 @@ class Connection:
     def on_pair_lost(self, pair: ValidPair, reason: str) -> None:
         if self._links is not None:
             self._links.pair_lost(pair.key, reason)
+
+    def on_network_changed(self, gone: Collection[str]) -> None:
+        assert self._hub is not None
+        self._hub.follow(gone)
+
+    def on_restarted(self) -> None:
+        if self._links is not None:
+            self._links.network_changed()
 
     def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
         if self._links is not None:

@@ -8,6 +8,7 @@ ChannelData, everyone else STUN and QUIC.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from crowline.api.race import RelayServer
@@ -34,8 +35,11 @@ class Datagrams(Protocol):
 
     def on_candidate(self, candidate: Candidate) -> None: ...
 
+    def on_base_lost(self, base: Address) -> None:
+        """Nothing leaves by `base` any more, and nothing comes."""
+
     def on_gathered(self) -> None:
-        """Said once: every question has been asked and answered."""
+        """Said once after each `asked_all`: every question has been asked and answered."""
 
     def on_stun(self, data: memoryview, source: Address, local: Address) -> None: ...
 
@@ -78,6 +82,27 @@ class Gatherer:
         if self._offer_host:
             for local in self._sockets:
                 self._owner.on_candidate(self._factory.host(local))
+
+    def follow(self, addresses: Iterable[str], gone: Collection[str]) -> None:
+        """This machine's network changed: it can be reached at `addresses` now, and at `gone` no more.
+
+        Allocations are taken along by their tickets. Ask the STUN servers again.
+        """
+        for local in [local for local in self._sockets if local.host in gone]:
+            self._sockets.pop(local).close()
+            self._owner.on_base_lost(local)
+        known = self.hosts()
+        for host in addresses:
+            socket = self._open(host) if host not in known else None
+            if socket is not None and self._offer_host:
+                self._owner.on_candidate(self._factory.host(socket.local))
+        # Another network may let less through.
+        self._answering.clear()
+        self._relays.follow(gone)
+
+    def hosts(self) -> set[str]:
+        """The addresses that have a socket."""
+        return {local.host for local in self._sockets}
 
     def query_stun(self, servers: list[Address]) -> None:
         """Ask every server from every socket of its family."""
@@ -155,7 +180,8 @@ class Gatherer:
 
     def on_relay_lost(self, relay: Relay) -> None:
         for relayed in relay.relayed:
-            self._relayed.pop(relayed, None)
+            if self._relayed.pop(relayed, None) is not None:
+                self._owner.on_base_lost(relayed)
 
     def on_race_over(self) -> None:
         self._done()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, UsageError
@@ -12,6 +12,7 @@ from crowline.base.secrets import Secret
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
 from crowline.link.quic import warm_up
+from crowline.net.patience import within
 from crowline.net.pump import Pump
 from crowline.net.websocket import HubSocket
 from crowline.rendezvous.events import BudgetGranted, MeetingEvent, Welcomed
@@ -34,7 +35,7 @@ class HubChannel:
     """Carries one meeting, by another WebSocket when the first one breaks.
 
     Link zero ends with the WebSocket that it began on: frames may be missing. `on_broken` is called at each
-    break, `on_closed` once, when the hub could not be reached again.
+    break, `on_returned` when the hub was reached again, `on_closed` once, when it could not be.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HubChannel:
         on_link_down: Callable[[str], None],
         on_link_room: Callable[[], None],
         on_broken: Callable[[], None],
+        on_returned: Callable[[], None],
         on_closed: Callable[[], None],
     ) -> None:
         self.socket = socket
@@ -59,10 +61,12 @@ class HubChannel:
         self._welcome = Welcome(VERSION)
         self._link_pump: Pump[bytes, LinkEvent] | None = None
         self._on_link_data, self._on_link_down, self._on_link_room = on_link_data, on_link_down, on_link_room
-        self._on_broken, self._on_closed = on_broken, on_closed
+        self._on_broken, self._on_returned, self._on_closed = on_broken, on_returned, on_closed
         self._loop = asyncio.get_running_loop()
         self._drain_timer: asyncio.TimerHandle | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._is_broken = False
+        self._hurry = asyncio.Event()
 
     def start(self) -> None:
         """Begin the meeting and read what the hub sends."""
@@ -92,6 +96,19 @@ class HubChannel:
         self.link.queued = self.socket.queued
         if self.link.queued and self._drain_timer is None:
             self._drain_timer = self._loop.call_later(_DRAIN_INTERVAL, self._drained)
+
+    def follow(self, gone: Collection[str]) -> None:
+        """This machine's network changed; it no longer has the addresses `gone`.
+
+        `on_returned` is called as soon as the other side can be told, which may be at once.
+        """
+        if self._is_broken:
+            self._hurry.set()
+        elif self.socket.local_host in gone:
+            self._hurry.set()
+            self.socket.abort()
+        else:
+            self._on_returned()
 
     async def close(self) -> None:
         if self._drain_timer is not None:
@@ -141,6 +158,7 @@ class HubChannel:
         returned = True
         while returned:
             await self._read()
+            self._is_broken = True
             if self.link is not None and self._link_pump is not None:
                 self.link.close("the connection to the server ended")
                 self._link_pump.flush()
@@ -151,7 +169,8 @@ class HubChannel:
     async def _come_back(self) -> bool:
         """Whether the meeting goes on by a new WebSocket."""
         for delay in RETURN_DELAYS:
-            await asyncio.sleep(delay)
+            await within(delay, self._hurry.wait())
+            self._hurry.clear()
             try:
                 socket = await HubSocket.connect(self.socket.url)
             except CrowlineError:
@@ -163,7 +182,9 @@ class HubChannel:
                 self._meeting.reopen(self._pump.now)
             except UsageError:
                 return False
+            self._is_broken = False
             self._pump.flush()
+            self._on_returned()
             return True
         return False
 

@@ -94,6 +94,15 @@ class LinkTable:
         self._timers: set[asyncio.TimerHandle] = set()
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def peer_fingerprint(self) -> bytes:
+        """What every link's certificate has."""
+        return self._secrets.peer_fingerprint
+
+    def network_changed(self) -> None:
+        """Of either side: what failed may work now."""
+        self._tries.clear()
+
     def pair_valid(self, pair: ValidPair) -> None:
         """Open a link where this pair is better than those that links use or are about to use."""
         if not self._client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -134,6 +134,16 @@ class Race(RelayOwner):
         elif socket := self._owner.socket_at(host):
             relay.move(DatagramWay(socket), relay.server)
 
+    def follow(self, gone: Collection[str]) -> None:
+        """This machine's network changed; it no longer has the addresses `gone`."""
+        relay = self.winner
+        if relay is None:
+            self._ask_elsewhere(gone)
+        elif relay.way.local.host in gone and (relay.client.ticket is None or relay.client.is_moving):
+            self._on_lost(relay)
+        else:
+            self.check_route()
+
     def leave(self) -> None:
         """Give everything back; `left` is set when the server has heard that."""
         self._closed = True
@@ -233,6 +243,17 @@ class Race(RelayOwner):
         self._alternates.pop(relay, None)
         if self._closed and not self.relays:
             self.left.set()
+
+    def _ask_elsewhere(self, gone: Collection[str]) -> None:
+        """Without an allocation: the network that is here now may lead to one."""
+        for relay in [relay for relay in self._entrants if relay.way.local.host in gone]:
+            self._entrants.discard(relay)
+            self._forget(relay)
+            self._loop.call_soon(relay.close)
+        if self._closed or self._is_refused or self._entrants or self._tasks or self._wins >= MAX_REMADE:
+            return
+        self._stop()
+        self.begin()
 
     # --- ways -------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from crowline.api.race import Race, RelayServer, RelaysOwner
 from crowline.api.relay import Login, Relay
@@ -64,6 +65,11 @@ class Relays:
         """How packets of that base leave this machine."""
         relay = self.behind(base)
         return relay.way.transport if relay is not None else Transport.UDP
+
+    def follow(self, gone: Collection[str]) -> None:
+        """This machine's network changed; it no longer has the addresses `gone`."""
+        for race in self._races:
+            race.follow(gone)
 
     async def give_back(self) -> None:
         """Before `close`: have the servers free what they hold, and wait a moment for their word.

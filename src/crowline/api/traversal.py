@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Protocol
 
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
 from crowline.api.race import RelayServer
 from crowline.api.relay import Login
+from crowline.api.restart_pace import RestartPace
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
@@ -19,21 +20,25 @@ from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
-from crowline.ice.events import IceEvent, PairLost, PairValid, SendRefused
+from crowline.ice.events import IceEvent, LossReason, PairLost, PairValid, Restarted, SendRefused
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
-from crowline.net.interfaces import local_addresses
+from crowline.net.interfaces import local_addresses, usable_hosts
+from crowline.net.network import NetworkChange
+from crowline.net.network_watch import NetworkWatch
 from crowline.net.pump import Pump
 from crowline.net.resolver import resolve
 from crowline.net.stream import StreamTarget
 from crowline.rendezvous.candidates import (
     REFRESH_INTERVAL,
     OwnCandidates,
+    address_of,
     from_signal,
+    gone_signal,
     may_be_checked,
     to_signal,
 )
-from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
+from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
 
@@ -44,6 +49,15 @@ class Owner(Protocol):
     def on_pair_valid(self, pair: ValidPair) -> None: ...
 
     def on_pair_lost(self, pair: ValidPair, reason: str) -> None: ...
+
+    def on_network_changed(self, gone: Collection[str]) -> None:
+        """This machine's network is another one: streams that end at the addresses `gone` lead nowhere.
+
+        Call `restart` as soon as the other side can be told.
+        """
+
+    def on_restarted(self) -> None:
+        """Either side's network changed: all pairs are looked for anew."""
 
     def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
         """A run of datagrams that are not STUN."""
@@ -86,27 +100,32 @@ class Traversal:
         self._own = OwnCandidates()
         self._has_warned = False
         self._gatherer = Gatherer(self, self._addresses, offer_host=not options.relay_only)
+        self._fingerprint = ""
+        self._stun_servers: list[ServerAddress] = []
+        self._has_asked_all = self._is_over = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch: NetworkWatch | None = None
+        self._pace = RestartPace()
+        self._restart_timer: asyncio.TimerHandle | None = None
+        # The network has changed since the last restart; whether the other side knows what one is.
+        self._wants_restart = self._may_restart = False
 
     # This side's candidates -------------------------------------------------------------------------
 
     def begin(self, fingerprint: bytes) -> None:
         """Describe this side and offer its sockets; what else leads to them follows as it is found."""
-        self._signal(
-            Description(
-                ufrag=self._agent.ufrag,
-                pwd=self._agent.pwd,
-                fingerprint=fingerprint.hex(),
-                ta_ms=round(MIN_TA * 1000),
-                renominate=True,
-            )
-        )
+        self._fingerprint = fingerprint.hex()
+        self._describe()
         self._gatherer.offer_hosts()
 
     async def query_stun(self, servers: Iterable[ServerAddress]) -> None:
-        """Have the servers say under which addresses they see the sockets, again and again until `meet`."""
-        addresses = await self._resolve(servers)
+        """Have the servers say under which addresses they see the sockets, again and again until `meet`, and
+        whenever this machine's network changes.
+        """
+        self._stun_servers = list(servers)
+        self._watch = NetworkWatch(self.on_network_change)
         while True:
-            self._gatherer.query_stun(addresses)
+            await self._query_stun()
             await asyncio.sleep(REFRESH_INTERVAL)
             if self._own.met:
                 return
@@ -124,18 +143,30 @@ class Traversal:
             await asyncio.gather(
                 *(self._allocate_at([s for s in grant.servers if s.host == host], login) for host in hosts)
             )
+        self._has_asked_all = True
         self._gatherer.asked_all()
 
     # The other side's -------------------------------------------------------------------------------
 
     def set_remote(self, description: Description) -> bool:
-        """Begin to check; False when the other side's credentials are none (RFC 8445 §5.3)."""
+        """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3)."""
+        self._may_restart = description.restarts
         try:
             self._agent.set_remote(description.ufrag, description.pwd, self._pump.now)
         except UsageError:
             return False
         self._pump.flush()
         return True
+
+    def hear(self, signal: Signal) -> None:
+        """What the other side says of its candidates."""
+        if isinstance(signal, CandidateSignal):
+            self.add_remote(signal)
+        elif isinstance(signal, CandidateGone):
+            self._remove_remote(signal)
+        elif isinstance(signal, EndOfCandidates):
+            self._agent.end_of_remote_candidates(self._pump.now)
+            self._pump.flush()
 
     def add_remote(self, signal: CandidateSignal) -> None:
         candidate = from_signal(signal)
@@ -150,9 +181,36 @@ class Traversal:
         self._agent.add_remote_candidate(candidate, self._pump.now)
         self._pump.flush()
 
-    def end_remote(self) -> None:
-        self._agent.end_of_remote_candidates(self._pump.now)
-        self._pump.flush()
+    # A network that changes -------------------------------------------------------------------------
+
+    def on_network_change(self, change: NetworkChange) -> None:
+        """Leave what is gone, offer what is new, and have the owner ask for a restart.
+
+        Until then new candidates are checked under the credentials that both sides have: it may be that
+        nothing leads to the other side but those checks.
+        """
+        usable = usable_hosts()
+        gone = {host for host in self._gatherer.hosts() if host not in usable}
+        self._addresses = [each for each in local_addresses(loopback=self._loopback) if each in usable]
+        self._gatherer.follow(self._addresses, gone)
+        self._spawn(self._query_stun())
+        self._wants_restart = True
+        # An address that went and came back may have come back in another network.
+        self._owner.on_network_changed(gone | change.renewed)
+
+    def restart(self) -> None:
+        """Look for all pairs anew (RFC 8445 §9) if the network has changed since the last time.
+
+        What carries data goes on meanwhile. Where the other side is not known yet, or would not understand,
+        new candidates must do.
+        """
+        if not self._wants_restart or self._restart_timer is not None or self._is_over:
+            return
+        wait = self._pace.wait(self._pump.now)
+        if wait:
+            self._restart_timer = asyncio.get_running_loop().call_later(wait, self._restart_now)
+        else:
+            self._restart_now()
 
     # Pairs ------------------------------------------------------------------------------------------
 
@@ -179,12 +237,14 @@ class Traversal:
 
     async def give_back(self) -> None:
         """Stop checking, and give back what servers hold for us; `close` follows."""
+        self._stay()
         self._pump.close()
         self._agent.close()
         await self._gatherer.give_back()
 
     def close(self) -> None:
         """Close every socket."""
+        self._stay()
         self._pump.close()
         self._agent.close()
         self._gatherer.close()
@@ -196,6 +256,12 @@ class Traversal:
             return
         for each in self._own.add(candidate):
             self._offer(each)
+
+    def on_base_lost(self, base: Address) -> None:
+        for candidate in self._own.remove(base):
+            self._signal(gone_signal(candidate.address))
+        self._agent.remove_local_candidate(base, self._pump.now)
+        self._pump.flush()
 
     def on_gathered(self) -> None:
         self._signal(EndOfCandidates())
@@ -224,8 +290,14 @@ class Traversal:
         elif isinstance(event, PairLost):
             self._gatherer.verify(event.pair.base)
             self._owner.on_pair_lost(event.pair, event.reason.value)
+            local = event.pair.local
+            if event.reason is LossReason.LOCAL_REMOVED and local.type is CandidateType.PEER_REFLEXIVE:
+                # Nobody but the other side has ever named it.
+                self._signal(gone_signal(local.address))
         elif isinstance(event, SendRefused):
             self._on_send_refused(event)
+        elif isinstance(event, Restarted):
+            self._on_restarted()
 
     def _on_send_refused(self, event: SendRefused) -> None:
         """A candidate that no way leads to is nothing unusual; a firewall on this very machine is."""
@@ -234,10 +306,72 @@ class Traversal:
             words = event.problem.value
             self._owner.on_warning(f"Some UDP packets from {event.base.host} are not let out: {words}.")
 
+    def _remove_remote(self, signal: CandidateGone) -> None:
+        if (address := address_of(signal)) is not None:
+            self._agent.remove_remote_candidate(address, self._pump.now)
+            self._pump.flush()
+
+    def _on_restarted(self) -> None:
+        """Tell the other side the new credentials, and under them everything again."""
+        self._describe()
+        for candidate in self._own.offered():
+            self._tell(candidate)
+        if self._has_asked_all:
+            self._gatherer.asked_all()
+        self._owner.on_restarted()
+
+    def _restart_now(self) -> None:
+        self._restart_timer = None
+        self._wants_restart = False
+        if self._may_restart and self._agent.restart(self._pump.now):
+            self._pace.take(self._pump.now)
+            self._pump.flush()
+
+    def _describe(self) -> None:
+        self._signal(
+            Description(
+                ufrag=self._agent.ufrag,
+                pwd=self._agent.pwd,
+                fingerprint=self._fingerprint,
+                ta_ms=round(MIN_TA * 1000),
+                renominate=True,
+                restarts=True,
+            )
+        )
+
     def _offer(self, candidate: Candidate) -> None:
         self._agent.add_local_candidate(candidate, self._pump.now)
-        self._signal(to_signal(candidate, private=self._options.relay_only))
+        for known in self._agent.local_candidates():
+            # The mapping has moved: what it was before leads elsewhere.
+            if _is_replaced(known, candidate):
+                self._agent.remove_local_candidate(known.address, self._pump.now)
+        self._tell(candidate)
         self._pump.flush()
+
+    def _tell(self, candidate: Candidate) -> None:
+        self._signal(to_signal(candidate, private=self._options.relay_only))
+
+    async def _query_stun(self) -> None:
+        """Each server as soon as its name is known: none waits for another."""
+        await asyncio.gather(*(self._query_one(server) for server in self._stun_servers))
+
+    async def _query_one(self, server: ServerAddress) -> None:
+        self._gatherer.query_stun(await self._resolve([server]))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _stay(self) -> None:
+        """Follow the network no more."""
+        self._is_over = True
+        if self._watch is not None:
+            self._watch.close()
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     async def _allocate_at(self, services: list[ServerAddress], login: Login) -> None:
         """At one server, whose UDP addresses and streams lead to the same relays.
@@ -273,3 +407,12 @@ class Traversal:
         return address not in self._avoided and may_be_checked(
             address, own=self._addresses, loopback=self._loopback
         )
+
+
+def _is_replaced(known: Candidate, by: Candidate) -> bool:
+    """Whether both say where one base is seen by one server, and `by` says it now."""
+    return (
+        known.foundation == by.foundation
+        and known.sending_base == by.sending_base
+        and known.address != by.address
+    )

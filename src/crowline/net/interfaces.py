@@ -143,6 +143,11 @@ def local_addresses(*, loopback: bool = False) -> list[str]:
     return ipv4 + ipv6[: MAX_ADDRESSES - len(ipv4)]
 
 
+def usable_hosts() -> set[str]:
+    """All addresses that packets can be sent from, now; more than anyone would gather from."""
+    return {each.host for each in interface_addresses() if each.is_usable}
+
+
 def source_towards(destination: Address) -> str | None:
     """The local address that packets to `destination` would leave by; None without a route."""
     family = socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET

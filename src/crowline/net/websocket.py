@@ -92,6 +92,12 @@ class HubSocket:
             return False
 
     @property
+    def local_host(self) -> str:
+        """This machine's address at which the connection ends, be it with a proxy."""
+        name = self._connection.transport.get_extra_info("sockname")
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    @property
     def queued(self) -> int:
         """Bytes that have not been handed to the kernel yet."""
         transport = self._connection.transport
@@ -111,6 +117,10 @@ class HubSocket:
                 yield message
         except ConnectionClosed:
             return
+
+    def abort(self) -> None:
+        """Cut it: it leads nowhere. `messages` ends."""
+        self._connection.transport.abort()
 
     async def close(self) -> None:
         """Send what is queued, as far as a second allows, and close. A cancelled close cuts."""

@@ -6,7 +6,7 @@ import ipaddress
 
 from crowline.base.addresses import Address, AddressClass, classify
 from crowline.ice.candidate import Candidate, CandidateType
-from crowline.rendezvous.signals import CandidateSignal
+from crowline.rendezvous.signals import CandidateGone, CandidateSignal
 
 # Ports below are services of somebody; a NAT maps none of them to a client's socket.
 LOWEST_PORT = 1024
@@ -41,6 +41,19 @@ def from_signal(signal: CandidateSignal) -> Candidate | None:
             Address.parse(signal.host, signal.port),
             CandidateType(signal.kind),
         )
+    except ValueError:
+        return None
+
+
+def gone_signal(address: Address) -> CandidateGone:
+    """Nothing leads here by `address` any more."""
+    return CandidateGone(address.host, address.port)
+
+
+def address_of(signal: CandidateGone) -> Address | None:
+    """What it names; None where that makes no sense."""
+    try:
+        return Address.parse(signal.host, signal.port)
     except ValueError:
         return None
 
@@ -90,7 +103,17 @@ class OwnCandidates:
         self._latest[key] = candidate
         return [candidate] if self._met else []
 
+    def remove(self, base: Address) -> list[Candidate]:
+        """Nothing leaves by `base` any more; what the other side has been told of it."""
+        gone = [each for each in self.offered() if each.sending_base == base]
+        self._latest = {key: each for key, each in self._latest.items() if each.sending_base != base}
+        return gone
+
     def meet(self) -> list[Candidate]:
         """The other side is there: what is to be offered now."""
         self._met = True
-        return list(self._latest.values())
+        return self.offered()
+
+    def offered(self) -> list[Candidate]:
+        """What the other side has been told and what still leads here."""
+        return list(self._latest.values()) if self._met else []

@@ -38,9 +38,10 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     """The first signal: what ICE and links need to know of a side.
 
     `fingerprint` is the SHA-256 of its certificate (DER) in hexadecimal, `ta_ms` its pacing interval in
-    milliseconds, `renominate` whether it takes more than one nomination for a component. `certificate` is
-    the certificate itself, base64 on the wire; a side without it takes no TLS links. One that does not have
-    the fingerprint is refused with the whole description.
+    milliseconds, `renominate` whether it takes more than one nomination for a component. `restarts`: it takes
+    a later description with other credentials for an ICE restart (RFC 8445 §9), and may send one to a side
+    that says the same. `certificate` is the certificate itself, base64 on the wire; a side without it takes
+    no TLS links. One that does not have the fingerprint is refused with the whole description.
     """
 
     ufrag: Text256
@@ -50,6 +51,7 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     renominate: bool = False
     version: Annotated[int, msgspec.Meta(ge=1)] = SIGNALS_VERSION
     certificate: Certificate = b""
+    restarts: bool = False
 
     def __post_init__(self) -> None:
         if self.certificate and sha256(self.certificate).hexdigest() != self.fingerprint:
@@ -70,6 +72,13 @@ class CandidateSignal(msgspec.Struct, frozen=True, tag_field="t", tag="candidate
     related_port: Port = 0
 
 
+class CandidateGone(msgspec.Struct, frozen=True, tag_field="t", tag="candidate-gone"):
+    """Nothing can reach this side at that address any more; it may have been learnt from checks alone."""
+
+    host: Host
+    port: Port
+
+
 class EndOfCandidates(msgspec.Struct, frozen=True, tag_field="t", tag="end-of-candidates"):
     """No candidate follows (RFC 8838 §13)."""
 
@@ -87,7 +96,7 @@ class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
     sentence: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
-Signal: TypeAlias = Description | CandidateSignal | EndOfCandidates | Hello | Bye
+Signal: TypeAlias = Description | CandidateSignal | CandidateGone | EndOfCandidates | Hello | Bye
 
 _decoder = msgspec.json.Decoder(Signal)
 
