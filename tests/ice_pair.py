@@ -13,6 +13,7 @@ from crowline.base.machine import Transmit
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import CandidateFactory
 from crowline.ice.events import IceEvent, PairLost, PairValid, Restarted
+from crowline.ice.lite import LiteAgent
 from crowline.ice.pair import PairKey, ValidPair
 
 DELAY = 0.01  # seconds one way
@@ -22,7 +23,7 @@ SIGNAL_DELAY = 0.03
 class IceSide:
     """An agent that uses every pair that works, and tells the other side what it must know."""
 
-    def __init__(self, pair: IcePair, agent: IceAgent, bases: list[Address]) -> None:
+    def __init__(self, pair: IcePair, agent: IceAgent | LiteAgent, bases: list[Address]) -> None:
         self.pair = pair
         self.agent = agent
         self.factory = CandidateFactory()
@@ -41,13 +42,14 @@ class IceSide:
         """Signal credentials and candidates."""
         agent = self.agent
         ufrag, pwd = agent.ufrag, agent.pwd
-        self.signal(lambda other, now: other.set_remote(ufrag, pwd, now))
+        lite = isinstance(agent, LiteAgent)
+        self.signal(lambda other, now: other.set_remote(ufrag, pwd, now, lite=lite))
         for candidate in agent.local_candidates():
             self.signal(lambda other, now, each=candidate: other.add_remote_candidate(each, now))
         self.signal(lambda other, now: other.end_of_remote_candidates(now))
         agent.end_of_local_candidates(self.pair.now)
 
-    def signal(self, act: Callable[[IceAgent, float], None]) -> None:
+    def signal(self, act: Callable[[IceAgent | LiteAgent, float], None]) -> None:
         self.pair.later(SIGNAL_DELAY, lambda: act(self.other.agent, self.pair.now))
 
     def restart(self) -> bool:
@@ -73,20 +75,32 @@ class IceSide:
 
 
 class IcePair:
-    """`drops` says which datagrams are lost, by sender's number, transmit and time."""
+    """`drops` says which datagrams are lost, by sender's number, transmit and time.
 
-    def __init__(self, *, bases: tuple[int, int] = (1, 1), seed: int = 1, **options: Any) -> None:
+    The first of the two begins. `lite` says which of them are lite.
+    """
+
+    def __init__(
+        self,
+        *,
+        bases: tuple[int, int] = (1, 1),
+        lite: tuple[bool, bool] = (False, False),
+        seed: int = 1,
+        ta: float = 0.005,
+        **options: Any,
+    ) -> None:
         self.now = 0.0
         self.random = random.Random(seed)
         self.drops: Callable[[int, Transmit, float], bool] = lambda *_: False
         self.carried: list[tuple[float, int, Transmit]] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        options.setdefault("ta", 0.005)
         self.sides = tuple(
             IceSide(
                 self,
-                IceAgent(number == 0, entropy=self.random.randbytes, **options),
+                LiteAgent(number == 0, entropy=self.random.randbytes, **options)
+                if lite[number]
+                else IceAgent(number == 0, entropy=self.random.randbytes, ta=ta, **options),
                 [Address(f"192.0.2.{10 * number + each + 1}", 1000) for each in range(bases[number])],
             )
             for number in range(2)

@@ -59,11 +59,15 @@ class Puppet:
 
     def __init__(self, controlling: bool, *, seed: int = 1, base: Address = BASE, **options: Any) -> None:
         self.random = random.Random(seed)
-        options.setdefault("ta", 0.005)
-        self.agent = IceAgent(controlling, entropy=self.random.randbytes, **options)
+        self.agent = self.make(controlling, **options)
         self.base = base
         self.factory = CandidateFactory()
         self.agent.add_local_candidate(self.factory.host(base), 0.0)
+
+    def make(self, controlling: bool, **options: Any) -> Any:
+        """The agent to own."""
+        options.setdefault("ta", 0.005)
+        return IceAgent(controlling, entropy=self.random.randbytes, **options)
 
     def meet(self, *remotes: Candidate, now: float = 0.0) -> None:
         """Give the agent our credentials and candidates, without an end of candidates."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.checks import (
@@ -23,8 +25,8 @@ from crowline.stun.message import Received
 MAX_EARLY_CHECKS = 32  # checks remembered until the remote password is known; a real peer sends a handful
 
 
-class Answering:
-    """The STUN server side of an agent."""
+class Answering(ABC):
+    """The STUN server side of an agent of either kind."""
 
     def __init__(self, session: IceSession, nominator: Nominator) -> None:
         self._session = session
@@ -86,6 +88,14 @@ class Answering:
         self, check: VerifiedCheck, source: Address, base: Address, credentials: Credentials
     ) -> None:
         self._session.outbox.answer(Transmit(write_success(check, source, credentials), source, base))
+
+    @abstractmethod
+    def _act_on_check(self, check: VerifiedCheck, source: Address, base: Address, now: float) -> None:
+        """A check of the present session has been answered with success."""
+
+
+class FullAnswering(Answering):
+    """That of a full agent, which checks what has checked it."""
 
     def _act_on_check(self, check: VerifiedCheck, source: Address, base: Address, now: float) -> None:
         """Learn the candidate, queue a triggered check, note a nomination (RFC 8445 §7.3.1.3-7.3.1.5)."""

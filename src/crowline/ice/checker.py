@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
-from crowline.ice.answering import Answering
+from crowline.ice.answering import FullAnswering
 from crowline.ice.checks import (
     FORBIDDEN,
     ROLE_CONFLICT,
@@ -26,6 +26,8 @@ from crowline.ice.states import PairInput, PairState
 from crowline.stun.message import TRANSACTION_ID_SIZE, Received
 from crowline.stun.transaction import Schedule, Transaction
 
+# A driver that comes later than this was asleep with its machine: no event loop is busy for so many seconds.
+SLEEP = 5.0
 MAX_CONFLICTS = 8  # 487 answers to one pair; honest peers need one or two
 
 
@@ -45,7 +47,7 @@ class Checker:
         self.role = session.role
         self.locals = session.locals
         self._nominator = Nominator(session, renominate=renominate)
-        self.answering = Answering(session, self._nominator)
+        self.answering = FullAnswering(session, self._nominator)
         self._outbox = session.outbox
         self._outstanding = session.outstanding
         self._consent = session.consent
@@ -75,6 +77,7 @@ class Checker:
                 self._next_check = now + self._ta
 
     def handle_timeout(self, now: float) -> None:
+        self._sleep_off(now)
         for transmit in self._outstanding.due(now):
             self._outbox.ask(transmit)
         for check in self._outstanding.expired(now):
@@ -107,6 +110,17 @@ class Checker:
         """Whether there is a check to start, and all that it needs."""
         ready = self.session.credentials.remote_password and self._outstanding.has_room()
         return bool(ready) and self.session.checklist.has_work()
+
+    def _sleep_off(self, now: float) -> None:
+        """Time in which the machine slept does not count for checks: nobody could hear an answer in it.
+
+        So it makes no difference whether the clock stood still meanwhile. Consent, which the other side has
+        given until a certain time, ends all the same (RFC 7675 §5.1).
+        """
+        expected = self._outstanding.next_timeout()
+        if expected is not None and now - expected > SLEEP:
+            self._outstanding.postpone(now - expected)
+            self._outbox.notice(Oddity.SLEPT)
 
     def send_failed(self, refusal: SendRefused) -> None:
         """The checks of that way go on: firewalls open and routes come while they last."""

@@ -35,14 +35,20 @@ class Role:
         """Compare with the role of an authenticated check; the larger or equal tie-breaker is controlling."""
         if claim is None or isinstance(claim, IceControlling) != self.controlling:
             return Verdict.AGREED
-        we_control = self._pinned or self.tie_breaker >= claim.tie_breaker
+        if self._pinned:
+            return Verdict.REFUSE
+        we_control = self.tie_breaker >= claim.tie_breaker
         return Verdict.REFUSE if we_control == self.controlling else Verdict.SWITCH
 
-    def pin(self) -> bool:
-        """Control from now on, whatever the other side claims: it is lite (§6.1.1). True for a change."""
+    def pin(self, *, controlling: bool) -> bool:
+        """Keep that role, whatever the other side claims: one side is lite (§6.1.1). True for a change."""
         self._pinned = True
-        changed, self.controlling = not self.controlling, True
+        changed, self.controlling = self.controlling is not controlling, controlling
         return changed
+
+    def unpin(self) -> None:
+        """Neither side is lite: who controls is settled by tie-breakers again."""
+        self._pinned = False
 
     def switch(self) -> None:
         """Take the other role and keep the tie-breaker: the other side lost against it or won by it."""
