@@ -18,13 +18,13 @@ EMPTY_FRAME = b"\0\0"
 class StreamSwitch:
     """One connection's state between frames and TLS. Its driver owns the framer and the link."""
 
-    def __init__(self, *, is_controlling: bool) -> None:
+    def __init__(self) -> None:
         self.has_sent = False
         """Whether the empty frame was taken for sending: nothing framed may be sent any more."""
         self.has_received = False
         """Whether the other side's came: all that it sends from there on is TLS."""
-        self._is_controlling = is_controlling
         self._is_nominated = False
+        self._is_first = False
         # Bytes of the current frame that are still to come, and the first half of a header cut in two.
         self._missing = 0
         self._high: int | None = None
@@ -42,13 +42,15 @@ class StreamSwitch:
         """
         return self.has_received and not self._is_nominated
 
-    def nominate(self) -> None:
-        """This side regards the pair as nominated (RFC 8445 §7.2.5.3.4, §7.3.1.5)."""
-        self._is_nominated = True
+    def nominate(self, *, is_controlling: bool) -> None:
+        """This side, in that role now, regards the pair as nominated (RFC 8445 §7.2.5.3.4, §7.3.1.5)."""
+        if not self._is_nominated:
+            self._is_nominated = True
+            self._is_first = not is_controlling
 
     def take_frame(self) -> bytes:
         """The empty frame, once, when it is due; else nothing. Link bytes may follow it at once."""
-        due = self._is_nominated and not self.has_sent and (self.has_received or not self._is_controlling)
+        due = self._is_nominated and not self.has_sent and (self.has_received or self._is_first)
         self.has_sent |= due
         return EMPTY_FRAME if due else b""
 
