@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 
 from crowline.base.machine import Buffer
 from crowline.session.events import SessionEvent, StreamReadable
+from crowline.session.links import Hints
 from crowline.session.session import Session
 
 
 class Pipe:
-    """One end of a link: bytes leave in order, arrive after `delay`, and vanish once it is cut."""
+    """One end of a link: bytes leave in order and arrive after `delay`, or once what stopped them is over."""
 
     def __init__(self, pair: Pair, side: int, link: int, delay: float, room: int) -> None:
         self.pair, self.side, self.link, self.delay, self.capacity = pair, side, link, delay, room
         self.in_flight = 0
         self.cut = False
+        # Bytes that one packet may have; behind a larger one everything waits.
+        self.limit: int | None = None
+        self.held: list[bytes] = []
         self.unanswered_since: float | None = None
 
     def room(self) -> int:
@@ -27,10 +31,20 @@ class Pipe:
     def send(self, data: Buffer, now: float) -> None:
         if self.unanswered_since is None:
             self.unanswered_since = now
-        if self.cut:
-            return
         self.in_flight += len(data)
-        self.pair.deliver(self, bytes(data), now + self.delay)
+        if self.cut or self.held or (self.limit is not None and len(data) > self.limit):
+            self.held.append(bytes(data))
+            if self.limit:
+                # The packets that ask after the large one are small, and are answered.
+                self.unanswered_since = None
+        else:
+            self.pair.deliver(self, bytes(data), now + self.delay)
+
+    def mend(self, now: float) -> None:
+        self.cut, self.limit = False, None
+        held, self.held = self.held, []
+        for data in held:
+            self.pair.deliver(self, data, now + self.delay)
 
 
 @dataclass
@@ -54,24 +68,42 @@ class Pair:
         self.bytes_sent = 0
         self._order = itertools.count()
 
-    def link(self, number: int, rank: int, delay: float = 0.01, room: int = 1 << 15) -> None:
+    def link(
+        self,
+        number: int,
+        rank: int,
+        delay: float = 0.01,
+        room: int = 1 << 15,
+        *,
+        merit: int = 0,
+        rtt: float | None = None,
+        makeshift: bool = False,
+    ) -> None:
+        hints = Hints(merit, rtt, makeshift)
         for side in (0, 1):
             self._pipes[side, number] = Pipe(self, side, number, delay, room)
         for side in (0, 1):
-            self.sessions[side].attach(number, self._pipes[side, number], rank, self.now)
+            self.sessions[side].attach(number, self._pipes[side, number], rank, self.now, hints)
         self.pump()
 
     def cut(self, number: int) -> None:
-        """Nothing sent from now on arrives, and what is on its way is lost; nobody is told."""
+        """Nothing arrives any more, not even what is on its way; nobody is told."""
         for side in (0, 1):
             self._pipes[side, number].cut = True
+        for _, _, pipe, data in sorted(entry for entry in self._queue if entry[2].link == number):
+            pipe.held.append(data)
         self._queue = [entry for entry in self._queue if entry[2].link != number]
         heapq.heapify(self._queue)
 
     def mend(self, number: int) -> None:
-        """What is sent from now on arrives again."""
+        """What has waited and what is sent from now on arrives."""
         for side in (0, 1):
-            self._pipes[side, number].cut = False
+            self._pipes[side, number].mend(self.now)
+
+    def narrow(self, number: int, limit: int, *sides: int) -> None:
+        """From those sides packets above `limit` bytes do not arrive (0: none), and what follows waits."""
+        for side in sides:
+            self._pipes[side, number].limit = limit
 
     def detach(self, number: int) -> None:
         self.cut(number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from crowline.base.addresses import Address
 from crowline.ice.candidate import Candidate, CandidateFactory
 from crowline.ice.pair import CandidatePair, ValidPair
@@ -51,5 +53,13 @@ def test_links_are_bounded() -> None:
 def test_the_kind_decides_before_the_priority() -> None:
     """Direct before relay before the hub, whatever a pair's priority may be."""
     highest = 2**63 - 1
-    assert HUB_RANK < rank_of(relayed(1, 0)) <= rank_of(relayed(1, highest)) < rank_of(direct(1, 0))
-    assert rank_of(direct(1, 1)) < rank_of(direct(2, 2))
+    assert HUB_RANK < rank_of(relayed(1, 0)) == rank_of(relayed(1, highest)) < rank_of(direct(1, 0))
+    assert rank_of(direct(1, 1)) == rank_of(direct(2, 2))
+
+
+def test_a_pair_of_the_other_transport_gets_a_link_beside_the_better_one() -> None:
+    """Its priority is less by rule, not by measurement."""
+    over_tcp = replace(CandidateFactory().host(Address("198.51.100.1", 3)), transport="tcp")
+    pair = CandidatePair(replace(LOCAL, transport="tcp"), over_tcp)
+    pair.priority = 1
+    assert deserves_link(ValidPair(pair.local, pair.remote, pair), [direct(1, 50)])

@@ -124,24 +124,6 @@ def test_a_link_that_dies_with_the_last_bytes_is_noticed_without_more_to_send() 
     assert pair.received[1, stream] == b"firstlast"
 
 
-def test_a_link_that_recovers_is_used_again_at_once() -> None:
-    """Bytes from a stalled link bring it back without waiting for the next ping."""
-    pair = Pair()
-    pair.link(1, rank=1)
-    pair.link(2, rank=2)
-    stream = pair.sessions[0].open_stream()
-    pair.run(1)
-    pair.cut(2)
-    pair.sessions[0].write(stream, b"x")
-    pair.pump()
-    pair.run(2)
-    assert pair.sessions[0].chosen == 1
-    pair.mend(2)
-    pair._pipes[1, 2].send(header(Kind.PING, 0, 99), pair.now)
-    pair.run(0.03)
-    assert pair.sessions[0].chosen == 2
-
-
 def test_no_more_streams_are_opened_than_the_other_side_takes() -> None:
     """The one too many is the caller's error, not the end of the session; a reset makes room."""
     pair = Pair()

@@ -49,7 +49,7 @@ def test_a_better_link_takes_over_without_losing_or_repeating_a_byte() -> None:
     pair.run(20)
     assert pair.received[1, stream] == data
     assert pair.sessions[0].chosen == 2
-    assert pair.sessions[0].carried(2)[0] > 0
+    assert pair.sessions[0].links.carried(2)[0] > 0
 
 
 def test_a_link_that_dies_unannounced_is_left_within_its_stall_time() -> None:

@@ -51,7 +51,7 @@ from crowline.session.events import (
     SessionEvent,
     StreamOpened,
 )
-from crowline.session.links import Carrier, LinkTransmit
+from crowline.session.links import Carrier, Hints, LinkTransmit
 from crowline.session.session import Session
 
 # The QUIC library warns of every connection that a peer closes; links say what matters of that as events.
@@ -230,7 +230,7 @@ class Connection:
         if not self._options.direct_only:
             link = self._hub.open_link(self.role, event.key)
             self.paths.add_hub()
-            self._attach(HUB_LINK, link, HUB_RANK)
+            self._attach(HUB_LINK, link, HUB_RANK, Hints(makeshift=True))
 
     def _on_signal(self, signal: Signal) -> None:
         assert self._traversal is not None
@@ -271,7 +271,7 @@ class Connection:
         self._detach(HUB_LINK, "the other side left the server")
         if self._watch is not None:
             self._watch.left()
-        self.session.ping(self._loop.time() + 1.0)
+        self.session.links.ping(self._loop.time() + 1.0)
         self._session_pump.flush()
 
     def _on_hub_broken(self) -> None:
@@ -327,7 +327,7 @@ class Connection:
         assert self._traversal is not None
         self._traversal.use(link.pair)
         self.paths.add(link, self._traversal.transport_of(link.pair.base))
-        self._attach(link.number, link, rank_of(link.pair))
+        self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
 
     def _on_link_down(self, link: PairLink, reason: str) -> None:
         assert self._traversal is not None
@@ -335,8 +335,8 @@ class Connection:
         if self.paths.remove(link.number):
             self._detach(link.number, reason)
 
-    def _attach(self, number: int, carrier: Carrier, rank: int) -> None:
-        self.session.attach(number, carrier, rank, self._loop.time())
+    def _attach(self, number: int, carrier: Carrier, rank: int, hints: Hints) -> None:
+        self.session.attach(number, carrier, rank, self._loop.time(), hints)
         if not self.opened.done():
             self.timing.usable = self._loop.time()
             self.opened.set_result(None)

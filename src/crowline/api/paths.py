@@ -53,7 +53,7 @@ class PathBook:
         chosen = self._session.chosen
         if self._current is None or chosen is None:
             return None
-        return replace(self._current, rtt=self._session.rtt(chosen) or self._current.rtt)
+        return replace(self._current, rtt=self._session.links.rtt(chosen) or self._current.rtt)
 
     def choose(self, event: LinkChosen) -> tuple[Path | None, Path | None]:
         """The path that carries the streams from now on, and the one before."""
@@ -67,7 +67,7 @@ class PathBook:
         """Link `number` as a path. Where `reason` lies in the link itself, the path says what that is."""
         if reason in (FIRST_PATH, BETTER_PATH):
             reason = self._merit(number)
-        rtt = self._session.rtt(number)
+        rtt = self._session.links.rtt(number)
         if number == HUB_LINK:
             return Path("hub", "ws", "", self._hub_url, rtt, reason)
         pair = self.up[number].pair
@@ -87,7 +87,7 @@ class PathBook:
         """Stream bytes sent and received, by kind: hub, relay, direct."""
         totals = {"hub": 0, "relay": 0, "direct": 0}
         for number, kind in self._kinds.items():
-            totals[kind] += sum(self._session.carried(number))
+            totals[kind] += sum(self._session.links.carried(number))
         return totals
 
     def _merit(self, number: int) -> str:

@@ -50,7 +50,7 @@ from crowline.rendezvous.seal import Opener, Sealer
 from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress
 from crowline.session.events import LinkChosen, SessionEvent, StreamReadable
-from crowline.session.links import Carrier, LinkTransmit
+from crowline.session.links import Carrier, Hints, LinkTransmit
 from crowline.session.session import Session
 
 GREETING = b"hello"  # the application's first bytes, from the host and back
@@ -210,7 +210,8 @@ class VirtualPeer:
         self._hub_pump = VirtualPump(
             self._internet, self._hub_link, self._stream.send_binary, self._on_hub_link_event
         )
-        self._attach(HUB_LINK, _FlushedHubLink(self._hub_link, self._hub_pump), HUB_RANK)
+        link = _FlushedHubLink(self._hub_link, self._hub_pump)
+        self._attach(HUB_LINK, link, HUB_RANK, Hints(makeshift=True))
 
     def _on_grant(self, event: BudgetGranted) -> None:
         if self._hub_link is not None and self._hub_pump is not None:
@@ -303,7 +304,7 @@ class VirtualPeer:
         self._sockets.bind(link.pair.base, link.pair.remote.address)
         self._agent_pump.flush()
         self.up[link.number] = link
-        self._attach(link.number, link, rank_of(link.pair))
+        self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
 
     def _on_link_data(self, link: VirtualLink, data: Buffer) -> None:
         self._session.receive(data, link.number, self._internet.now)
@@ -321,8 +322,8 @@ class VirtualPeer:
 
     # --- the session ------------------------------------------------------------------------------------
 
-    def _attach(self, number: int, carrier: Carrier, rank: int) -> None:
-        self._session.attach(number, carrier, rank, self._internet.now)
+    def _attach(self, number: int, carrier: Carrier, rank: int, hints: Hints) -> None:
+        self._session.attach(number, carrier, rank, self._internet.now, hints)
         if self.usable is None:
             self.usable = self._internet.now
             if self.role is Role.HOST:

@@ -10,10 +10,9 @@ from crowline.ice.pair import ValidPair
 MAX_LINKS = 4
 # The session's number for link zero.
 HUB_LINK = 0
-# Above every pair priority (RFC 8445 §6.1.2.3: less than 2^63), so that the kind of link decides first.
-_STEP = 1 << 64
-HUB_RANK = _STEP
-_RANKS = {"relay": 2 * _STEP, "direct": 3 * _STEP}
+# The kind of link decides first; among links of one rank, the session knows by merit and measurement.
+HUB_RANK = 1
+_RANKS = {"relay": 2, "direct": 3}
 
 
 def category_of(pair: ValidPair) -> str:
@@ -22,15 +21,23 @@ def category_of(pair: ValidPair) -> str:
 
 
 def rank_of(pair: ValidPair) -> int:
-    """How much a link on `pair` is preferred; both sides agree on it, since pair priorities are the same."""
-    return _RANKS[category_of(pair)] + pair.priority
+    """How much a link on `pair` is preferred to those of other kinds. Its merit within its rank is the pair's
+    priority, on which both sides agree."""
+    return _RANKS[category_of(pair)]
 
 
 def deserves_link(pair: ValidPair, used: Collection[ValidPair]) -> bool:
-    """Whether `pair` is better than those of its kind among the pairs that links use or are about to use."""
+    """Whether `pair` is better than those of its kind among the pairs that links use or are about to use.
+
+    A pair of the other transport is of another kind: which is better is known when both have been measured.
+    """
     if len(used) >= MAX_LINKS:
         return False
     return all(
-        other.key != pair.key and (category_of(other) != category_of(pair) or other.priority < pair.priority)
+        other.key != pair.key and (_kind_of(other) != _kind_of(pair) or other.priority < pair.priority)
         for other in used
     )
+
+
+def _kind_of(pair: ValidPair) -> tuple[str, str]:
+    return category_of(pair), pair.local.transport

@@ -41,9 +41,9 @@ class SendBuffer:
         return max(0, self._end - self._next)
 
     @property
-    def outstanding(self) -> bool:
-        """Whether something is on its way, or lost."""
-        return self.acknowledged < self._next
+    def carrier(self) -> int | None:
+        """The link that carries the first byte on its way; None when nothing is."""
+        return next((link for link, _, end in self._carried if end > self.acknowledged), None)
 
     @property
     def done(self) -> bool:

@@ -9,7 +9,7 @@
 | WINDOW | every byte below it has arrived | u64: bytes at or above it may not be sent yet |
 | RESET | error code | – |
 | RESET_ACK | 0 | – |
-| PING, PONG | token, returned as it came | – |
+| PING, PONG | token, returned as it came | filling, returned as it came |
 | CLOSE | error code | UTF-8 sentence for the person on the other side |
 """
 
@@ -26,6 +26,8 @@ HEADER = struct.Struct("!BIQI")
 CREDIT = struct.Struct("!Q")
 # Payload of one DATA frame: small enough that control frames do not wait long behind it.
 MAX_DATA = 256 * 1024
+# What makes a ping larger than any datagram of a link, so that it needs one that is full.
+MAX_FILLING = 1500
 # A sentence for a person.
 MAX_SENTENCE = 1024
 
@@ -46,8 +48,8 @@ _MAX_LENGTH = {
     Kind.FIN: MAX_DATA,
     Kind.WINDOW: CREDIT.size,
     Kind.RESET: 0,
-    Kind.PING: 0,
-    Kind.PONG: 0,
+    Kind.PING: MAX_FILLING,
+    Kind.PONG: MAX_FILLING,
     Kind.CLOSE: MAX_SENTENCE,
     Kind.RESET_ACK: 0,
 }
@@ -59,6 +61,13 @@ class MalformedFrame(MalformedMessage):
 
 def header(kind: Kind, stream: int, offset: int, length: int = 0) -> bytes:
     return HEADER.pack(kind, stream, offset, length)
+
+
+def ping_frames(token: int, *, is_full: bool) -> tuple[bytes, ...]:
+    """A ping; with `is_full`, one whose answer shows that full-size packets pass in both directions."""
+    if is_full:
+        return (header(Kind.PING, 0, token, MAX_FILLING), bytes(MAX_FILLING))
+    return (header(Kind.PING, 0, token),)
 
 
 def close_frame(code: int, sentence: bytes) -> bytes:

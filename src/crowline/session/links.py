@@ -1,42 +1,42 @@
 """The links of a session: which one carries the streams, and when it is left for another.
 
-A link that has been sending for max(3 round trips, 500 ms) without receipt is stalled; it is left for the
-best link that is not, and comes back into question as soon as anything arrives on it.
+Rules of this file
+1. A link that has been sending for max(3 round trips, 500 ms) without receipt is silent. One by which
+   nothing of what it carries arrives for max(6 round trips, 1.25 s) is stuck, although it is heard: it may
+   pass small packets only, or those of one direction. Either is left for the best link that is neither.
+2. A link that was left so comes back when full-size pings have been answered for a time that doubles with
+   each fall (`ways.py`). Until then the streams stay where they are: a path that flaps does not take them
+   along.
+3. A link of a higher rank goes before all of a lower one. Among those of one rank, one of higher merit takes
+   over at once unless its round trip is longer; after that only a round trip that is shorter by a margin,
+   for a time, moves the streams.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from crowline.base.machine import Buffer
+from crowline.session.member import Carrier, Hints, Member, Trust
+from crowline.session.ways import Ways
 
-# Seconds between pings on a link that works; they keep its NAT bindings (RFC 4787 §4.3: two minutes) and
-# tell its round trip.
-PING_INTERVAL = 5.0
-# Seconds without receipt, while sending, that no link is blamed for.
-MIN_STALL = 0.5
-_STALL_ROUND_TRIPS = 3
+__all__ = ["BETTER_PATH", "FIRST_PATH", "Carrier", "Hints", "LinkSet", "LinkTransmit"]
+
+# Seconds after which the chosen link, when it carries unacknowledged bytes and owes no answer, is asked for
+# one: so that one that falls silent with the last bytes on it is noticed, although no more follow them.
+_PROBE_INTERVAL = 0.1
+# The token of those pings; the round trip of one that waits behind bulk would say nothing.
+_PROBE_TOKEN = 0
+# Seconds without any progress of what the chosen link carries that it is not blamed for.
+MIN_STUCK = 1.25
+_STUCK_ROUND_TRIPS = 6
+# Seconds for which another link of the same rank must have a shorter round trip.
+SHORTER_FOR = 3.0
 # Reasons for a choice that lie in the chosen link itself.
 FIRST_PATH = "the first path"
 BETTER_PATH = "a better path"
-# Round trips remembered for each link: 40 s of them.
-RTT_SAMPLES = 8
-
-
-class Carrier(Protocol):
-    """What a session needs of a link."""
-
-    @property
-    def unanswered_since(self) -> float | None:
-        """When the link first sent something that nothing has been received after."""
-
-    def room(self) -> int:
-        """Stream bytes that may be appended now; control frames are always taken."""
-
-    def send(self, data: Buffer, now: float) -> None:
-        """Append bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,120 +47,207 @@ class LinkTransmit:
     data: tuple[Buffer, ...]
 
 
-@dataclass(slots=True)
-class _Member:
-    carrier: Carrier
-    rank: int
-    ping_at: float
-    samples: deque[float] = field(default_factory=lambda: deque(maxlen=RTT_SAMPLES))
-    stalled: bool = False
-    # Left while it was stalled: what it carried has gone to another link.
-    abandoned: bool = False
-    pings: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def rtt(self) -> float | None:
-        """The least of the last samples: pings wait behind stream bytes, the path itself does not."""
-        return min(self.samples, default=None)
-
-    def stall_time(self) -> float | None:
-        """When the link will count as stalled if nothing arrives."""
-        since = self.carrier.unanswered_since
-        return None if since is None else since + max(_STALL_ROUND_TRIPS * (self.rtt or 0.0), MIN_STALL)
-
-
 class LinkSet:
     """The attached links by their numbers, and the chosen one."""
 
-    def __init__(self) -> None:
+    def __init__(self, carriers: Callable[[], set[int]]) -> None:
+        """`carriers`: the links that carry what each stream's other end waits for, if it waits."""
         self.chosen: int | None = None
         # Stream bytes sent and received by each link that ever was.
         self.sent: Counter[int] = Counter()
         self.received: Counter[int] = Counter()
-        self._members: dict[int, _Member] = {}
+        self._members: dict[int, Member] = {}
+        self._ways = Ways()
         self._token = 0
+        self._chosen_at = 0.0
+        self._carriers = carriers
+        # Since when the other side has not said that more has arrived of what waits for that.
+        self._waiting_since: float | None = None
+        self._probe_at: float | None = None
 
-    def add(self, link: int, carrier: Carrier, rank: int, now: float) -> None:
-        self._members[link] = _Member(carrier, rank, ping_at=now)
+    def add(
+        self,
+        link: int,
+        carrier: Carrier,
+        rank: int,
+        now: float,
+        hints: Hints,
+    ) -> None:
+        member = Member(carrier, (rank, hints.merit or -1 - link), hints, now)
+        self._members[link] = member
+        if hold := self._ways.hold(member.way):
+            member.begin_trial(now, hold)
 
     def remove(self, link: int) -> bool:
         return self._members.pop(link, None) is not None
 
     def rtt(self, link: int) -> float | None:
+        """The last measured round trip over `link`, seconds."""
         member = self._members.get(link)
         return member.rtt if member else None
+
+    def carried(self, link: int) -> tuple[int, int]:
+        """Stream bytes sent and received by `link`, also after it ended."""
+        return self.sent[link], self.received[link]
 
     def room(self, link: int) -> int:
         return self._members[link].carrier.room()
 
-    def is_stalled(self, link: int) -> bool:
+    def is_ailing(self, link: int) -> bool:
+        """Whether the link is silent or stuck."""
         member = self._members.get(link)
-        return member is not None and member.stalled
+        return member is not None and member.is_ailing
+
+    def gave(self, link: int, size: int, now: float) -> None:
+        """The chosen link was given stream bytes."""
+        self.sent[link] += size
+        if self._probe_at is None:
+            self._probe_at = now + _PROBE_INTERVAL
+
+    def progressed(self, now: float) -> None:
+        """The other side said that more has arrived."""
+        self._waiting_since = now if self._carriers() else None
 
     def choose(self, now: float) -> tuple[int | None, str] | None:
         """Choose the best link; on a change, the one it was before and why."""
         for member in self._members.values():
-            stall = member.stall_time()
-            member.stalled = stall is not None and now >= stall
-            member.abandoned &= member.stalled
-        best = max(self._members, key=self._preference, default=None)
+            member.look(now, self._ways.hold(member.way))
+        best, reason = self._best(now)
         if best == self.chosen:
             return None
         was, self.chosen = self.chosen, best
-        if was is None:
-            return was, FIRST_PATH
-        if self.is_stalled(was):
-            return was, "the path before fell silent"
-        if was not in self._members:
-            return was, "the path before ended"
-        return was, BETTER_PATH
+        before = None if was is None else self._members.get(was)
+        if before is not None and before.is_ailing:
+            self._ways.fell(before.way, now - self._chosen_at)
+        self._chosen_at = now
+        for member in self._members.values():
+            member.shorter_since = None
+        return was, self._reason(was, before) or reason
 
-    def abandon(self) -> list[int]:
-        """Stalled links that are not chosen, each told once for each time it stalls."""
+    def abandon(self, now: float) -> list[int]:
+        """Ailing links that are not chosen, each told once for each time it ails: others carry it again."""
         found = []
         for link, member in self._members.items():
-            if member.stalled and link != self.chosen and not member.abandoned:
+            if member.is_ailing and link != self.chosen and not member.abandoned:
                 member.abandoned = True
                 found.append(link)
+        if found and self._waiting_since is not None:
+            self._waiting_since = now
         return found
-
-    def is_quiet(self, link: int) -> bool:
-        """Whether nothing that the link sent waits for an answer, so that it cannot be seen to stall."""
-        return self._members[link].carrier.unanswered_since is None
 
     def ping(self, at: float) -> None:
         """Have every link pinged at `at` at the latest."""
         for member in self._members.values():
             member.ping_at = min(member.ping_at, at)
 
-    def due_pings(self, now: float) -> list[tuple[int, int]]:
-        """Links to ping now, each with the token to send."""
+    def start_over(self, now: float) -> None:
+        """The network is another one: what fell silent in the old one may be used as soon as it answers, and
+        links of new paths go before those that are there now."""
+        self._ways.clear()
+        for member in self._members.values():
+            member.trial = None
+            member.fading = not member.hints.makeshift
+        self.ping(now)
+
+    def fade(self, link: int) -> None:
+        """The path of `link` will not last: another of its rank is to take over as soon as there is one."""
+        if link in self._members:
+            self._members[link].fading = True
+
+    def due_pings(self, now: float) -> list[tuple[int, int, bool]]:
+        """Links to ping now, each with the token to send, and whether the ping must be full-size."""
         due = []
         for link, member in self._members.items():
-            if now < member.ping_at:
-                continue
-            self._token += 1
-            member.ping_at = now + PING_INTERVAL
-            if len(member.pings) > 8:
-                member.pings.clear()
-            member.pings[self._token] = now
-            due.append((link, self._token))
+            if now >= member.ping_at:
+                self._token += 1
+                member.sent_ping(self._token, now)
+                due.append((link, self._token, member.needs_proof))
+        if self._probe_at is not None and now >= self._probe_at:
+            due += self._probes(now)
         return due
 
     def pong(self, link: int, token: int, now: float) -> None:
         member = self._members.get(link)
-        sent = member.pings.pop(token, None) if member else None
-        if member is not None and sent is not None:
-            member.samples.append(now - sent)
+        if member is not None and member.got_pong(token, now, self._ways.hold(member.way)):
+            self._waiting_since = None if self._waiting_since is None else now
 
     def next_timeout(self) -> float | None:
-        times = [member.ping_at for member in self._members.values()]
-        for member in self._members.values():
-            stall = None if member.stalled else member.stall_time()
-            if stall is not None:
-                times.append(stall)
+        times = [at for member in self._members.values() for at in member.timeouts()]
+        shorter = [member.shorter_since for member in self._members.values()]
+        times += [since + SHORTER_FOR for since in shorter if since is not None]
+        if self._probe_at is not None:
+            times.append(self._probe_at)
         return min(times, default=None)
 
-    def _preference(self, link: int) -> tuple[bool, int, float]:
-        member = self._members[link]
-        return (not member.stalled, member.rank, -(member.rtt if member.rtt is not None else 1.0))
+    # ------------------------------------------------------------------------------------------------
+
+    def _probes(self, now: float) -> list[tuple[int, int, bool]]:
+        """See whether the other side still waits, and for how long."""
+        carriers = self._carriers()
+        self._probe_at = now + _PROBE_INTERVAL if carriers else None
+        if not carriers or self._waiting_since is None:
+            self._waiting_since = now if carriers else None
+        else:
+            self._see_stuck([self._members[link] for link in carriers], self._waiting_since, now)
+        if self.chosen is None or not carriers:
+            return []
+        is_quiet = self._members[self.chosen].carrier.unanswered_since is None
+        return [(self.chosen, _PROBE_TOKEN, False)] if is_quiet else []
+
+    @staticmethod
+    def _see_stuck(carriers: list[Member], since: float, now: float) -> None:
+        longest = max(member.rtt or 0.0 for member in carriers)
+        if now < since + max(_STUCK_ROUND_TRIPS * longest, MIN_STUCK):
+            return
+        for member in carriers:
+            if not member.is_ailing:
+                member.stuck_since = member.ping_at = now
+
+    def _best(self, now: float) -> tuple[int | None, str]:
+        """The link to use, and why if it is not the chosen one."""
+        if not self._members:
+            return None, ""
+        first = max(self._class_of(member) for member in self._members.values())
+        peers = [link for link, member in self._members.items() if self._class_of(member) == first]
+        if self.chosen not in peers:
+            return max(peers, key=lambda link: self._members[link].way), BETTER_PATH
+        best, reason = self.chosen, ""
+        for link in peers:
+            if link != best and (why := self._outdoes(self._members[link], self._members[best], now)):
+                best, reason = link, why
+        return best, reason
+
+    @staticmethod
+    def _class_of(member: Member) -> tuple[Trust, int, bool]:
+        return (member.trust, member.way[0], not member.fading)
+
+    @staticmethod
+    def _outdoes(other: Member, chosen: Member, now: float) -> str:
+        """Why `other`, as trusted and of the same rank, is to be used in place of `chosen`; empty if not."""
+        if not other.is_shorter_than(chosen) or not (other.is_measured() and chosen.is_measured()):
+            other.shorter_since = None
+            is_better = other.way > chosen.way and not other.outdone and not chosen.is_shorter_than(other)
+            return BETTER_PATH if is_better else ""
+        if other.shorter_since is None:
+            other.shorter_since = now
+        if now < other.shorter_since + SHORTER_FOR:
+            return ""
+        chosen.outdone = True
+        return f"its round trip is shorter: {_ms(other.rtt)} against {_ms(chosen.rtt)}"
+
+    @staticmethod
+    def _reason(was: int | None, before: Member | None) -> str:
+        """A reason that lies in what was before."""
+        if was is None:
+            return FIRST_PATH
+        if before is None:
+            return "the path before ended"
+        if before.stalled:
+            return "the path before fell silent"
+        if before.stuck_since is not None:
+            return "nothing arrived any more by the path before"
+        return ""
+
+
+def _ms(seconds: float | None) -> str:
+    return f"{(seconds or 0.0) * 1000:.1f} ms"

@@ -25,12 +25,22 @@ from crowline.session.events import (
     StreamReset,
     StreamWritable,
 )
-from crowline.session.frames import CREDIT, MAX_DATA, MAX_SENTENCE, FrameParser, Kind, close_frame, header
-from crowline.session.links import Carrier, LinkSet, LinkTransmit
+from crowline.session.frames import (
+    CREDIT,
+    MAX_DATA,
+    MAX_SENTENCE,
+    FrameParser,
+    Kind,
+    close_frame,
+    header,
+    ping_frames,
+)
+from crowline.session.links import Carrier, Hints, LinkSet, LinkTransmit
 from crowline.session.streams import StreamState, StreamTable
 
 __all__ = ["WINDOW", "LinkTransmit", "Session"]
 
+NO_HINTS = Hints()
 # Bytes of one stream that may be on the way or unread, and so the bound on its memory: 16 MiB fill 100 MB/s
 # over a round trip of 120 ms. Both sides count with it before the first WINDOW frame.
 WINDOW = 16 << 20
@@ -38,10 +48,6 @@ WINDOW = 16 << 20
 _ACKNOWLEDGE_EVERY = 512 * 1024
 # Seconds that an acknowledgement may wait for more bytes to acknowledge (the delay QUIC allows itself).
 _ACKNOWLEDGE_DELAY = 0.025
-# Seconds after which a link that carries unacknowledged bytes and owes no answer is asked for one.
-_PROBE_INTERVAL = 0.1
-# The token of those pings; the round trip of one that waits behind bulk would say nothing.
-_PROBE_TOKEN = 0
 
 
 class Session:
@@ -52,14 +58,14 @@ class Session:
 
     def __init__(self, *, initiator: bool, window: int = WINDOW) -> None:
         self._window = window
-        self._links = LinkSet()
         self._parsers: dict[int, FrameParser] = {}
         self._table = StreamTable(initiator=initiator, window=window)
+        # Their round trips, what each has carried, and pings; links come and go by `attach` and `detach`.
+        self.links = LinkSet(self._table.carriers)
         self._transmits: deque[LinkTransmit] = deque()
         self._events: deque[SessionEvent] = deque()
         self._unacknowledged: set[int] = set()
         self._acknowledge_at: float | None = None
-        self._probe_at: float | None = None
         self._readable: set[int] = set()
         self._closing: tuple[int, bytes] | None = None
         self._closed = False
@@ -67,38 +73,33 @@ class Session:
 
     # Links ------------------------------------------------------------------------------------------
 
-    def attach(self, link: int, carrier: Carrier, rank: int, now: float) -> None:
+    def attach(
+        self,
+        link: int,
+        carrier: Carrier,
+        rank: int,
+        now: float,
+        hints: Hints = NO_HINTS,
+    ) -> None:
         """Use `carrier`, which is up, under the number `link`; a higher `rank` is preferred."""
         self._now = now
-        self._links.add(link, carrier, rank, now)
+        self.links.add(link, carrier, rank, now, hints)
         self._parsers[link] = FrameParser(lambda *frame: self._handle(link, *frame))
         self._choose(now)
 
     def detach(self, link: int, now: float, reason: str = "the link ended") -> None:
         """The link is gone: what it carried and nobody acknowledged goes by another."""
         self._now = now
-        if not self._links.remove(link):
+        if not self.links.remove(link):
             return
         self._parsers.pop(link, None)
         self._transmits = deque(t for t in self._transmits if t.link != link)
-        self._rewind(link)
+        self._table.rewind(link)
         self._choose(now, reason)
 
     @property
     def chosen(self) -> int | None:
-        return self._links.chosen
-
-    def rtt(self, link: int) -> float | None:
-        """The last measured round trip over `link`, seconds."""
-        return self._links.rtt(link)
-
-    def ping(self, at: float) -> None:
-        """Ping every link at `at` at the latest."""
-        self._links.ping(at)
-
-    def carried(self, link: int) -> tuple[int, int]:
-        """Stream bytes sent and received by `link`, also after it ended."""
-        return self._links.sent[link], self._links.received[link]
+        return self.links.chosen
 
     @property
     def is_closed(self) -> bool:
@@ -184,33 +185,29 @@ class Session:
             parser.feed(data)
         except MalformedMessage as error:
             self._break(error.message)
-        if self._links.is_stalled(source):
+        if self.links.is_ailing(source):
             self._choose(now)
 
     def handle_timeout(self, now: float) -> None:
         self._now = now
         if self._acknowledge_at is not None and now >= self._acknowledge_at:
             self._acknowledge()
-        for link, token in self._links.due_pings(now):
-            self._transmits.append(LinkTransmit(link, (header(Kind.PING, 0, token),)))
-        if self._probe_at is not None and now >= self._probe_at:
-            self._probe(now)
+        for link, token, is_full in self.links.due_pings(now):
+            self._transmits.append(LinkTransmit(link, ping_frames(token, is_full=is_full)))
         self._choose(now)
 
     def next_timeout(self) -> float | None:
-        times = [
-            t for t in (self._acknowledge_at, self._probe_at, self._links.next_timeout()) if t is not None
-        ]
+        times = [t for t in (self._acknowledge_at, self.links.next_timeout()) if t is not None]
         return min(times, default=None)
 
     def next_transmit(self) -> LinkTransmit | None:
         """Control frames first, then stream bytes as far as the chosen link has room."""
         if self._transmits:
             return self._transmits.popleft()
-        link = self._links.chosen
+        link = self.links.chosen
         if link is None or self._closed or self._closing is not None:
             return None
-        room = self._links.room(link)
+        room = self.links.room(link)
         if room <= 0:
             return None
         ready = self._table.next_ready()
@@ -230,26 +227,15 @@ class Session:
 
     def _stream_frame(self, stream: int, sending: SendBuffer, limit: int, link: int) -> LinkTransmit:
         offset, data, fin = sending.take(limit, link)
-        self._links.sent[link] += len(data)
+        self.links.gave(link, len(data), self._now)
         head = header(Kind.FIN if fin else Kind.DATA, stream, offset, len(data))
         self._events.append(StreamWritable(stream))
-        if self._probe_at is None:
-            self._probe_at = self._now + _PROBE_INTERVAL
         return LinkTransmit(link, (head, data) if len(data) else (head,))
 
     def _control(self, frame: bytes) -> None:
         """Send by the chosen link; without one, `_resend_control` says it again later."""
-        if self._links.chosen is not None:
-            self._transmits.append(LinkTransmit(self._links.chosen, (frame,)))
-
-    def _probe(self, now: float) -> None:
-        """Have a link that falls silent with our last bytes on it noticed, although no more follow them."""
-        self._probe_at = None
-        link = self._links.chosen
-        if link is not None and any(known.sending.outstanding for _, known in self._table):
-            self._probe_at = now + _PROBE_INTERVAL
-            if self._links.is_quiet(link):
-                self._transmits.append(LinkTransmit(link, (header(Kind.PING, 0, _PROBE_TOKEN),)))
+        if self.links.chosen is not None:
+            self._transmits.append(LinkTransmit(self.links.chosen, (frame,)))
 
     def _tell_window(self, stream: int, known: StreamState) -> None:
         known.told_contiguous = known.receiving.contiguous
@@ -267,13 +253,13 @@ class Session:
         self._unacknowledged.clear()
 
     def _choose(self, now: float, reason: str = "") -> None:
-        change = self._links.choose(now)
-        for link in self._links.abandon():
-            self._rewind(link)
+        change = self.links.choose(now)
+        for link in self.links.abandon(now):
+            self._table.rewind(link)
         if change is None:
             return
         was, why = change
-        self._events.append(LinkChosen(self._links.chosen, was, reason or why))
+        self._events.append(LinkChosen(self.links.chosen, was, reason or why))
         self._resend_control()
 
     def _resend_control(self) -> None:
@@ -286,10 +272,6 @@ class Session:
             self._tell_window(stream, known)
         if self._closing is not None:
             self._control(close_frame(*self._closing))
-
-    def _rewind(self, link: int) -> None:
-        for _, known in self._table:
-            known.sending.rewind(link)
 
     # Receiving --------------------------------------------------------------------------------------
 
@@ -305,9 +287,10 @@ class Session:
         elif kind is Kind.RESET_ACK:
             self._table.resets.pop(stream, None)
         elif kind is Kind.PING:
-            self._transmits.append(LinkTransmit(link, (header(Kind.PONG, 0, offset),)))
+            pong = header(Kind.PONG, 0, offset, len(payload)) + bytes(payload)
+            self._transmits.append(LinkTransmit(link, (pong,)))
         elif kind is Kind.PONG:
-            self._links.pong(link, offset, self._now)
+            self.links.pong(link, offset, self._now)
             self._choose(self._now)
         else:
             self._closed = True
@@ -325,7 +308,7 @@ class Session:
                 end = offset + len(payload) + fin
                 self._control(header(Kind.WINDOW, stream, end, CREDIT.size) + CREDIT.pack(end))
             return
-        self._links.received[link] += len(payload)
+        self.links.received[link] += len(payload)
         if not known.receiving.insert(offset, payload, fin):
             self._break("stream bytes outside what was granted")
             return
@@ -343,9 +326,12 @@ class Session:
         known = self._table.get(stream)
         if known is None or len(payload) != CREDIT.size:
             return
+        before = known.sending.acknowledged
         if not known.sending.acknowledge(offset):
             self._break("an acknowledgement of bytes that were never sent")
             return
+        if offset > before:
+            self.links.progressed(self._now)
         known.sending.credit = max(known.sending.credit, CREDIT.unpack(payload)[0])
         self._events.append(StreamWritable(stream))
         self._forget_if_over(stream)

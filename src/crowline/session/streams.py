@@ -89,6 +89,16 @@ class StreamTable:
                 return stream, state
         return None
 
+    def carriers(self) -> set[int]:
+        """The links that carry the first byte of each stream that has not been acknowledged."""
+        found = (known.sending.carrier for known in self._streams.values())
+        return {link for link in found if link is not None}
+
+    def rewind(self, link: int) -> None:
+        """Have everything sent again that `link` was given and nobody acknowledged."""
+        for known in self._streams.values():
+            known.sending.rewind(link)
+
     def _add(self, stream: int) -> None:
         self._streams[stream] = StreamState(self._window)
         self._turns.append(stream)

@@ -1,0 +1,158 @@
+"""One link of a session: what is known of its path, and how far it is trusted."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from crowline.base.machine import Buffer
+from crowline.session.ways import Way
+
+# Seconds between pings on a link that works; they keep its NAT bindings (RFC 4787 §4.3: two minutes) and
+# tell its round trip.
+PING_INTERVAL = 5.0
+# The same while a link is new, or must show that it works.
+QUICK_PING = 0.5
+# Seconds without receipt, while sending, that no link is blamed for.
+MIN_STALL = 0.5
+_STALL_ROUND_TRIPS = 3
+# Round trips remembered for each link: 40 s of them.
+RTT_SAMPLES = 8
+# As many are needed before round trips are compared.
+ENOUGH_SAMPLES = 3
+# A round trip is shorter than another when it is less by a fifth and by 2 ms: more than noise.
+RTT_SHARE = 0.8
+RTT_MARGIN = 0.002
+
+
+class Carrier(Protocol):
+    """What a session needs of a link."""
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the link first sent something that nothing has been received after."""
+
+    def room(self) -> int:
+        """Stream bytes that may be appended now; control frames are always taken."""
+
+    def send(self, data: Buffer, now: float) -> None:
+        """Append bytes."""
+
+
+class Trust(IntEnum):
+    """How far a link may be used, least first."""
+
+    AILING = 0
+    """Silent, or nothing of what it carries arrives."""
+    ON_TRIAL = 1
+    """It answers again after it ailed, or is only there until another link is."""
+    SOUND = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What is known of a link before the session has used it.
+
+    `merit` orders links of one rank until their round trips are known; two of the same rank and merit use the
+    same path. Without one (0) a link has a path of its own. `rtt` is the round trip as it was measured below
+    the link, in seconds. A `makeshift` link is left for any other that answers.
+    """
+
+    merit: int = 0
+    rtt: float | None = None
+    makeshift: bool = False
+
+
+@dataclass(slots=True)
+class Member:
+    carrier: Carrier
+    way: Way
+    hints: Hints
+    ping_at: float
+    # A network change or the path's own end has outdated it; another of its rank goes before it.
+    fading: bool = False
+    samples: deque[float] = field(default_factory=lambda: deque(maxlen=RTT_SAMPLES))
+    stalled: bool = False
+    # Since when nothing of what it carried has arrived, although the link itself was heard.
+    stuck_since: float | None = None
+    # When the trial began and when it may end.
+    trial: tuple[float, float] | None = None
+    # Left while it ailed: what it carried has gone to another link.
+    abandoned: bool = False
+    # Another link of its rank was measured to be shorter and took over.
+    outdone: bool = False
+    # Since when its round trip has been shorter than that of the chosen link.
+    shorter_since: float | None = None
+    pings: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def rtt(self) -> float | None:
+        """The least of the last samples: pings wait behind stream bytes, the path itself does not."""
+        return min(self.samples, default=self.hints.rtt)
+
+    @property
+    def is_ailing(self) -> bool:
+        return self.stalled or self.stuck_since is not None
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether its pings must be full-size: it may pass nothing but small packets."""
+        return self.trial is not None or self.stuck_since is not None
+
+    @property
+    def trust(self) -> Trust:
+        if self.is_ailing:
+            return Trust.AILING
+        return Trust.ON_TRIAL if self.trial or self.hints.makeshift else Trust.SOUND
+
+    def stall_time(self) -> float | None:
+        """When the link will count as stalled if nothing arrives."""
+        since = self.carrier.unanswered_since
+        return None if since is None else since + max(_STALL_ROUND_TRIPS * (self.rtt or 0.0), MIN_STALL)
+
+    def look(self, now: float, hold: float) -> None:
+        """See whether it is silent; what answers again is on trial for `hold` seconds."""
+        stall = self.stall_time()
+        was, self.stalled = self.stalled, stall is not None and now >= stall
+        if was and not self.stalled and hold:
+            self.begin_trial(now, hold)
+        self.abandoned &= self.is_ailing
+
+    def begin_trial(self, now: float, hold: float) -> None:
+        self.trial = (now, now + hold)
+        self.ping_at = min(self.ping_at, now)
+
+    def sent_ping(self, token: int, now: float) -> None:
+        quick = self.needs_proof or len(self.samples) < ENOUGH_SAMPLES
+        self.ping_at = now + (QUICK_PING if quick else PING_INTERVAL)
+        if len(self.pings) > 8:
+            self.pings.clear()
+        self.pings[token] = now
+
+    def got_pong(self, token: int, now: float, hold: float) -> bool:
+        """An answer to a ping. Whether the link has proven with it that it carries something again."""
+        sent = self.pings.pop(token, None)
+        if sent is None:
+            return False
+        self.samples.append(now - sent)
+        if self.stuck_since is not None and sent >= self.stuck_since:
+            self.stuck_since = None
+            self.begin_trial(now, hold)
+            return True
+        if self.trial is not None and sent >= self.trial[0] and now >= self.trial[1]:
+            self.trial = None
+        return False
+
+    def is_shorter_than(self, other: Member) -> bool:
+        """Whether its round trip is less by more than noise."""
+        own, others = self.rtt, other.rtt
+        return own is not None and others is not None and own < min(RTT_SHARE * others, others - RTT_MARGIN)
+
+    def is_measured(self) -> bool:
+        return len(self.samples) >= ENOUGH_SAMPLES
+
+    def timeouts(self) -> list[float]:
+        stall = None if self.stalled else self.stall_time()
+        return [self.ping_at] if stall is None else [self.ping_at, stall]
