@@ -190,6 +190,24 @@ async def test_what_a_server_sees_is_told() -> None:
         assert one.lines[-1] == "end-of-candidates"
 
 
+async def test_what_a_server_saw_is_kept_open_until_there_is_a_pair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By indications, which nobody answers: the NAT forgets nothing while the lines are carried."""
+    monkeypatch.setattr("crowline.net.ice_connection.KEEPALIVE_INTERVAL", 0.01)
+    async with endpoint("127.0.0.2") as socket, endpoint() as server, asyncio.timeout(PATIENCE):
+        lone = Side(True, socket)
+        server.take = answering(server, Address("198.51.100.7", 7))
+        lone.connection.add_socket(socket.local)
+        await lone.connection.gather(stun=[server.local])
+        server.take = lambda data, source: False
+        for _ in range(2):
+            data, source = await server.others.get()
+            assert parse(data).message.message_class is MessageClass.INDICATION
+            assert source == socket.local
+        await lone.connection.close()
+
+
 async def test_a_restart_goes_on_with_the_data() -> None:
     """The other side follows by itself, and both agree anew."""
     async with pair() as (one, two):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from crowline.net.arrival import address_of
     from crowline.net.binding import Binding
     from crowline.net.ice_connection import IceConnection
+    from crowline.net.interfaces import local_addresses
     from crowline.net.pump import Pump
     from crowline.net.relayed_address import RelayedAddress, TurnAccount
 
@@ -20,6 +21,7 @@ __all__ = [
     "RelayedAddress",
     "TurnAccount",
     "address_of",
+    "local_addresses",
 ]
 
 __getattr__ = lazy(
@@ -28,6 +30,7 @@ __getattr__ = lazy(
         "arrival": "address_of",
         "binding": "Binding",
         "ice_connection": "IceConnection",
+        "interfaces": "local_addresses",
         "pump": "Pump",
         "relayed_address": "RelayedAddress TurnAccount",
     },

@@ -14,6 +14,7 @@ from crowline.base.errors import CrowlineError, NoPath, UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.ice.agent import DEFAULT_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory
+from crowline.ice.consent import KEEPALIVE_INTERVAL
 from crowline.ice.events import IceEvent, IceFailed, PairLost, PairNominated, Restarted
 from crowline.ice.line_signals import LineSignals
 from crowline.ice.pair import ValidPair
@@ -21,7 +22,7 @@ from crowline.ice.remotes import MAX_REMOTE_CANDIDATES, permits_unicast
 from crowline.net.binding import Binding
 from crowline.net.pump import Pump
 from crowline.net.relayed_address import RelayedAddress, TurnAccount
-from crowline.stun.message import is_stun
+from crowline.stun.message import TRANSACTION_ID_SIZE, Message, MessageClass, Method, is_stun
 
 
 class IceConnection:
@@ -63,6 +64,8 @@ class IceConnection:
         self._unproven = 0  # datagrams from where no check has succeeded
         self._has_gathered = False
         self._sockets: list[Address] = []
+        self._mapped_by: set[tuple[Address, Address]] = set()  # servers that saw sockets behind a NAT
+        self._keeper: asyncio.TimerHandle | None = None
         self._relays: dict[tuple[Address, Address], RelayedAddress] = {}  # by server and socket
         self._by_relayed: dict[Address, RelayedAddress] = {}
         self._used: ValidPair | None = None
@@ -97,6 +100,7 @@ class IceConnection:
         Call `restart` after it, or the other side goes on trying to reach it.
         """
         self._sockets.remove(local)
+        self._mapped_by = {each for each in self._mapped_by if each[1] != local}
         self._agent.remove_local_candidate(local, self._pump.now)
         relays = [self._relays.pop(key) for key in list(self._relays) if key[1] == local]
         for relay in relays:
@@ -169,6 +173,8 @@ class IceConnection:
         self._agent.close()
         self._pump.close()
         self._binding.close()
+        if self._keeper is not None:
+            self._keeper.cancel()
         self._outcome.cancel()
         await asyncio.gather(*(relay.close() for relay in self._relays.values()))
 
@@ -181,7 +187,19 @@ class IceConnection:
         except CrowlineError:
             return
         if mapped.address != base and base in self._sockets:
+            self._mapped_by.add((server, base))
             self._offer(self._factory.server_reflexive(mapped.address, base, server))
+            if self._keeper is None:
+                self._keep_mappings()
+
+    def _keep_mappings(self) -> None:
+        """Until a pair is agreed on, what the servers saw must not lapse (RFC 8445 §5.1.1.4)."""
+        self._keeper = asyncio.get_running_loop().call_later(KEEPALIVE_INTERVAL, self._keep_mappings)
+        if self._agent.selected is not None:
+            return
+        for server, base in self._mapped_by:
+            keepalive = Message(Method.BINDING, MessageClass.INDICATION, os.urandom(TRANSACTION_ID_SIZE))
+            self._send(Transmit(keepalive.encode(), server, base))
 
     async def _allocate(self, server: TurnAccount) -> None:
         base = self._of_family(server.address)[0]
