@@ -119,7 +119,12 @@ class Client:
         self.relayed = relayed.address
 
     def allocate(self) -> None:
-        self.take(self.ask(Method.ALLOCATE, a.RequestedTransport(17)))
+        answer = self.ask(Method.ALLOCATE, a.RequestedTransport(17))
+        if answer.get(a.ErrorCode) is not None:
+            # An earlier client's allocation: it has gone, and the kernel gave its port away again.
+            self.ask(Method.REFRESH, a.Lifetime(0))
+            answer = self.ask(Method.ALLOCATE, a.RequestedTransport(17))
+        self.take(answer)
 
 
 _keys: dict[str, bytes] = {}
