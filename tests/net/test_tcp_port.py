@@ -24,7 +24,7 @@ from crowline.net.tcp import (
     TcpEvent,
     TcpPort,
 )
-from crowline.net.tcp_dial import Obstacle
+from crowline.net.tcp_dial import Dial, Obstacle
 from crowline.net.tcp_mapping import MappingLost
 from crowline.net.tcp_sockets import name_of, open_shared, reset
 from crowline.net.tcp_stream import TcpStream
@@ -371,6 +371,31 @@ async def test_a_connection_that_is_reset_before_its_proof_is_followed_by_anothe
         async with asyncio.timeout(PATIENCE):
             await ended.wait()
         assert ear.events == [first, second]
+
+
+async def test_a_connection_that_comes_from_where_a_punch_dials_is_the_punch_s(closed_port: Address) -> None:
+    """The other side was quicker; when it is reset before its proof, the punch goes on."""
+    async with ears() as (ear,):
+        number = ear.port.punch(schedule(closed_port))
+        for count in (1, 2):
+            dial: asyncio.Queue[socket.socket | None] = asyncio.Queue()
+            while not any(isinstance(event, Opened) for event in ear.events[count - 1 :]):
+                attempt = Dial(
+                    closed_port, ear.local, dial.put_nowait, lambda *_, done=dial: done.put_nowait(None)
+                )
+                async with asyncio.timeout(PATIENCE):
+                    sock = await dial.get()
+                attempt.cancel()
+                if sock is None:
+                    await asyncio.sleep(0.005)
+                    continue
+                opened = await ear.next(Opened, count)
+                assert (opened.number, opened.stream.remote) == (number, closed_port)
+                closed = asyncio.Event()
+                opened.stream.start(lambda _: None, lambda _, closed=closed: closed.set())
+                reset(sock)
+                async with asyncio.timeout(PATIENCE):
+                    await closed.wait()
 
 
 # --- the address that a NAT gives -----------------------------------------------------------------------

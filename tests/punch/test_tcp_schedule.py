@@ -199,6 +199,34 @@ def test_success_lets_the_plan_rest_until_its_time_is_over() -> None:
     assert commands(plan) == [] and plan.next_event() is None
 
 
+def test_a_connection_that_the_other_side_made_counts_like_an_own_one() -> None:
+    """The attempt under way goes, the plan rests, and goes on if that connection is reset."""
+    plan = schedule()
+    assert plan.let_in() == 0
+    plan.start(NOW)
+    assert plan.let_in() == 2
+    assert plan.let_in() == 0
+    assert commands(plan) == [Attempt(1), Abandon(1)]
+    assert plan.next_timeout() == NOW + PATIENCE
+    plan.lost(2, NOW + 0.1)
+    advance(plan)
+    assert commands(plan) == [Attempt(3)]
+    plan.opened(3)
+    assert plan.let_in() == 0
+    plan.stop()
+    assert plan.let_in() == 0 and commands(plan) == []
+
+
+def test_a_connection_that_comes_in_the_pause_ends_it() -> None:
+    """There is no attempt to give up then."""
+    plan = schedule()
+    plan.start(NOW)
+    plan.refused(1, NOW + ROUND_TRIP)
+    assert plan.let_in() == 2
+    assert plan.next_timeout() == NOW + PATIENCE
+    assert commands(plan) == [Attempt(1)]
+
+
 def test_a_connection_that_is_reset_at_once_is_tried_again() -> None:
     """The other side may have given up in that very moment."""
     plan = schedule()

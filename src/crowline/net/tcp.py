@@ -43,7 +43,7 @@ _EXHAUSTED_PAUSE = 1.0
 class Opened:
     """There is a connection; it belongs to whoever gets this.
 
-    `number` is that of what was asked for, ``None`` where the other side connected to this port.
+    `number` is that of what was asked for, ``None`` where somebody connected to this port uncalled.
     """
 
     stream: TcpStream
@@ -206,18 +206,26 @@ class TcpPort:
             if self._closed:
                 return
             try:
-                sock, _ = self._listener.accept()
+                sock, name = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(_EXHAUSTED_PAUSE, self._accept_again)
                 return
-            self._open(sock, None)
+            self._let_in(sock, name_of(name))
 
     def _accept_again(self) -> None:
         self._pause = None
         self._loop.add_reader(self._listener, self._accept)
+
+    def _let_in(self, sock: socket.socket, remote: Address) -> None:
+        """What is accepted from where a plan dials is what the plan is for: the other side was quicker."""
+        number = next((number for number, punch in self._punches.items() if punch.remote == remote), None)
+        if number is not None:
+            self._punches[number].let_in()
+        if not self._open(sock, number, is_accepted=True) and number is not None:
+            self._punches[number].lost()
 
     def _connected(self, number: int, remote: Address, sock: socket.socket) -> None:
         self._connecting.pop(number).timer.cancel()
@@ -241,12 +249,12 @@ class TcpPort:
             del self._mappings[server]
         self._on_event(event)
 
-    def _open(self, sock: socket.socket, number: int | None) -> bool:
+    def _open(self, sock: socket.socket, number: int | None, *, is_accepted: bool = False) -> bool:
         """Give a connection to whom it belongs; False when it is gone again."""
         try:
             stream = TcpStream(
                 sock,
-                is_accepted=number is None,
+                is_accepted=is_accepted,
                 on_trusted=lambda stream: self._trusted(stream, number),
                 on_ended=lambda stream, was_reset: self._ended(stream, number, was_reset),
             )

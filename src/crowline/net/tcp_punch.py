@@ -42,6 +42,11 @@ class TcpPunch:
         self._schedule.proven(self._pump.now)
         self._pump.flush()
 
+    def let_in(self) -> None:
+        """The other side's connection came to the listener of the port: the plan rests, as for its own."""
+        self._number = self._schedule.let_in() or self._number
+        self._pump.flush()
+
     def lost(self) -> bool:
         """The connection was reset before it proved anything. Gives whether the plan goes on."""
         self._schedule.lost(self._number, self._pump.now)

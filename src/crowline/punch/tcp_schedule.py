@@ -146,6 +146,20 @@ class TcpSchedule:
             self._is_open = True
             self._next = None
 
+    def let_in(self) -> int:
+        """The other side's SYN got through to the listener; gives the number that its connection has here.
+
+        It rests as after `opened`. An attempt under way would only be in its way.
+        """
+        if self._is_open or self._over or self._deadline is None:
+            return 0
+        self._abandon()
+        self.attempts += 1
+        self._current = Attempt(self.attempts)
+        self._is_open = True
+        self._next = None
+        return self.attempts
+
     def lost(self, number: int, now: float) -> None:
         """The connection of that attempt was reset before anything authenticated came.
 
