@@ -14,6 +14,7 @@ from crowline.ice.candidate import CandidateFactory
 from crowline.ice.candidate_line import CandidateLine
 from crowline.ice.events import PairNominated, Restarted
 from crowline.ice.line_signals import LineSignals
+from crowline.ice.lite import LiteAgent
 from ice_pair import SIGNAL_DELAY, IcePair, IceSide
 
 HOST = Address("192.0.2.1", 1000)
@@ -83,6 +84,13 @@ def test_what_a_side_says() -> None:
         f"candidate:1 1 udp 2130706431 192.0.2.1 1000 typ host ufrag {agent.ufrag}",
         "end-of-candidates",
     ]
+
+
+def test_a_lite_side_says_so() -> None:
+    """Before its credentials, so that the other side knows who controls when it hears them."""
+    lines: list[str] = []
+    LineSignals(LiteAgent(False, entropy=random.Random(1).randbytes), lines.append).begin()
+    assert [line.partition(":")[0] for line in lines] == ["ice-lite", "ice-ufrag", "ice-pwd", "ice-options"]
 
 
 def test_a_redundant_candidate_is_not_told() -> None:

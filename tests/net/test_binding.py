@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
+from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable
+from crowline.base.machine import Transmit
 from crowline.net.binding import Binding
+from crowline.net.lossy import lossy
 from crowline.stun.attributes import ErrorCode
 from crowline.stun.client import Mapped
 from crowline.stun.message import Message, MessageClass, Method, parse
@@ -54,6 +58,33 @@ async def test_a_mute_server_is_an_error() -> None:
         with pytest.raises(ServerUnreachable, match="does not answer"):
             await binding.ask(mute.local)
         binding.close()
+
+
+async def test_a_socket_that_fails_once_is_asked_again() -> None:
+    """What the system did not take is lost like any other datagram."""
+    async with front() as running, endpoint() as own, asyncio.timeout(PATIENCE):
+        failures = [OSError(errno.ENETUNREACH, "Network is unreachable")]
+
+        def send(transmit: Transmit) -> None:
+            if failures:
+                raise failures.pop()
+            own.send(transmit)
+
+        binding = Binding(send, schedule=Schedule(rto=0.01, rc=7, rm=16))
+        own.take = binding.receive
+        assert (await binding.ask(running.address)).address == own.local
+        binding.close()
+
+
+async def test_a_datagram_that_is_none_is_an_error() -> None:
+    """What the system says of the datagram itself is not taken for loss."""
+    sending = lossy(lambda transmit: raise_(OSError(errno.EMSGSIZE, "Message too long")))
+    with pytest.raises(OSError, match="too long"):
+        sending(Transmit(b"", Address("192.0.2.1", 9)))
+
+
+def raise_(error: Exception) -> None:
+    raise error
 
 
 async def test_an_error_response_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.errors import NoPath, UsageError
 from crowline.base.machine import Transmit
+from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.candidate import CandidateType
 from crowline.ice.candidate_line import CandidateLine
-from crowline.ice.events import IceEvent, PairNominated, Restarted
+from crowline.ice.events import IceEvent, PairNominated, Restarted, SendRefused
 from crowline.net.ice_connection import IceConnection
 from crowline.net.relayed_address import TurnAccount
 from crowline.stun.attributes import XorMappedAddress
@@ -138,6 +140,40 @@ async def test_two_sides_connect_and_carry_data() -> None:
         while (arrived := await one.socket.others.get())[0] != b"still open":
             pass
         assert arrived[1] == two.socket.local
+
+
+@pytest.mark.parametrize("controlling", [True, False])
+async def test_a_lite_side_is_found(controlling: bool) -> None:
+    """It only answers, whatever it was made as, and carries data like any other."""
+    async with endpoint("127.0.0.2") as left, endpoint("127.0.0.3") as right, asyncio.timeout(PATIENCE):
+        full, lite = Side(not controlling, left), Side(controlling, right, lite=True)
+        full.join(lite)
+        lite.join(full)
+        await start(full, lite)
+        await asyncio.gather(full.connection.connected(), lite.connection.connected())
+        await exchange(full, lite)
+        with pytest.raises(UsageError, match="its own addresses"):
+            await lite.connection.gather(stun=[right.local])
+        await asyncio.gather(full.connection.close(), lite.connection.close())
+
+
+async def test_what_does_not_leave_this_machine_is_said() -> None:
+    """A firewall forbids the way to one address: the others are tried, and an event names the reason."""
+    async with pair() as (one, two):
+        forbidden = Address("192.0.2.9", 9)
+        send = one.socket.write
+
+        def refuse(data: bytes, destination: Address) -> None:
+            if destination == forbidden:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            send(data, destination)
+
+        one.socket.write = refuse  # type: ignore[method-assign]
+        one.connection.hear("candidate:9 1 udp 2130706431 192.0.2.9 9 typ host")
+        await start(one, two)
+        await one.connection.connected()
+        refused = [event for event in one.events if isinstance(event, SendRefused)]
+        assert refused == [SendRefused(one.socket.local, forbidden, SendProblem.FORBIDDEN)]
 
 
 async def test_data_of_strangers_is_dropped() -> None:

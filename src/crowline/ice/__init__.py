@@ -24,13 +24,17 @@ if TYPE_CHECKING:
         IceEvent,
         IceFailed,
         LossReason,
+        Noticed,
+        Oddity,
         PairLost,
         PairNominated,
         PairValid,
         Restarted,
         RoleChanged,
+        SendRefused,
     )
     from crowline.ice.line_signals import LineSignals
+    from crowline.ice.lite import LiteAgent
     from crowline.ice.pair import ValidPair
 
 __all__ = [
@@ -49,13 +53,17 @@ __all__ = [
     "IcePwd",
     "IceUfrag",
     "LineSignals",
+    "LiteAgent",
     "LossReason",
     "MalformedIceLine",
+    "Noticed",
+    "Oddity",
     "PairLost",
     "PairNominated",
     "PairValid",
     "Restarted",
     "RoleChanged",
+    "SendRefused",
     "TcpType",
     "ValidPair",
     "read_attribute",
@@ -69,10 +77,11 @@ __getattr__ = lazy(
         "candidate": "Candidate CandidateFactory CandidateType TcpType",
         "candidate_line": "CandidateLine MalformedIceLine",
         "events": (
-            "FailureReason IceEvent IceFailed LossReason PairLost PairNominated PairValid Restarted "
-            "RoleChanged"
+            "FailureReason IceEvent IceFailed LossReason Noticed Oddity PairLost PairNominated PairValid "
+            "Restarted RoleChanged SendRefused"
         ),
         "line_signals": "LineSignals",
+        "lite": "LiteAgent",
         "pair": "ValidPair",
     },
 )

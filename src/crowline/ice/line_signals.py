@@ -20,6 +20,7 @@ from crowline.ice.attribute_line import (
 )
 from crowline.ice.candidate import Candidate
 from crowline.ice.candidate_line import CandidateLine, MalformedIceLine
+from crowline.ice.lite import LiteAgent
 
 UFRAG = "ufrag"
 """The extension of a candidate line that says to which session, of those that restarts part, it belongs."""
@@ -33,7 +34,7 @@ class LineSignals:
     ``a=`` nor a line end.
     """
 
-    def __init__(self, agent: IceAgent, tell: Callable[[str], object]) -> None:
+    def __init__(self, agent: IceAgent | LiteAgent, tell: Callable[[str], object]) -> None:
         self._agent = agent
         self._tell = tell
         self._private: set[Address] = set()
@@ -46,6 +47,8 @@ class LineSignals:
 
     def begin(self) -> None:
         """Tell who we are; candidates follow."""
+        if isinstance(self._agent, LiteAgent):
+            self._tell(IceLite().write())
         self._tell(IceUfrag(self._agent.ufrag).write())
         self._tell(IcePwd(self._agent.pwd).write())
         self._tell(IceOptions((TRICKLE, ICE2)).write())

@@ -12,6 +12,7 @@ from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.transport import Transport
+from crowline.net.lossy import lossy
 from crowline.net.pump import Pump
 from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.message import is_stun
@@ -24,12 +25,13 @@ class Binding:
     """Asks STUN servers under which address they see a socket that the caller owns, reads and closes.
 
     `send` sends a `Transmit` by that socket; with several sockets, by the one whose address is its `local`.
-    What arrives there is handed to `receive`. Make it in a running event loop.
+    It may raise `OSError`, which counts as loss. What arrives there is handed to `receive`. Make it in a
+    running event loop.
     """
 
     def __init__(self, send: Callable[[Transmit], object], *, schedule: Schedule = UDP) -> None:
         self._client = BindingClient(entropy=os.urandom, schedule=schedule)
-        self._pump = Pump[Transmit, BindingEvent](self._client, send, self._on_event)
+        self._pump = Pump[Transmit, BindingEvent](self._client, lossy(send), self._on_event)
         self._waiting: dict[_Question, deque[asyncio.Future[Mapped]]] = {}
 
     async def ask(

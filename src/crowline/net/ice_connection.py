@@ -12,14 +12,17 @@ from msgspec.structs import replace
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, NoPath, UsageError
 from crowline.base.machine import Buffer, Transmit
+from crowline.base.send_problem import SendProblem
 from crowline.ice.agent import DEFAULT_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory
 from crowline.ice.consent import KEEPALIVE_INTERVAL
 from crowline.ice.events import IceEvent, IceFailed, PairLost, PairNominated, Restarted
 from crowline.ice.line_signals import LineSignals
+from crowline.ice.lite import LiteAgent
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES, permits_unicast
 from crowline.net.binding import Binding
+from crowline.net.lossy import lossy
 from crowline.net.pump import Pump
 from crowline.net.relayed_address import RelayedAddress, TurnAccount
 from crowline.stun.message import TRANSACTION_ID_SIZE, Message, MessageClass, Method, is_stun
@@ -29,14 +32,16 @@ class IceConnection:
     """Finds a pair of addresses that works, and carries datagrams on it, with consent (RFC 8445, RFC 7675).
 
     - The sockets are the caller's: `send` sends a `Transmit` by the one whose address is its `local`, and
-      what arrives is handed to `receive`. They stay open at the end.
+      what arrives is handed to `receive`. They stay open at the end. Where `send` raises `OSError`, that
+      counts as loss, and is told by an event.
     - The signalling is the caller's: `tell(line)` takes each line that the other side has to `hear`.
     - `on_data(data)` gets each datagram of the other side. The bytes are good only during the call.
 
     Of the two sides one is `controlling`: it decides between pairs that work. `ta` are the seconds between
     checks; 50 ms unless both sides are known to take more. `permits` judges every address that the other
     side names before anything is sent there. `relay_only`: the sockets reach TURN servers and nothing else,
-    and the other side learns nothing of them (RFC 8445 §19.1). Make it in a running event loop.
+    and the other side learns nothing of them (RFC 8445 §19.1). `lite`: this machine has a public address, and
+    answers checks without making any (§2.5). Make it in a running event loop.
     """
 
     def __init__(
@@ -50,17 +55,26 @@ class IceConnection:
         ta: float = DEFAULT_TA,
         permits: Callable[[Address], bool] = permits_unicast,
         relay_only: bool = False,
+        lite: bool = False,
     ) -> None:
-        self._agent = IceAgent(controlling, entropy=os.urandom, ta=ta, permits=permits)
+        if lite and relay_only:
+            raise UsageError("A lite agent is reached at its own addresses.")
+        self._agent: IceAgent | LiteAgent = (
+            LiteAgent(controlling, entropy=os.urandom, permits=permits)
+            if lite
+            else IceAgent(controlling, entropy=os.urandom, ta=ta, permits=permits)
+        )
         self._signals = LineSignals(self._agent, tell)
         self._pump = Pump[Transmit, IceEvent](self._agent, self._transmit, self._on_event)
-        self._binding = Binding(send)
+        self._loop = asyncio.get_running_loop()
+        self._send = lossy(send, self._on_unsent)
+        self._binding = Binding(self._send)
         self._factory = CandidateFactory()
-        self._send = send
         self._on_data = on_data
         self._tell_event = on_event
         self._permits = permits
         self._relay_only = relay_only
+        self._is_lite = lite
         self._unproven = 0  # datagrams from where no check has succeeded
         self._has_gathered = False
         self._sockets: list[Address] = []
@@ -70,7 +84,7 @@ class IceConnection:
         self._by_relayed: dict[Address, RelayedAddress] = {}
         self._used: ValidPair | None = None
         self._peers: dict[str, Address] = {}
-        self._outcome: asyncio.Future[ValidPair] = asyncio.get_running_loop().create_future()
+        self._outcome: asyncio.Future[ValidPair] = self._loop.create_future()
         self._signals.begin()
 
     @property
@@ -118,10 +132,13 @@ class IceConnection:
         UDP here.
         """
         self._has_gathered = False
+        stun, turn = list(stun), list(turn)
+        if self._is_lite and (stun or turn):
+            raise UsageError("A lite agent is reached at its own addresses.")
         servers = [server for server in turn if self._of_family(server.address)]
         if any(server.transport.is_stream for server in servers):
             raise UsageError("A connection over datagram sockets speaks to TURN servers by UDP.")
-        asked = () if self._relay_only else stun
+        asked = [] if self._relay_only else stun
         questions = [self._ask(server, base) for server in asked for base in self._of_family(server)]
         await asyncio.gather(*questions, *(self._allocate(server) for server in servers))
         self._end()
@@ -194,7 +211,7 @@ class IceConnection:
 
     def _keep_mappings(self) -> None:
         """Until a pair is agreed on, what the servers saw must not lapse (RFC 8445 §5.1.1.4)."""
-        self._keeper = asyncio.get_running_loop().call_later(KEEPALIVE_INTERVAL, self._keep_mappings)
+        self._keeper = self._loop.call_later(KEEPALIVE_INTERVAL, self._keep_mappings)
         if self._agent.selected is not None:
             return
         for server, base in self._mapped_by:
@@ -246,6 +263,15 @@ class IceConnection:
         else:
             relay.send(transmit.data, transmit.destination)
 
+    def _on_unsent(self, transmit: Transmit, problem: SendProblem) -> None:
+        if transmit.local is not None:
+            # Not now: it may be the agent itself that is sending.
+            self._loop.call_soon(self._tell_unsent, transmit.local, transmit.destination, problem)
+
+    def _tell_unsent(self, base: Address, destination: Address, problem: SendProblem) -> None:
+        self._agent.send_failed(base, destination, problem)
+        self._pump.flush()
+
     def _take_relayed(self, relay: RelayedAddress, data: memoryview, peer: Address) -> None:
         if relay.address is not None:
             self._take(data, peer, relay.address)
@@ -275,7 +301,7 @@ class IceConnection:
     def _begin_anew(self, event: Restarted) -> None:
         self._used = None  # the agent keeps the old pair until some time after the new one is agreed on
         if self._outcome.done() and self._agent.selected is None:
-            self._outcome = asyncio.get_running_loop().create_future()
+            self._outcome = self._loop.create_future()
         self._signals.begin_anew()
         if event.by_peer and self._has_gathered:
             self._end()

@@ -13,6 +13,7 @@ from crowline.base.errors import CrowlineError, Refused, ServerUnreachable
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
+from crowline.net.lossy import lossy
 from crowline.net.patience import within
 from crowline.net.pump import Pump
 from crowline.stun.message import MalformedStun
@@ -48,9 +49,10 @@ class TurnAccount:
 class RelayedAddress:
     """One allocation (RFC 8656), kept until it is closed.
 
-    `send` sends a `Transmit` to the server by the caller's socket or stream; what arrives there is handed to
-    `receive`. `on_data(data, peer)` gets each datagram that a peer sent to the relayed address, and
-    `on_lost(reason)` is called when the server has given it up. Make it in a running event loop.
+    `send` sends a `Transmit` to the server by the caller's socket or stream; where a socket raises `OSError`,
+    that counts as loss. What arrives there is handed to `receive`. `on_data(data, peer)` gets each datagram
+    that a peer sent to the relayed address, and `on_lost(reason)` is called when the server has given it up.
+    Make it in a running event loop.
     """
 
     def __init__(
@@ -72,8 +74,8 @@ class RelayedAddress:
             families=families,
             transport=server.transport,
         )
-        self._pump = Pump[Transmit, TurnEvent](self._client, send, self._on_event)
-        self._send = send
+        self._send = send if server.transport.is_stream else lossy(send)
+        self._pump = Pump[Transmit, TurnEvent](self._client, self._send, self._on_event)
         self._on_data = on_data
         self._on_lost = on_lost
         self._framer = StreamFramer() if server.transport.is_stream else None
