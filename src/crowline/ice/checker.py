@@ -144,6 +144,7 @@ class Checker:
             self._outbox.notice(Oddity.FORGED_ANSWER)
             return
         self._outbox.proven(source)
+        self.session.ever_left = True
         if check is not None:
             self._outstanding.remove(check)
             self._on_answer(check, answer, now)

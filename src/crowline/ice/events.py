@@ -33,7 +33,7 @@ class FailureReason(Enum):
 
 
 class Oddity(Enum):
-    """What an agent drops or bounds and goes on; most of it is nothing that an honest other side causes."""
+    """What an agent meets with and goes on; most of it is nothing that an honest other side causes."""
 
     FORGED_CHECK = "a check came that was not signed with this session's password"
     FORGED_ANSWER = "an answer came that the other side has not signed"
@@ -41,6 +41,7 @@ class Oddity(Enum):
     FORBIDDEN_CANDIDATE = "the other side named an address that may not be checked"
     TOO_MANY_CANDIDATES = "the other side named more candidates than are kept"
     SILENT_ADDRESS = "an address got all the packets that it may get before it answers"
+    SLEPT = "this machine slept while checks were on their way"
     ENDLESS_CONFLICT = "the other side claims this side's role again and again"
 
 
@@ -105,7 +106,7 @@ class SendRefused:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something was dropped or bounded; each oddity is said once, `counters` has how often."""
+    """Something odd happened; each kind is said once, `counters` has how often what was dropped."""
 
     oddity: Oddity
 

@@ -96,6 +96,11 @@ class OutstandingChecks:
             if not (check.use_candidate and check.pair.nominating):
                 check.transaction.stop_retransmitting()
 
+    def postpone(self, seconds: float) -> None:
+        """So much time has passed that does not count."""
+        for check in self._checks.values():
+            check.transaction.postpone(seconds)
+
     def next_timeout(self) -> float | None:
         if not self._checks:
             return None

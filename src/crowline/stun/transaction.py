@@ -89,6 +89,13 @@ class Transaction:
         """Send no more, but keep waiting for an answer until the end (RFC 8445 §7.3.1.4)."""
         self._next_send = None
 
+    def postpone(self, seconds: float) -> None:
+        """Let everything come later by that: the machine slept, and time stood still for this transaction."""
+        self.started += seconds
+        self._end += seconds
+        if self._next_send is not None:
+            self._next_send += seconds
+
     def matches(self, transaction_id: bytes, source: Address, local: Address | None = None) -> bool:
         """Whether a response with that id, from `source` to `local`, answers this request."""
         return transaction_id == self.transaction_id and source == self.destination and local == self.local
