@@ -106,6 +106,9 @@ async def test_a_replaced_address_costs_the_stream_nothing(
             async with asyncio.timeout(PATIENCE):
                 assert await reader == hashlib.sha256(data).hexdigest()
             assert "127.0.0.2" not in traversal_of(room)._gatherer.hosts()
+            if renewed:
+                # Nothing arrives by link zero any more: neither side may go on sending there.
+                assert not [path for peer in (here, there) for path in peer.paths() if path.kind == "hub"]
 
 
 async def test_both_sides_may_change_at_once(server: Server, machine: Machine) -> None:

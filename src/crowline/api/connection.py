@@ -36,6 +36,7 @@ from crowline.rendezvous.events import (
     MeetingFailed,
     PeerLeft,
     PeerPresent,
+    PeerReturned,
     Signalled,
     Welcomed,
 )
@@ -203,6 +204,9 @@ class Connection:
             self._on_signal(event.signal)
         elif isinstance(event, PeerLeft):
             self._on_left(event)
+        elif isinstance(event, PeerReturned):
+            # Link zero is not by its new WebSocket; the hub may have seen nothing of the old one's end.
+            self._detach(HUB_LINK, "the other side had to reach the server again")
         elif isinstance(event, MeetingFailed):
             if self._key is None:
                 self._end(event.error)
