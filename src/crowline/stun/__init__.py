@@ -8,7 +8,12 @@ from crowline.base.lazy import lazy
 
 if TYPE_CHECKING:
     from crowline.stun.client import BindingClient, BindingEvent, Mapped, NoAnswer
-    from crowline.stun.integrity import verify_integrity
+    from crowline.stun.integrity import (
+        long_term_key,
+        long_term_key_sha256,
+        short_term_key,
+        verify_integrity,
+    )
     from crowline.stun.message import MalformedStun, Message, MessageClass, Method, Received, is_stun, parse
     from crowline.stun.responder import Alternates, Responder
     from crowline.stun.transaction import Schedule, Transaction
@@ -28,7 +33,10 @@ __all__ = [
     "Schedule",
     "Transaction",
     "is_stun",
+    "long_term_key",
+    "long_term_key_sha256",
     "parse",
+    "short_term_key",
     "verify_integrity",
 ]
 
@@ -36,7 +44,7 @@ __getattr__ = lazy(
     __name__,
     {
         "client": "BindingClient BindingEvent Mapped NoAnswer",
-        "integrity": "verify_integrity",
+        "integrity": "long_term_key long_term_key_sha256 short_term_key verify_integrity",
         "message": "MalformedStun Message MessageClass Method Received is_stun parse",
         "responder": "Alternates Responder",
         "transaction": "Schedule Transaction",
