@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from crowline.api import links
 from crowline.api.links import MAX_EARLY, MAX_LINKS, LinkSecrets, LinkTable, PairLink
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.ice.pair import CandidatePair, ValidPair
+from crowline.link import plan
 from crowline.link.identity import Identity
 from crowline.link.quic import DATAGRAM_SIZE
 
@@ -47,6 +47,8 @@ class Desk:
             entropy=os.urandom,
             send=self.sent.append,
             valid_pairs=lambda: self.pairs,
+            on_open=lambda pair: None,
+            is_ailing=lambda number: False,
             on_up=lambda link: None,
             on_data=lambda link, data: None,
             on_down=lambda link, reason: self.downs.append(reason),
@@ -81,7 +83,7 @@ async def test_when_the_best_pair_is_lost_the_next_valid_one_gets_a_link(
     desks: list[Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pair that was not needed when it was found is used once it is."""
-    monkeypatch.setattr(links, "RETRY_AFTER", 0.0)
+    monkeypatch.setattr(plan, "RETRY_AFTER", 0.0)
     best, second = pair("198.51.100.1", 10), pair("198.51.100.2", 5)
     desk = Desk(client=True, pairs=[best, second])
     desks.append(desk)

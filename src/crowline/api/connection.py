@@ -260,6 +260,8 @@ class Connection:
             entropy=os.urandom,
             send=self._traversal.send,
             valid_pairs=self._traversal.valid_pairs,
+            on_open=self._traversal.use,
+            is_ailing=self.session.links.is_ailing,
             on_up=self._on_link_up,
             on_data=lambda link, data: self._receive(link.number, data),
             on_down=self._on_link_down,
@@ -312,8 +314,10 @@ class Connection:
         self._hub.follow(gone)
 
     def on_restarted(self) -> None:
+        self.session.links.start_over(self._loop.time())
         if self._links is not None:
             self._links.network_changed()
+        self.flush()
 
     def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
         if self._links is not None:
@@ -329,7 +333,6 @@ class Connection:
 
     def _on_link_up(self, link: PairLink) -> None:
         assert self._traversal is not None
-        self._traversal.use(link.pair)
         self.paths.add(link, self._traversal.transport_of(link.pair.base))
         self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
 
@@ -379,6 +382,8 @@ class Connection:
         if self._farewell.is_set():
             # Links end one after the other now; none of that is a path to tell of.
             return
+        if self._links is not None:
+            self._links.chosen(event.link)
         now, before = self.paths.choose(event)
         if now is not None and now.is_direct and self.timing.direct is None:
             self.timing.direct = self._loop.time()

@@ -10,19 +10,15 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
-from crowline.link.choice import MAX_LINKS, category_of, deserves_link
+from crowline.link.choice import MAX_LINKS, category_of
 from crowline.link.events import LinkData, LinkEvent, LinkUp
 from crowline.link.identity import Identity
+from crowline.link.plan import LinkPlan
 from crowline.link.quic import LINK_ID_LENGTH, QuicLink, is_initial
 from crowline.net.pump import Pump
 
 # Runs of datagrams kept for a pair that is about to be proven: an Initial flight is one or two.
 MAX_EARLY = 4
-# Seconds that a direct link stays after a better one has taken over, for what is still on its way.
-LINGER = 3.0
-# Seconds until a link that failed on a pair that is still valid is tried again; doubled each time.
-RETRY_AFTER = 1.0
-MAX_TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,10 @@ class PairLink:
         return category_of(self.pair)
 
     @property
+    def is_up(self) -> bool:
+        return self.quic.is_up
+
+    @property
     def unanswered_since(self) -> float | None:
         return self.quic.unanswered_since
 
@@ -66,7 +66,11 @@ class PairLink:
 
 
 class LinkTable:
-    """All links, by the pair they use. `client` is the session role that plays the TLS client."""
+    """All links, by the pair they use. `client` is the session role that plays the TLS client.
+
+    `on_open` hears of each pair on which a link is opened or accepted, `on_down` of each that is not used any
+    more, whether its link was up or not. `is_ailing` says of a link's number whether it carries nothing.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,8 @@ class LinkTable:
         entropy: Callable[[int], bytes],
         send: Callable[[Transmit], None],
         valid_pairs: Callable[[], Iterable[ValidPair]],
+        on_open: Callable[[ValidPair], None],
+        is_ailing: Callable[[int], bool],
         on_up: Callable[[PairLink], None],
         on_data: Callable[[PairLink, Buffer], None],
         on_down: Callable[[PairLink, str], None],
@@ -86,12 +92,14 @@ class LinkTable:
         self._secrets = secrets
         self._entropy = entropy
         self._valid_pairs = valid_pairs
+        self._on_open, self._is_ailing = on_open, is_ailing
         self._on_up, self._on_data, self._on_down = on_up, on_data, on_down
         self._links: dict[tuple[Address, Address], PairLink] = {}
         self._early: dict[tuple[Address, Address], list[tuple[bytes, int]]] = {}
-        self._tries: dict[tuple[Address, Address], int] = {}
+        self._plan = LinkPlan()
+        self._chosen: int | None = None
         self._numbers = 0
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -100,8 +108,15 @@ class LinkTable:
         return self._secrets.peer_fingerprint
 
     def network_changed(self) -> None:
-        """Of either side: what failed may work now."""
-        self._tries.clear()
+        """Of either side: what failed may work now, and new pairs go before those of today's links."""
+        self._plan.start_over(link.pair for link in self._links.values())
+        self._look()
+
+    def chosen(self, number: int | None) -> None:
+        """The streams flow by the link of that number, where it is one of these."""
+        self._chosen = number
+        self._settle()
+        self._look()
 
     def pair_valid(self, pair: ValidPair) -> None:
         """Open a link where this pair is better than those that links use or are about to use."""
@@ -111,7 +126,8 @@ class LinkTable:
             self.flush()
             return
         used = [link.pair for link in self._links.values()]
-        if deserves_link(pair, used) and self._tries.get(pair.key, 0) < MAX_TRIES:
+        ailing = [link.key for link in self._links.values() if self._is_ailing(link.number)]
+        if self._plan.wants(pair, used, ailing, self._loop.time()):
             self._open(pair)
 
     def packet(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
@@ -133,8 +149,8 @@ class LinkTable:
             self._remove(link, reason)
 
     def close(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         now = self._loop.time()
         for link in list(self._links.values()):  # what the pump still hands on may remove some
             link.quic.close(now)
@@ -147,15 +163,14 @@ class LinkTable:
         if isinstance(event, LinkData):
             self._on_data(link, event.data)
         elif isinstance(event, LinkUp):
-            self._tries.pop(link.key, None)
+            self._plan.up(link.pair, self._loop.time())
             self._on_up(link)
-            self._retire_worse(link)
+            self._settle()
         else:
             self._remove(link, event.reason)
 
     def _open(self, pair: ValidPair) -> None:
         now = self._loop.time()
-        self._tries[pair.key] = self._tries.get(pair.key, 0) + 1
         quic = QuicLink.connect(
             destination=pair.remote.address,
             local=pair.base,
@@ -200,47 +215,59 @@ class LinkTable:
         self._numbers += 1
         link = PairLink(self, self._numbers, pair, quic)
         self._links[link.key] = link
+        self._on_open(pair)
         return link
 
     def _remove(self, link: PairLink, reason: str) -> None:
-        if self._links.get(link.key) is not link:
-            return
+        if self._links.get(link.key) is link:
+            self._plan.ended(link.pair, self._loop.time())
+            self._drop(link, reason)
+
+    def _drop(self, link: PairLink, reason: str) -> None:
         del self._links[link.key]
         self._on_down(link, reason)
         link.quic.close(self._loop.time())
         # The pump may be in the middle of this event; what QUIC still has to say goes out afterwards.
         self._loop.call_soon(self._bury, link)
-        if self._client:
-            tries = self._tries.get(link.key, 0)
-            self._later(RETRY_AFTER * 2**tries, self._retry)
+        self._settle()
 
     @staticmethod
     def _bury(link: PairLink) -> None:
         link.pump.flush()
         link.pump.close()
 
-    def _retry(self) -> None:
-        """Open what is missed now: the pair that failed, and those that were not needed beside it."""
-        for pair in sorted(self._valid_pairs(), key=lambda pair: self._tries.get(pair.key, 0)):
-            self.pair_valid(pair)
+    # What the TLS client plans ----------------------------------------------------------------------
 
-    def _retire_worse(self, better: PairLink) -> None:
-        """The TLS client ends direct links that `better` replaces; a relayed link stays warm."""
-        if not self._client or better.category == "relay":
+    def _settle(self) -> None:
+        """Tell the plan what there is now, and be woken when it wants something."""
+        if not self._client:
             return
-        for link in self._links.values():
-            if link.category == "direct" and link.pair.priority < better.pair.priority:
-                self._later(LINGER, self._retire, link)
+        up = [link for link in self._links.values() if link.is_up]
+        chosen = next((link.pair for link in up if link.number == self._chosen), None)
+        self._plan.chosen(chosen, [link.pair for link in up], self._loop.time())
+        self._arm()
 
-    def _retire(self, link: PairLink) -> None:
-        if self._links.get(link.key) is link:
-            del self._links[link.key]
-            self._on_down(link, "a better path took over")
-            link.quic.close(self._loop.time())
-            self._bury(link)
+    def _look(self) -> None:
+        """Open what is missed now: a pair that failed, and those that were not needed beside it."""
+        if self._client:
+            for pair in self._plan.in_turn(self._valid_pairs()):
+                self.pair_valid(pair)
 
-    def _later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
-        self._timers = {
-            timer for timer in self._timers if not timer.cancelled() and timer.when() > self._loop.time()
-        }
-        self._timers.add(self._loop.call_later(delay, call, *arguments))
+    def _wake(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        due = self._plan.due(now)
+        better = next((link.pair for link in self._links.values() if link.number == self._chosen), None)
+        for key in due.ending:
+            if link := self._links.get(key):
+                self._plan.let_go(link.pair, better, now)
+                self._drop(link, "a better path took over")
+        if due.look:
+            self._look()
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        at = self._plan.next_timeout()
+        self._timer = None if at is None else self._loop.call_at(at, self._wake)

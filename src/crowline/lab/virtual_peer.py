@@ -241,7 +241,9 @@ class VirtualPeer:
             is_client=self.role is Role.JOIN,
             key=derive(self._key, "client-auth"),
             send=self._send,
-            find_pair=self._find_pair,
+            valid_pairs=self._agent.valid_pairs,
+            on_open=self._use,
+            is_ailing=self._session.links.is_ailing,
             on_up=self._on_link_up,
             on_data=self._on_link_data,
             on_down=self._on_link_down,
@@ -296,13 +298,12 @@ class VirtualPeer:
         elif isinstance(event, PairLost):
             self._links.pair_lost(event.pair.key, event.reason.value)
 
-    def _find_pair(self, local: Address, remote: Address) -> ValidPair | None:
-        return next((pair for pair in self._agent.valid_pairs() if pair.key == (local, remote)), None)
+    def _use(self, pair: ValidPair) -> None:
+        self._agent.use(pair, self._internet.now)
+        self._sockets.bind(pair.base, pair.remote.address)
+        self._agent_pump.flush()
 
     def _on_link_up(self, link: VirtualLink) -> None:
-        self._agent.use(link.pair, self._internet.now)
-        self._sockets.bind(link.pair.base, link.pair.remote.address)
-        self._agent_pump.flush()
         self.up[link.number] = link
         self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
 
@@ -343,6 +344,8 @@ class VirtualPeer:
 
     def _on_session_event(self, event: SessionEvent) -> None:
         if isinstance(event, LinkChosen):
+            if self._links is not None:
+                self._links.chosen(event.link)
             link = self.up.get(event.link) if event.link is not None else None
             if link is not None and link.category == "direct" and self.direct is None:
                 self.direct = self._internet.now

@@ -141,12 +141,10 @@ class LinkSet:
             member.ping_at = min(member.ping_at, at)
 
     def start_over(self, now: float) -> None:
-        """The network is another one: what fell silent in the old one may be used as soon as it answers, and
-        links of new paths go before those that are there now."""
+        """The network is another one: what fell silent in the old one may be used as soon as it answers."""
         self._ways.clear()
         for member in self._members.values():
             member.trial = None
-            member.fading = not member.hints.makeshift
         self.ping(now)
 
     def fade(self, link: int) -> None:

@@ -71,7 +71,7 @@ class Member:
     way: Way
     hints: Hints
     ping_at: float
-    # A network change or the path's own end has outdated it; another of its rank goes before it.
+    # Its path will not last; another of its rank goes before it.
     fading: bool = False
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=RTT_SAMPLES))
     stalled: bool = False
