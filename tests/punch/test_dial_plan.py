@@ -16,8 +16,10 @@ from crowline.punch.dial_plan import (
     TRY_TIMES,
     Connect,
     DialCommand,
+    DialEvent,
     DialPlan,
     Exhausted,
+    GivenUp,
     Outcome,
     Tried,
 )
@@ -57,6 +59,13 @@ def advance(machine: DialPlan) -> float:
     assert when is not None
     machine.handle_timeout(when)
     return when
+
+
+def events(machine: DialPlan) -> list[DialEvent]:
+    found = []
+    while (event := machine.next_event()) is not None:
+        found.append(event)
+    return found
 
 
 def run(
@@ -150,7 +159,7 @@ def test_a_connection_ends_the_tries_of_its_address_only() -> None:
     machine = plan(FIRST, SECOND)
     tries = run(machine, {FIRST: Outcome.CONNECTED})
     assert order(tries) == [FIRST] + [SECOND] * TRIES
-    assert machine.next_event() is None
+    assert events(machine) == [GivenUp(Tried(SECOND, TRIES, Outcome.SILENT))]
 
 
 def test_a_connection_that_proves_to_be_somebody_elses_uses_a_try_up() -> None:
@@ -165,12 +174,36 @@ def test_a_connection_that_proves_to_be_somebody_elses_uses_a_try_up() -> None:
 
 
 def test_the_end_says_what_became_of_each_address() -> None:
-    """Once, in the order of the addresses."""
+    """Of each when it is given up, and of all at the end, in their order."""
     machine = plan(FIRST, SECOND)
     run(machine, {SECOND: Outcome.REFUSED})
-    tried = (Tried(FIRST, 3, Outcome.SILENT), Tried(SECOND, 3, Outcome.REFUSED))
-    assert machine.next_event() == Exhausted(tried)
-    assert machine.next_event() is None
+    first, second = Tried(FIRST, 3, Outcome.SILENT), Tried(SECOND, 3, Outcome.REFUSED)
+    assert events(machine) == [GivenUp(second), GivenUp(first), Exhausted((first, second))]
+
+
+def test_an_address_that_is_given_up_may_be_dialled_anew() -> None:
+    """When the other side names it again, or ICE begins again."""
+    machine = plan(FIRST)
+    run(machine, {FIRST: Outcome.REFUSED})
+    assert machine.add(FIRST, NOW + 60)
+    assert not machine.add(FIRST, NOW + 60)
+    assert commands(machine) == [Connect(4, FIRST)]
+
+
+def test_an_address_that_is_removed_is_dialled_no_more() -> None:
+    """Its socket is closed, unless it is connected; those after it have their turn."""
+    machine = plan(FIRST, SECOND, THIRD)
+    machine.start(NOW)
+    machine.remove(FIRST)
+    machine.remove(FIRST)
+    assert commands(machine) == [Connect(1, FIRST), Abandon(1)]
+    assert advance(machine) == NOW + STAGGER
+    machine.connected(2)
+    machine.remove(SECOND)
+    assert commands(machine) == [Connect(2, SECOND)]
+    assert advance(machine) == NOW + 2 * STAGGER
+    assert commands(machine) == [Connect(3, THIRD)]
+    assert events(machine) == []
 
 
 def test_an_address_that_comes_later_is_dialled_too() -> None:
@@ -250,8 +283,9 @@ def test_a_list_of_ports_on_one_victim_is_bounded() -> None:
     machine = plan(*(Address("192.0.2.9", port) for port in range(1, 1 + MAX_DIALLED)), proven=False)
     tries = run(machine, {Address("192.0.2.9", port): Outcome.REFUSED for port in range(1, 1 + MAX_DIALLED)})
     assert len(tries) <= MAX_UNPROVEN_PER_HOST
-    event = machine.next_event()
-    assert event is not None and event.tried[-1] == Tried(Address("192.0.2.9", 64), 0, Outcome.CAPPED)
+    event = events(machine)[-1]
+    assert isinstance(event, Exhausted)
+    assert event.tried[-1] == Tried(Address("192.0.2.9", 64), 0, Outcome.CAPPED)
     assert not machine.add(FIRST, NOW)
 
 

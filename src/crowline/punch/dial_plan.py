@@ -65,6 +65,13 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An address has had its tries."""
+
+    tried: Tried
+
+
+@dataclass(frozen=True, slots=True)
 class Exhausted:
     """Every address has had its tries and no connection stands: the other side's turn, if there are turns."""
 
@@ -72,6 +79,7 @@ class Exhausted:
 
 
 DialCommand: TypeAlias = Connect | Abandon
+DialEvent: TypeAlias = GivenUp | Exhausted
 
 
 @dataclass(slots=True, eq=False)
@@ -85,9 +93,13 @@ class _Line:
     outcome: Outcome = Outcome.UNTRIED
     is_over: bool = False
 
+    @property
+    def tried(self) -> Tried:
+        return Tried(self.remote, self.tries, self.outcome)
+
 
 class DialPlan:
-    """The plan of one side; `next_transmit` gives what to do with sockets, `next_event` says `Exhausted`.
+    """The plan of one side; `next_transmit` gives what to do with sockets, `next_event` what was in vain.
 
     The driver tells what became of each try by its number; what is said of an earlier one is not heard.
     """
@@ -110,15 +122,18 @@ class DialPlan:
         self._numbers = 0
         self._has_started = self._over = self._has_said = False
         self._commands: deque[DialCommand] = deque()
-        self._events: deque[Exhausted] = deque()
+        self._events: deque[DialEvent] = deque()
 
     def add(self, remote: Address, now: float) -> bool:
-        """Dial this address too, after those that are there. False for one that is there, or one too many."""
-        if (
-            self._over
-            or len(self._lines) >= MAX_DIALLED
-            or any(line.remote == remote for line in self._lines)
-        ):
+        """Dial this address too, after those that are there. False for one that is there, or one too many.
+
+        One that has been given up is dialled anew.
+        """
+        known = self._find(remote)
+        if known is not None and not known.is_over:
+            return False
+        self.remove(remote)
+        if self._over or len(self._lines) >= MAX_DIALLED:
             return False
         self._lines.append(_Line(remote))
         if self._has_started:
@@ -127,6 +142,15 @@ class DialPlan:
                 self._plan_next(now)
             self._settle(now)
         return True
+
+    def remove(self, remote: Address) -> None:
+        """Dial this address no more; no event follows. What is connected stays."""
+        line = self._find(remote)
+        if line is None:
+            return
+        self._abandon(line)
+        self._begun -= self._lines.index(line) < self._begun
+        self._lines.remove(line)
 
     def start(self, now: float) -> None:
         """It is this side's turn. A second start is none."""
@@ -154,9 +178,7 @@ class DialPlan:
         self._over = True
         self._begin_at = None
         for line in self._lines:
-            if line.number and line.outcome is not Outcome.CONNECTED:
-                self._commands.append(Abandon(line.number))
-            line.number, line.at = 0, None
+            self._abandon(line)
 
     # --- the verbs --------------------------------------------------------------------------------------
 
@@ -180,7 +202,7 @@ class DialPlan:
     def next_transmit(self) -> DialCommand | None:
         return self._commands.popleft() if self._commands else None
 
-    def next_event(self) -> Exhausted | None:
+    def next_event(self) -> DialEvent | None:
         return self._events.popleft() if self._events else None
 
     # ----------------------------------------------------------------------------------------------------
@@ -197,9 +219,7 @@ class DialPlan:
         is_exhausted = self._has_started and all(line.is_over for line in self._lines)
         if is_exhausted and not self._has_said and not self._over:
             self._has_said = True
-            self._events.append(
-                Exhausted(tuple(Tried(line.remote, line.tries, line.outcome) for line in self._lines))
-            )
+            self._events.append(Exhausted(tuple(line.tried for line in self._lines)))
 
     def _plan_next(self, now: float) -> None:
         """When the address after those that have begun does."""
@@ -211,7 +231,8 @@ class DialPlan:
     def _try(self, line: _Line, now: float) -> None:
         line.at = None
         if not self._budget.spend(line.remote):
-            line.outcome, line.is_over = Outcome.CAPPED, True
+            line.outcome = Outcome.CAPPED
+            self._give_up(line)
             self._next_line(now)
             return
         hold = self._budget.afford(line.remote, TRY_TIMES[line.tries], self._repeat)
@@ -224,12 +245,22 @@ class DialPlan:
     def _use_up(self, line: _Line, outcome: Outcome, now: float, rest: float | None = None) -> None:
         line.number, line.outcome = 0, outcome
         if line.tries == TRIES:
-            line.at, line.is_over = None, True
+            self._give_up(line)
         else:
             line.at = now + (self._rest() if rest is None else rest)
         self._next_line(now)
         if line.at is not None and line.at <= now:
             self._try(line, now)
+
+    def _give_up(self, line: _Line) -> None:
+        line.at, line.is_over = None, True
+        self._events.append(GivenUp(line.tried))
+
+    def _abandon(self, line: _Line) -> None:
+        """Close its socket, unless it is connected: then it has an owner of its own."""
+        if line.number and line.outcome is not Outcome.CONNECTED:
+            self._commands.append(Abandon(line.number))
+        line.number, line.at = 0, None
 
     def _next_line(self, now: float) -> None:
         """An address has failed: the next one need not wait, unless it is to have its turn."""
@@ -240,6 +271,9 @@ class DialPlan:
 
     def _rest(self) -> float:
         return MIN_REST + (MAX_REST - MIN_REST) * int.from_bytes(self._entropy(4), "big") / 2**32
+
+    def _find(self, remote: Address) -> _Line | None:
+        return next((line for line in self._lines if line.remote == remote), None)
 
     def _line(self, number: int) -> _Line | None:
         if self._over or not number:

@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from crowline.punch.dial_plan import MAX_REST, TRIES, TRY_TIMES, DialCommand, DialPlan, Outcome, Tried
+from crowline.punch.dial_plan import (
+    MAX_REST,
+    TRIES,
+    TRY_TIMES,
+    DialCommand,
+    DialPlan,
+    Exhausted,
+    Outcome,
+    Tried,
+)
 
 # Seconds that the other side's turn takes for each address that it was told, at most, and those in which its
 # word comes.
@@ -129,7 +138,7 @@ class Turns:
         self.turn, self._waits_until = Turn.WAITS, now + self._patience
 
     def _settle(self, now: float) -> None:
-        exhausted = self._plan.next_event()
+        exhausted = self._exhausted()
         if self.turn is Turn.DIALS and exhausted is not None:
             self._tried = exhausted.tried
             if self._begins:
@@ -144,6 +153,12 @@ class Turns:
                 self._dial(now)
         if self.turn is not Turn.OVER and self._deadline is not None and now >= self._deadline:
             self._fail()
+
+    def _exhausted(self) -> Exhausted | None:
+        while (event := self._plan.next_event()) is not None:
+            if isinstance(event, Exhausted):
+                return event
+        return None
 
     def _fail(self) -> None:
         self.turn = Turn.OVER
