@@ -150,11 +150,13 @@ class Call:
 
 
 @asynccontextmanager
-async def call(folder: Path, *flags: str, they_offer: bool, settings: str = "{}") -> AsyncIterator[Call]:
+async def call(
+    folder: Path, *flags: str, they_offer: bool, settings: str = "{}", **options: Any
+) -> AsyncIterator[Call]:
     if aiortc is None:
         missing("aiortc is not installed")
     page = PAGE.replace("OFFERS", str(they_offer).lower()).replace("SETTINGS", settings)
-    async with our_ice(controlling=not they_offer, address=OURS) as ours:
+    async with our_ice(controlling=not they_offer, address=OURS, **options) as ours:
         ours.connection.add_socket(ours.own.local)
         await ours.connection.gather()
         both = Call(ours, they_offer=they_offer)
@@ -197,6 +199,15 @@ async def test_a_data_channel(tmp_path: Path, they_offer: bool, is_hidden: bool)
         assert (remote["address"], remote["port"]) == (own.host, own.port)
         told = [line for line in both.theirs.result() if line.startswith("a=candidate:")]
         assert told and all((".local " in line) is is_hidden for line in told)
+
+
+@pytest.mark.parametrize("they_offer", [True, False], ids=["chromium-offers", "we-offer"])
+async def test_a_data_channel_to_a_lite_agent_of_ours(tmp_path: Path, they_offer: bool) -> None:
+    """Chromium controls, whoever offers (RFC 8445 §6.1.1), and nominates."""
+    async with call(tmp_path, they_offer=they_offer, lite=True) as both:
+        await both.connect()
+        transport, _, _ = its_view(await exchange(both))
+        assert transport["iceRole"] == "controlling"
 
 
 @pytest.mark.parametrize("server", ["ours", "coturn"])
