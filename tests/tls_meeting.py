@@ -9,17 +9,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from crowline.api.checked_stream import StreamKey
 from crowline.api.tls_links import TlsLinkTable, TlsPairLink
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
-from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory, CandidateType
 from crowline.ice.events import IceEvent, PairNominated, PairValid
 from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.link.identity import Identity
 from crowline.net.pump import Pump
+from crowline.net.tcp_framed import FramedStream
 from crowline.net.tcp_stream import TcpStream
 from crowline.session.events import SessionEvent, StreamReadable
 from crowline.session.links import LinkTransmit
@@ -31,18 +30,17 @@ PATIENCE = 30.0  # seconds for something that must come
 
 @dataclass
 class Side:
-    """A table with one connection, and all that it said."""
+    """A table with one connection, as its owner, and all that both said."""
 
     is_client: bool
     own: Identity
     peer: Identity
     stuns: list[tuple[bytes, Address, Address]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     ups: list[TlsPairLink] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
     downs: list[str] = field(default_factory=list)
-    ended: list[tuple[StreamKey, str]] = field(default_factory=list)
-    trusted: list[TcpStream] = field(default_factory=list)
-    streams: list[TcpStream] = field(default_factory=list)
+    streams: list[FramedStream] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     drained: int = 0
     act_on_stun: Callable[[], None] | None = None
@@ -56,32 +54,32 @@ class Side:
             client_key=KEY,
             entropy=os.urandom,
             numbers=itertools.count(7),
-            on_stun=self._stun,
             on_up=self._up,
             on_data=self._data,
             on_down=lambda link, reason: self.downs.append(reason),
-            on_ended=self._ended,
             on_drained=self._drained,
         )
 
-    def adopt(self, sock: socket.socket, *, is_accepted: bool) -> TcpStream:
-        """A connected socket as the port of this side gives it."""
+    def adopt(self, sock: socket.socket, *, is_accepted: bool = False) -> FramedStream:
+        """Frame a connected socket, as the port of this side gives it."""
         stream = TcpStream(
             sock,
             is_accepted=is_accepted,
-            on_trusted=self.trusted.append,
+            on_trusted=lambda stream: None,
             on_ended=lambda stream, was_reset: self.changed.set(),
         )
-        self.streams.append(stream)
-        return stream
+        framed = FramedStream(stream, on_packet=self._stun, on_ended=self._ended, on_drained=self._drained)
+        self.streams.append(framed)
+        return framed
 
     @property
-    def stream(self) -> TcpStream:
+    def stream(self) -> FramedStream:
         return self.streams[0]
 
     @property
-    def key(self) -> StreamKey:
-        return (self.stream.local, self.stream.remote)
+    def raw(self) -> TcpStream:
+        """The connection without its frames."""
+        return self.stream.stream
 
     @property
     def pair(self) -> ValidPair:
@@ -90,21 +88,17 @@ class Side:
         remote = host_candidate(self.stream.remote, is_local=False)
         return ValidPair(local, remote, CandidatePair(local, remote, 1))
 
-    def stun(self, packet: bytes) -> None:
-        """Send a packet as ICE does."""
-        self.table.send(Transmit(packet, self.stream.remote, self.stream.local, transport=Transport.TCP))
-
     def nominate(self, *, is_controlling: bool) -> None:
-        self.table.nominate(self.pair, is_controlling=is_controlling)
+        self.table.nominate(self.pair, self.stream, is_controlling=is_controlling)
 
     def send(self, data: Buffer) -> None:
         self.ups[0].send(data, 0.0)
         self.table.flush()
 
-    def _stun(self, data: memoryview, source: Address, local: Address) -> None:
-        self.stuns.append((bytes(data), source, local))
+    def _stun(self, stream: FramedStream, packet: bytes) -> None:
+        self.stuns.append((packet, stream.remote, stream.local))
         if self.checking is not None:
-            self.checking.receive(data, source, local)
+            self.checking.receive(packet, stream.remote, stream.local)
         if self.act_on_stun is not None:
             self.act_on_stun()
 
@@ -119,8 +113,8 @@ class Side:
         else:
             self.data += data
 
-    def _ended(self, key: StreamKey, reason: str) -> None:
-        self.ended.append((key, reason))
+    def _ended(self, stream: FramedStream, reason: str) -> None:
+        self.ended.append(reason)
         self.changed.set()
 
     def _drained(self) -> None:
@@ -143,7 +137,7 @@ class Checking:
         side.checking = self
         self._side = side
         self.agent = IceAgent(controlling, entropy=os.urandom, ta=MIN_TA)
-        self._pump = Pump[Transmit, IceEvent](self.agent, side.table.send, self._on_event)
+        self._pump = Pump[Transmit, IceEvent](self.agent, self._send, self._on_event)
         self.candidate = CandidateFactory().host(side.stream.local)
         self.agent.add_local_candidate(self.candidate, self._pump.now)
 
@@ -154,7 +148,7 @@ class Checking:
         self.agent.add_remote_candidate(other.candidate, now)
         self._pump.flush()
 
-    def receive(self, data: memoryview, source: Address, local: Address) -> None:
+    def receive(self, data: bytes, source: Address, local: Address) -> None:
         self.agent.receive(data, source, self._pump.now, local)
         self._pump.flush()
 
@@ -162,11 +156,15 @@ class Checking:
         self._pump.close()
         self.agent.close()
 
+    def _send(self, transmit: Transmit) -> None:
+        self._side.stream.send(transmit.data)
+
     def _on_event(self, event: IceEvent) -> None:
+        stream = self._side.stream
         if isinstance(event, PairValid):
-            self._side.table.pair_valid(event.pair)
+            stream.trust()
         elif isinstance(event, PairNominated):
-            self._side.table.nominate(event.pair, is_controlling=self.agent.controlling)
+            self._side.table.nominate(event.pair, stream, is_controlling=self.agent.controlling)
 
 
 class Speaker:
@@ -238,7 +236,7 @@ class Meeting:
     async def rise(self, *, client_controls: bool = True) -> Meeting:
         """Have both check and nominate, and wait for their links."""
         for side in self.sides:
-            side.stun(b"check")
+            side.stream.send(b"check")
         self.client.nominate(is_controlling=client_controls)
         self.server.nominate(is_controlling=not client_controls)
         await self.until(lambda: bool(self.client.ups and self.server.ups))
@@ -247,8 +245,8 @@ class Meeting:
     def close(self) -> None:
         for side in self.sides:
             side.table.close()
-            for stream in side.streams:
-                stream.abort()
+            for framed in side.streams:
+                framed.stream.abort()
 
 
 def host_candidate(address: Address, *, is_local: bool) -> Candidate:
@@ -273,5 +271,5 @@ def meeting(*, client_dials: bool = True, server: Identity = BOB, buffer: int | 
     made = Meeting(Side(is_client=True, own=ALICE, peer=BOB), Side(is_client=False, own=server, peer=ALICE))
     sides = made.sides if client_dials else made.sides[::-1]
     for side, sock, is_accepted in zip(sides, socket_pair(buffer), (False, True), strict=True):
-        side.table.add(side.adopt(sock, is_accepted=is_accepted))
+        side.adopt(sock, is_accepted=is_accepted)
     return made

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from crowline.api import checked_stream, tls_links
+from crowline.api import tls_links
 from crowline.ice.framing import FIRST_LIMIT, frame
 from crowline.link import tls
 from crowline.link.stream_switch import EMPTY_FRAME
 from crowline.link.tls import BACKLOG_LIMIT, BROKEN_OFF, ENDED
+from crowline.net import tcp_framed
+from crowline.net.tcp_framed import MAX_UNTRUSTED
 from tls_meeting import Checking, Meeting, Speaker, meeting, socket_pair
 from tls_pair import EVE
 
 Meet = Callable[..., Meeting]
-LOST = "the other side has not answered for 30 s"
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ async def test_checks_are_framed_and_tls_follows_on_the_same_connection(
     both = meet(client_dials=client_dials)
     for side in both.sides:
         for number in range(3):
-            side.stun(b"check %d" % number)
+            side.stream.send(b"check %d" % number)
     await both.until(lambda: all(len(side.stuns) == 3 for side in both.sides))
     assert both.server.stuns[1] == (b"check 1", both.client.stream.local, both.server.stream.local)
     await both.rise(client_controls=client_controls)
@@ -68,22 +69,12 @@ async def test_links_have_what_the_session_and_its_driver_ask_for(meet: Meet) ->
     assert link.unanswered_since == 5.0
 
 
-async def test_a_check_that_succeeds_makes_a_connection_trusted(meet: Meet) -> None:
-    """The port that it came from need not fear for it any more; a nomination says the same."""
-    both = meet()
-    both.server.table.pair_valid(both.server.pair)
-    assert both.server.stream.is_trusted and not both.client.stream.is_trusted
-    both.client.nominate(is_controlling=True)
-    assert both.client.stream.is_trusted
-
-
 async def test_ice_has_no_say_on_a_connection_that_has_gone_over(meet: Meet) -> None:
-    """Its packets are lost, and a second nomination and the loss of the pair mean nothing."""
+    """Its packets are lost, and a second nomination means nothing."""
     both = await meet().rise()
     for side in both.sides:
-        side.stun(b"consent?")
+        side.stream.send(b"consent?")
         side.nominate(is_controlling=True)
-        side.table.pair_lost(side.key, LOST)
     both.client.send(b"still here")
     await both.until(lambda: bool(both.server.data))
     assert [packet for packet, *_ in both.server.stuns] == [b"check"]
@@ -113,7 +104,7 @@ async def test_a_side_that_does_not_read_stops_the_other(meet: Meet) -> None:
     """Room runs out at the backlog's limit, and all that was taken arrives once it reads again."""
     both = await meet(buffer=64 * 1024).rise()
     link = both.client.ups[0]
-    both.server.stream.pause()
+    both.server.raw.pause()
     sent = bytearray()
     while link.room() and len(sent) < 64 << 20:
         piece = random.Random(len(sent)).randbytes(64 * 1024)
@@ -122,7 +113,7 @@ async def test_a_side_that_does_not_read_stops_the_other(meet: Meet) -> None:
     assert link.room() == 0
     assert BACKLOG_LIMIT <= both.client.stream.waiting < BACKLOG_LIMIT + 2 * len(piece)
     drained = both.client.drained
-    both.server.stream.resume()
+    both.server.raw.resume()
     await both.until(lambda: len(both.server.data) == len(sent))
     assert both.server.data == sent
     assert both.client.drained > drained and link.room() == BACKLOG_LIMIT
@@ -156,7 +147,7 @@ async def test_a_link_that_is_ended_says_goodbye_after_its_last_bytes(meet: Meet
     both.client.send(last_words)
     both.client.table.end(both.client.ups[0], "a better path took over")
     assert both.client.downs == ["a better path took over"]
-    assert both.client.ended == [(both.client.key, "a better path took over")]
+    assert both.client.ended == ["a better path took over"]
     await both.until(lambda: bool(both.server.ended))
     assert both.server.data == last_words
     assert both.server.downs == [ENDED]
@@ -180,9 +171,9 @@ async def test_last_words_that_nobody_answers_are_waited_for_so_long_only(
     meet: Meet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other side keeps its end of the connection open."""
-    monkeypatch.setattr(checked_stream, "FINISH_LIMIT", 0.05)
+    monkeypatch.setattr(tcp_framed, "FINISH_LIMIT", 0.05)
     both = await meet().rise()
-    both.server.stream.pause()
+    both.server.raw.pause()
     both.client.table.end(both.client.ups[0], "a better path took over")
     assert both.client.stream.is_open
     await both.until(lambda: not both.client.stream.is_open)
@@ -201,10 +192,10 @@ async def test_a_table_that_closes_says_goodbye_and_nothing_else(meet: Meet) -> 
 async def test_a_connection_that_is_reset_is_a_cut(meet: Meet) -> None:
     """The session hears of it at once and goes on elsewhere; both connections are gone."""
     both = await meet().rise()
-    both.client.stream.abort()
+    both.client.raw.abort()
     await both.until(lambda: bool(both.server.ended))
     assert both.server.downs == [BROKEN_OFF]
-    assert both.server.ended == [(both.server.key, BROKEN_OFF)]
+    assert both.server.ended == [BROKEN_OFF]
     assert not both.server.stream.is_open
 
 
@@ -213,32 +204,28 @@ async def test_a_connection_that_ends_while_ice_checks_it_is_told_once(meet: Mee
     both = meet()
     both.client.stream.close()
     await both.until(lambda: bool(both.server.ended))
-    assert both.server.ended == [(both.server.key, "the other side closed the connection")]
+    assert both.server.ended == ["the other side closed the connection"]
     assert both.server.downs == []
 
 
-async def test_a_pair_that_is_lost_before_its_nomination_ends_its_connection(meet: Meet) -> None:
-    """Nothing else could be done with it."""
+async def test_a_connection_that_its_owner_closes_ends_in_silence(meet: Meet) -> None:
+    """Only the other side hears of it."""
     both = meet()
-    both.client.table.pair_lost(both.client.key, LOST)
-    both.client.table.pair_lost(both.client.key, LOST)
-    assert both.client.ended == [(both.client.key, LOST)]
-    assert not both.client.stream.is_open
+    both.client.stream.close()
     await both.until(lambda: bool(both.server.ended))
+    assert both.client.ended == [] and not both.client.stream.is_open
 
 
 @pytest.mark.parametrize("is_nominated", [True, False])
-async def test_an_address_that_is_gone_ends_its_connections(meet: Meet, is_nominated: bool) -> None:
-    """Links too: the kernel would let them wait for minutes."""
+async def test_a_connection_that_its_owner_drops_ends_its_link_too(meet: Meet, is_nominated: bool) -> None:
+    """Where its address is gone, for one: the kernel would let it wait for minutes."""
     both = meet()
     if is_nominated:
         await both.rise()
-    base = both.client.stream.local
-    both.client.table.base_lost(both.client.stream.remote, "another address is gone")
-    assert both.client.stream.is_open
-    both.client.table.base_lost(base, "this side's address is gone")
-    assert both.client.downs == ["this side's address is gone"] * is_nominated
-    assert both.client.ended == [(both.client.key, "this side's address is gone")]
+    both.client.stream.drop("this side's address is gone")
+    assert both.client.downs == [BROKEN_OFF] * is_nominated
+    assert both.client.ended == [BROKEN_OFF if is_nominated else "this side's address is gone"]
+    assert not both.client.stream.is_open
 
 
 # --- bad input --------------------------------------------------------------------------------------------
@@ -247,18 +234,18 @@ async def test_an_address_that_is_gone_ends_its_connections(meet: Meet, is_nomin
 async def test_a_side_that_leaves_ice_without_a_nomination_is_left(meet: Meet) -> None:
     """Its first check may have been good: nobody is led to TLS on a pair that was not chosen."""
     both = meet()
-    both.client.stream.send(frame(b"check") + EMPTY_FRAME + b"\x16\x03\x01")
+    both.client.raw.send(frame(b"check") + EMPTY_FRAME + b"\x16\x03\x01")
     await both.until(lambda: bool(both.server.ended))
     assert both.server.stuns[0][0] == b"check"
-    assert both.server.ended == [(both.server.key, "the other side left ICE without a nomination")]
+    assert both.server.ended == ["the other side left ICE without a nomination"]
 
 
 async def test_a_nomination_in_the_same_read_as_the_empty_frame_counts(meet: Meet) -> None:
     """The answer to the nominating check, the empty frame and the first bytes of TLS come together."""
     both = meet()
     both.client.act_on_stun = lambda: both.client.nominate(is_controlling=True)
-    both.client.stun(b"check")
-    both.server.stun(b"answer")
+    both.client.stream.send(b"check")
+    both.server.stream.send(b"answer")
     both.server.nominate(is_controlling=False)
     await both.until(lambda: bool(both.client.ups and both.server.ups))
 
@@ -267,7 +254,7 @@ async def test_a_nomination_in_the_same_read_as_the_empty_frame_counts(meet: Mee
 async def test_a_stream_that_is_not_framed_is_ended(meet: Meet, bad: bytes) -> None:
     """Nobody waits for the rest of a first packet that cannot be a check."""
     both = meet()
-    both.client.stream.send(bad)
+    both.client.raw.send(bad)
     await both.until(lambda: bool(both.server.ended))
     assert both.server.stuns == []
     assert not both.server.stream.is_open
@@ -280,7 +267,7 @@ async def test_a_side_that_never_goes_over_is_left(
     """The limit of the handshake counts from the nomination, whoever waits for whose empty frame."""
     monkeypatch.setattr(tls, "AUTHENTICATION_LIMIT", 0.05)
     both = meet()
-    both.server.stream.pause()
+    both.server.raw.pause()
     both.client.nominate(is_controlling=controls)
     await both.until(lambda: bool(both.client.ended))
     assert both.client.downs == ["the other side did not prove itself in time"]
@@ -290,8 +277,8 @@ async def test_a_side_that_never_goes_over_is_left(
 async def test_another_certificate_than_the_announced_one_ends_the_connection(meet: Meet) -> None:
     """Neither side's link comes up, and both have closed what they had."""
     both = meet(server=EVE)
-    both.client.stun(b"check")
-    both.server.stun(b"check")
+    both.client.stream.send(b"check")
+    both.server.stream.send(b"check")
     both.client.nominate(is_controlling=True)
     both.server.nominate(is_controlling=False)
     await both.until(lambda: bool(both.client.ended and both.server.ended))
@@ -299,22 +286,41 @@ async def test_another_certificate_than_the_announced_one_ends_the_connection(me
     assert both.client.downs == ["the other side shows another certificate than the one announced"]
 
 
-async def test_there_are_only_so_many_connections(meet: Meet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is reset; the others stay."""
-    monkeypatch.setattr(tls_links, "MAX_CONNECTIONS", 2)
+async def test_a_stranger_can_say_only_so_much(meet: Meet) -> None:
+    """Whoever has not proven who it is has no use for more than some checks."""
     both = meet()
-    further = [
-        both.client.adopt(each, is_accepted=True) for pair in (socket_pair(), socket_pair()) for each in pair
-    ]
-    assert [both.client.table.add(stream) for stream in further] == [True, False, False, False]
-    assert [stream.is_open for stream in further] == [True, False, False, False]
-    assert both.client.stream.is_open
+    packet = frame(bytes(1000))
+    both.client.raw.send(packet * (MAX_UNTRUSTED // len(packet) + 1))
+    await both.until(lambda: bool(both.server.ended))
+    assert both.server.ended == ["it said too much before it proved itself"]
 
 
-async def test_a_packet_for_no_connection_is_lost(meet: Meet) -> None:
-    """It may have ended while ICE made the packet."""
+async def test_the_other_side_can_say_more(meet: Meet) -> None:
+    """After a good check there is no such bound."""
     both = meet()
-    both.client.table.pair_lost(both.client.key, LOST)
-    both.client.stun(b"check")
+    both.server.stream.trust()
+    packet = frame(bytes(1000))
+    count = MAX_UNTRUSTED // len(packet) + 1
+    both.client.raw.send(packet * count)
+    await both.until(lambda: len(both.server.stuns) == count)
+    assert both.server.stream.is_open
+
+
+async def test_there_are_only_so_many_links(meet: Meet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection too many stays framed, and is ICE's to keep or to end."""
+    monkeypatch.setattr(tls_links, "MAX_LINKS", 1)
+    both = await meet().rise()
+    further = [both.client.adopt(sock) for sock in socket_pair()]
+    for stream in further:
+        both.client.table.nominate(both.client.pair, stream, is_controlling=True)
+    assert [stream.is_nominated for stream in further] == [False, False]
+    assert all(stream.is_open for stream in further)
+
+
+async def test_a_connection_that_has_ended_gets_no_link(meet: Meet) -> None:
+    """It may have ended while ICE came to its decision, and packets for it are lost."""
+    both = meet()
+    both.client.stream.close()
+    both.client.stream.send(b"check")
     both.client.nominate(is_controlling=True)
-    assert both.client.downs == []
+    assert not both.client.stream.is_nominated
