@@ -151,6 +151,8 @@ class Traversal:
     def set_remote(self, description: Description) -> bool:
         """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3)."""
         self._may_restart = description.restarts
+        if description.regains:
+            self._agent.agree_to_regain()
         try:
             self._agent.set_remote(description.ufrag, description.pwd, self._pump.now)
         except UsageError:
@@ -336,6 +338,7 @@ class Traversal:
                 ta_ms=round(MIN_TA * 1000),
                 renominate=True,
                 restarts=True,
+                regains=True,
             )
         )
 

@@ -68,6 +68,10 @@ class IceEndpoint(ABC):
         self._answering.remote_known(now)
         self._settle(now)
 
+    def agree_to_regain(self) -> None:
+        """The other side says that it too takes a new authenticated check for consent after a silence."""
+        self._session.regain = True
+
     def restart(self, now: float) -> bool:
         """Begin anew with new credentials (RFC 8445 §9); the roles and this side's candidates stay.
 

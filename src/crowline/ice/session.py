@@ -61,7 +61,7 @@ class IceSession:
         self.ever_left = False
         # Either side may still find candidates.
         self.gathering = True
-        self._regain = regain
+        self.regain = regain
         self._nominations = 0
 
     # --- pairs to check -------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class IceSession:
         checked.apply(PairInput.LOSE)
         self.checklist.untrigger(checked)
         self.outstanding.forget(checked)
-        regained = self._regain and reason in _SILENCE
+        regained = self.regain and reason in _SILENCE
         # RFC 7675 §5.1: only new credentials help, unless both sides agreed that a new check is enough.
         checked.revoked = reason in (LossReason.CONSENT_EXPIRED, LossReason.CONSENT_REVOKED) and not regained
         if regained and self.checklist.find(checked.key) is checked:

@@ -171,7 +171,9 @@ class VirtualPeer:
     def _describe(self) -> None:
         agent = self._agent
         self._signal(
-            Description(agent.ufrag, agent.pwd, FINGERPRINT, ta_ms=round(MIN_TA * 1000), renominate=True)
+            Description(
+                agent.ufrag, agent.pwd, FINGERPRINT, round(MIN_TA * 1000), renominate=True, regains=True
+            )
         )
 
     def _on_meeting_event(self, event: MeetingEvent) -> None:
@@ -248,6 +250,8 @@ class VirtualPeer:
             on_data=self._on_link_data,
             on_down=self._on_link_down,
         )
+        if signal.regains:
+            self._agent.agree_to_regain()
         self._agent.set_remote(signal.ufrag, signal.pwd, self._internet.now)
 
     # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------

@@ -40,7 +40,8 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     `fingerprint` is the SHA-256 of its certificate (DER) in hexadecimal, `ta_ms` its pacing interval in
     milliseconds, `renominate` whether it takes more than one nomination for a component. `restarts`: it takes
     a later description with other credentials for an ICE restart (RFC 8445 §9), and may send one to a side
-    that says the same. `certificate` is the certificate itself, base64 on the wire; a side without it takes
+    that says the same. `regains`: it tries pairs again that fell silent, and takes a new authenticated check
+    there for consent, with a side that says the same. `certificate` is the certificate itself, base64 on the wire; a side without it takes
     no TLS links. One that does not have the fingerprint is refused with the whole description.
     """
 
@@ -52,6 +53,7 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     version: Annotated[int, msgspec.Meta(ge=1)] = SIGNALS_VERSION
     certificate: Certificate = b""
     restarts: bool = False
+    regains: bool = False
 
     def __post_init__(self) -> None:
         if self.certificate and sha256(self.certificate).hexdigest() != self.fingerprint:
