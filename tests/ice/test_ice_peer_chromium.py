@@ -8,11 +8,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from chromium import chromium
+from crowline.ice.events import PairNominated, Restarted
 from crowline.ice.pair import ValidPair
 from needs import missing
 from our_ice import OurIce, our_ice
@@ -48,12 +49,21 @@ const report = async (pc) => {
     (await pc.getStats()).forEach((each) => { found[each.id] = each; });
     await post("/report", found);
 };
+const restart = async (pc) => {
+    pc.restartIce();
+    await pc.setLocalDescription();
+    const sdp = await post("/restart", await gathered(pc));
+    await pc.setRemoteDescription({type: "answer", sdp});
+};
 const begin = async () => {
     const pc = new RTCPeerConnection(SETTINGS);
     const channel = pc.createDataChannel("data", {negotiated: true, id: 0});
     channel.binaryType = "arraybuffer";
-    channel.onmessage = (event) =>
-        event.data === "done" ? report(pc) : channel.send(event.data);
+    channel.onmessage = (event) => {
+        if (event.data === "done") report(pc);
+        else if (event.data === "restart") restart(pc).catch((error) => post("/failed", String(error)));
+        else channel.send(event.data);
+    };
     if (OFFERS) {
         await pc.setLocalDescription();
         const sdp = await post("/offer", await gathered(pc));
@@ -103,7 +113,7 @@ class Call:
         self.channel.on("open", self.opened.set)
         self.channel.on("message", self.echoes.put_nowait)
         self.theirs: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        self.report: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def answer(self, path: str, body: Any) -> Any:
         """What the page's requests get."""
@@ -111,9 +121,14 @@ class Call:
             self.theirs.set_exception(AssertionError(body))
         elif path in ("/offer", "/answer"):
             self.theirs.set_result(body.splitlines())
+        elif path == "/restart":
+            self.ours.lines.clear()
+            for line in body.splitlines():
+                self.ours.connection.hear(line)
+            await self.ours.connection.gather()
         elif path == "/report":
-            self.report.set_result(body)
-        return self.description() if path in ("/offer", "/start") else None
+            self.reports.put_nowait(body)
+        return self.description() if path in ("/offer", "/start", "/restart") else None
 
     def description(self) -> str:
         """Ours, as RFC 8841 has it; `setup` says that the side which answers is the DTLS client."""
@@ -167,22 +182,25 @@ async def call(
                 await both.close()
 
 
-async def exchange(both: Call) -> dict[str, Any]:
-    """Data there and back; then what the browser says of its connection."""
-    for _ in range(8):
-        both.channel.send(MESSAGE)
-        assert hashlib.sha256(await both.echoes.get()).digest() == hashlib.sha256(MESSAGE).digest()
-    both.channel.send("done")
-    return await both.report
+View: TypeAlias = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
-def its_view(stats: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The selected pair, as Chromium sees it, and its two candidates."""
-    transport = next(each for each in stats.values() if each["type"] == "transport")
-    assert (transport["iceState"], transport["dtlsState"]) == ("connected", "connected")
-    pair = stats[transport["selectedCandidatePairId"]]
-    assert pair["state"] == "succeeded" and pair["nominated"]
-    return transport, stats[pair["localCandidateId"]], stats[pair["remoteCandidateId"]]
+async def exchange(both: Call) -> View:
+    """Data there and back; then its transport and the two selected candidates, as Chromium sees them.
+
+    It says so when its nomination has been answered: its data does not wait for that.
+    """
+    while True:
+        for _ in range(8):
+            both.channel.send(MESSAGE)
+            assert hashlib.sha256(await both.echoes.get()).digest() == hashlib.sha256(MESSAGE).digest()
+        both.channel.send("done")
+        stats = await both.reports.get()
+        transport = next(each for each in stats.values() if each["type"] == "transport")
+        assert transport["iceState"] in ("connected", "completed") and transport["dtlsState"] == "connected"
+        pair = stats[transport["selectedCandidatePairId"]]
+        if pair["state"] == "succeeded" and pair["nominated"]:
+            return transport, stats[pair["localCandidateId"]], stats[pair["remoteCandidateId"]]
 
 
 @pytest.mark.parametrize("they_offer", [True, False], ids=["chromium-controls", "we-control"])
@@ -192,8 +210,8 @@ async def test_a_data_channel(tmp_path: Path, they_offer: bool, is_hidden: bool)
     flags = () if is_hidden else (SHOWN,)
     async with call(tmp_path, *flags, they_offer=they_offer) as both:
         pair = await both.connect()
-        transport, _, remote = its_view(await exchange(both))
-        assert pair is both.ours.connection.selected and pair.kind == "lan"
+        transport, _, remote = await exchange(both)
+        assert pair.kind == "lan"
         assert transport["iceRole"] == ("controlling" if they_offer else "controlled")
         own = both.ours.own.local
         assert (remote["address"], remote["port"]) == (own.host, own.port)
@@ -201,12 +219,28 @@ async def test_a_data_channel(tmp_path: Path, they_offer: bool, is_hidden: bool)
         assert told and all((".local " in line) is is_hidden for line in told)
 
 
+async def test_a_restart_of_theirs(tmp_path: Path) -> None:
+    """Data goes on under the old credentials, and by the new session's pair when that is agreed on."""
+    async with call(tmp_path, they_offer=True) as both:
+        await both.connect()
+        before = both.ours.lines[0]
+        both.channel.send("restart")
+        while len(both.ours.of(PairNominated)) < 2:
+            both.channel.send(MESSAGE)
+            assert await both.echoes.get() == MESSAGE
+        transport, _, _ = await exchange(both)
+        assert [event.by_peer for event in both.ours.of(Restarted)] == [True]
+        assert both.ours.lines[0] != before
+        description = "".join(both.theirs.result())
+        assert f"a=ice-ufrag:{transport['iceLocalUsernameFragment']}" not in description
+
+
 @pytest.mark.parametrize("they_offer", [True, False], ids=["chromium-offers", "we-offer"])
 async def test_a_data_channel_to_a_lite_agent_of_ours(tmp_path: Path, they_offer: bool) -> None:
     """Chromium controls, whoever offers (RFC 8445 §6.1.1), and nominates."""
     async with call(tmp_path, they_offer=they_offer, lite=True) as both:
         await both.connect()
-        transport, _, _ = its_view(await exchange(both))
+        transport, _, _ = await exchange(both)
         assert transport["iceRole"] == "controlling"
 
 
@@ -226,5 +260,5 @@ async def test_a_data_channel_through_a_relay(tmp_path: Path, server: str) -> No
         }
         async with call(tmp_path, they_offer=True, settings=json.dumps(settings)) as both:
             pair = await both.connect()
-            _, local, _ = its_view(await exchange(both))
+            _, local, _ = await exchange(both)
             assert pair.kind == "relay" and local["candidateType"] == "relay"
