@@ -24,6 +24,8 @@ from crowline.base.machine import Transmit
 from crowline.ice import IceEvent
 from crowline.net import IceConnection, TurnAccount, address_of, local_addresses
 
+PATIENCE = 5.0  # seconds for the servers to answer
+
 
 class OwnSocket(asyncio.DatagramProtocol):
     """One of this program's sockets. The connection reads them all and sends by each."""
@@ -91,7 +93,7 @@ async def main(options: argparse.Namespace) -> None:
         turn.append(TurnAccount(await resolve(options.turn), options.user, password))
     ends = Ends(controlling=options.role == "call")
     await ends.open()
-    gathering = asyncio.create_task(ends.connection.gather(stun, turn))
+    gathering = asyncio.create_task(ends.connection.gather(stun, turn, timeout=PATIENCE))
     try:
         await chat(ends.connection, await standard_input())
     finally:

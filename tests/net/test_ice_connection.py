@@ -226,6 +226,24 @@ async def test_what_a_server_sees_is_told() -> None:
         assert one.lines[-1] == "end-of-candidates"
 
 
+async def test_a_mute_server_is_not_waited_for_longer_than_wished() -> None:
+    """The end of candidates is told then; what the others said is told already."""
+    async with pair() as (one, _), endpoint() as server, endpoint() as mute:
+        server.take = answering(server, Address("198.51.100.7", 7))
+        one.connection.add_socket(one.socket.local)
+        account = TurnAccount(mute.local, "user", "password")
+        await one.connection.gather(stun=[server.local, mute.local], turn=[account], timeout=1.0)
+        assert one.lines[-1] == "end-of-candidates"
+
+
+async def test_servers_elsewhere_are_not_asked_from_loopback() -> None:
+    """Such a question cannot leave this machine, and would only be waited for."""
+    async with pair() as (one, _):
+        one.connection.add_socket(one.socket.local)
+        await one.connection.gather(stun=[Address("192.0.2.1", 3478)])
+        assert one.lines[-1] == "end-of-candidates"
+
+
 async def test_what_a_server_saw_is_kept_open_until_there_is_a_pair(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -26,6 +28,7 @@ from crowline.net.lossy import lossy
 from crowline.net.pump import Pump
 from crowline.net.relayed_address import RelayedAddress, TurnAccount
 from crowline.stun.message import TRANSACTION_ID_SIZE, Message, MessageClass, Method, is_stun
+from crowline.stun.transaction import UDP
 
 
 class IceConnection:
@@ -124,12 +127,18 @@ class IceConnection:
         self._pump.flush()
         await asyncio.gather(*(relay.close() for relay in relays))
 
-    async def gather(self, stun: Iterable[Address] = (), turn: Iterable[TurnAccount] = ()) -> None:
+    async def gather(
+        self,
+        stun: Iterable[Address] = (),
+        turn: Iterable[TurnAccount] = (),
+        *,
+        timeout: float = UDP.patience,
+    ) -> None:
         """Ask servers, by every socket of their family, what else leads here; each answer is told at once.
 
         Call it after the sockets are added, and again after `restart`: it tells the end of candidates when
-        the last server has answered, or has not in 39.5 s. Checks do not wait for that. TURN is spoken over
-        UDP here.
+        the last server has answered, or has not in `timeout` seconds, 39.5 as RFC 8489 §6.2.1 has it. Checks
+        do not wait for that. TURN is spoken over UDP here.
         """
         self._has_gathered = False
         stun, turn = list(stun), list(turn)
@@ -140,7 +149,9 @@ class IceConnection:
             raise UsageError("A connection over datagram sockets speaks to TURN servers by UDP.")
         asked = [] if self._relay_only else stun
         questions = [self._ask(server, base) for server in asked for base in self._of_family(server)]
-        await asyncio.gather(*questions, *(self._allocate(server) for server in servers))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*questions, *(self._allocate(server) for server in servers))
         self._end()
 
     def restart(self) -> bool:
@@ -196,7 +207,11 @@ class IceConnection:
         await asyncio.gather(*(relay.close() for relay in self._relays.values()))
 
     def _of_family(self, server: Address) -> list[Address]:
-        return [base for base in self._sockets if base.is_ipv6 == server.is_ipv6]
+        """The sockets that may reach `server`: loopback ones reach loopback only."""
+        family = [base for base in self._sockets if base.is_ipv6 == server.is_ipv6]
+        if _is_loopback(server):
+            return family
+        return [base for base in family if not _is_loopback(base)]
 
     async def _ask(self, server: Address, base: Address) -> None:
         try:
@@ -316,3 +331,7 @@ class IceConnection:
             relay.bind(pair.remote.address)
         if not self._outcome.done():
             self._outcome.set_result(pair)
+
+
+def _is_loopback(address: Address) -> bool:
+    return ipaddress.ip_address(address.host).is_loopback
