@@ -46,6 +46,7 @@ class Side:
     act_on_stun: Callable[[], None] | None = None
     checking: Checking | None = None
     speaker: Speaker | None = None
+    stays_framed: bool = False
     table: TlsLinkTable = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +69,13 @@ class Side:
             on_trusted=lambda stream: None,
             on_ended=lambda stream, was_reset: self.changed.set(),
         )
-        framed = FramedStream(stream, on_packet=self._stun, on_ended=self._ended, on_drained=self._drained)
+        framed = FramedStream(
+            stream,
+            on_packet=self._stun,
+            on_ended=self._ended,
+            on_drained=self._drained,
+            stays_framed=self.stays_framed,
+        )
         self.streams.append(framed)
         return framed
 
@@ -266,9 +273,18 @@ def socket_pair(buffer: int | None = None) -> tuple[socket.socket, socket.socket
     return dialled, accepted
 
 
-def meeting(*, client_dials: bool = True, server: Identity = BOB, buffer: int | None = None) -> Meeting:
-    """Both tables have the connection; nothing has been sent on it."""
-    made = Meeting(Side(is_client=True, own=ALICE, peer=BOB), Side(is_client=False, own=server, peer=ALICE))
+def meeting(
+    *,
+    client_dials: bool = True,
+    server: Identity = BOB,
+    buffer: int | None = None,
+    stays_framed: bool = False,
+) -> Meeting:
+    """Both sides have the connection; nothing has been sent on it."""
+    made = Meeting(
+        Side(is_client=True, own=ALICE, peer=BOB, stays_framed=stays_framed),
+        Side(is_client=False, own=server, peer=ALICE, stays_framed=stays_framed),
+    )
     sides = made.sides if client_dials else made.sides[::-1]
     for side, sock, is_accepted in zip(sides, socket_pair(buffer), (False, True), strict=True):
         side.adopt(sock, is_accepted=is_accepted)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from crowline.api import tls_links
+from crowline.base.errors import UsageError
 from crowline.ice.framing import FIRST_LIMIT, frame
 from crowline.link import tls
 from crowline.link.stream_switch import EMPTY_FRAME
@@ -95,6 +96,17 @@ async def test_agents_check_a_connection_and_a_session_goes_by_it(meet: Meet) ->
     assert listener.received == contents
     for each in (one, other, speaker, listener):
         each.close()
+
+
+async def test_a_connection_with_another_make_of_peer_stays_framed(meet: Meet) -> None:
+    """Empty frames on it mean nothing, and nobody can put a link there."""
+    both = meet(stays_framed=True)
+    both.client.raw.send(frame(b"check") + EMPTY_FRAME + frame(b"data"))
+    await both.until(lambda: len(both.server.stuns) == 2)
+    assert both.server.stuns[1][0] == b"data"
+    with pytest.raises(UsageError):
+        both.server.nominate(is_controlling=True)
+    assert both.server.stream.is_open
 
 
 # --- back-pressure ----------------------------------------------------------------------------------------

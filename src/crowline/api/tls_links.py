@@ -131,8 +131,8 @@ class TlsLinkTable:
         if stream.is_nominated or not stream.is_open or len(self._links) >= MAX_LINKS:
             return
         link = TlsPairLink(self, next(self._numbers), pair, self._begin(stream), stream)
-        self._links.add(link)
         stream.nominate(link, is_controlling=is_controlling)
+        self._links.add(link)
         link.pump.flush()
 
     def flush(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from crowline.base.addresses import Address
+from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer
 from crowline.ice.framing import FIRST_LIMIT, Deframer, MalformedFraming, frame
 from crowline.link.stream_switch import StreamSwitch
@@ -43,7 +44,8 @@ class FramedStream:
     """Takes a connection over and reads it from now on.
 
     `on_packet` gets each packet, `on_drained` comes after all that one read brought, and `on_ended` once with
-    the reason, but not after `close`. `stream` is for whoever dialled it.
+    the reason, but not after `close`. `stream` is for whoever dialled it. One that `stays_framed`, since the
+    other side is of another make, gets no tenant, and an empty frame on it means nothing (RFC 4571 §2).
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class FramedStream:
         on_packet: Callable[[FramedStream, bytes], None],
         on_ended: Callable[[FramedStream, str], None],
         on_drained: Callable[[], None],
+        stays_framed: bool = False,
     ) -> None:
         self.stream = stream
         self.local, self.remote = stream.local, stream.remote
         self._on_packet = on_packet
         self._on_ended: Callable[[FramedStream, str], None] | None = on_ended
         self._on_drained = on_drained
+        self._stays_framed = stays_framed
         self._tenant: Tenant | None = None
         self._switch = StreamSwitch()
         self._deframer = Deframer(FIRST_LIMIT)
@@ -110,6 +114,8 @@ class FramedStream:
 
     def nominate(self, tenant: Tenant, *, is_controlling: bool) -> None:
         """Go over from frames to the tenant's bytes, in each direction when it is due."""
+        if self._stays_framed:
+            raise UsageError("this connection stays framed")
         self._tenant = tenant
         self.trust()
         self._switch.nominate(is_controlling=is_controlling)
@@ -150,6 +156,14 @@ class FramedStream:
             if self._untrusted > MAX_UNTRUSTED:
                 self.drop("it said too much before it proved itself")
                 return
+        if self._stays_framed:
+            self._take_packets(memoryview(data))
+        else:
+            self._take_stream(data)
+        self._drained()
+
+    def _take_stream(self, data: bytes) -> None:
+        """Frames and what follows them."""
         framed, plain = self._switch.split(data)
         if len(framed):
             self._take_packets(framed)
@@ -158,7 +172,6 @@ class FramedStream:
         self._go_over()
         if len(plain) and self._tenant is not None and self.is_open:
             self._tenant.receive(plain)
-        self._drained()
 
     def _take_packets(self, framed: memoryview) -> None:
         """Hand on what is whole; whoever takes a packet may close this."""
