@@ -98,7 +98,7 @@ class VirtualPeer:
         entropy = internet.random.randbytes
         self._session = Session(initiator=self.role is Role.HOST)
         self._session_pump: VirtualPump[LinkTransmit, SessionEvent] = VirtualPump(
-            internet, self._session, self._send_frames, self._on_session_event
+            internet, self._session, self._send_frames, self._on_event
         )
         self._agent = IceAgent(
             self.role is Role.JOIN, entropy=entropy, ta=MIN_TA, renominate=True, permits=self._may_check
@@ -346,10 +346,13 @@ class VirtualPeer:
         if carrier is not None:
             carrier.send(b"".join(transmit.data), self._internet.now)
 
+    def _on_event(self, event: SessionEvent) -> None:
+        if isinstance(event, LinkChosen) and self._links is not None:
+            self._links.chosen(event.link)
+        self._on_session_event(event)
+
     def _on_session_event(self, event: SessionEvent) -> None:
         if isinstance(event, LinkChosen):
-            if self._links is not None:
-                self._links.chosen(event.link)
             link = self.up.get(event.link) if event.link is not None else None
             if link is not None and link.category == "direct" and self.direct is None:
                 self.direct = self._internet.now

@@ -22,7 +22,7 @@ from crowline.base.machine import Buffer
 from crowline.session.member import Carrier, Hints, Member, Trust
 from crowline.session.ways import Ways
 
-__all__ = ["BETTER_PATH", "FIRST_PATH", "Carrier", "Hints", "LinkSet", "LinkTransmit"]
+__all__ = ["BETTER_PATH", "FIRST_PATH", "RETURNED", "Carrier", "Hints", "LinkSet", "LinkTransmit"]
 
 # Seconds after which the chosen link, when it carries unacknowledged bytes and owes no answer, is asked for
 # one: so that one that falls silent with the last bytes on it is noticed, although no more follow them.
@@ -37,6 +37,8 @@ SHORTER_FOR = 3.0
 # Reasons for a choice that lie in the chosen link itself.
 FIRST_PATH = "the first path"
 BETTER_PATH = "a better path"
+# It had fallen silent before.
+RETURNED = "it works again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,8 @@ class LinkSet:
         first = max(self._class_of(member) for member in self._members.values())
         peers = [link for link, member in self._members.items() if self._class_of(member) == first]
         if self.chosen not in peers:
-            return max(peers, key=lambda link: self._members[link].way), BETTER_PATH
+            best = max(peers, key=lambda link: self._members[link].way)
+            return best, RETURNED if self._ways.hold(self._members[best].way) else BETTER_PATH
         best, reason = self.chosen, ""
         for link in peers:
             if link != best and (why := self._outdoes(self._members[link], self._members[best], now)):
