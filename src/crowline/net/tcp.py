@@ -163,6 +163,10 @@ class TcpPort:
             if punch.remote == remote:
                 punch.proven()
 
+    def is_punching(self, number: int) -> bool:
+        """Whether that plan, begun by `punch`, goes on, be it only in case its connection is reset."""
+        return number in self._punches
+
     def cancel(self, number: int) -> None:
         """End what `connect` or `punch` began; no event follows. What came of it stays."""
         connecting = self._connecting.pop(number, None)
