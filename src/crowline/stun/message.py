@@ -53,7 +53,7 @@ A = TypeVar("A", bound=AnyAttribute)
 
 
 class Method(IntEnum):
-    """RFC 8489 §18.2, RFC 8656 §17, RFC 6062 §6.1. A message of another method is malformed here."""
+    """What a message is about (RFC 8489 §18.2, RFC 8656 §17, RFC 6062 §6.1). Others are malformed here."""
 
     BINDING = 0x001
     ALLOCATE = 0x003
@@ -68,7 +68,7 @@ class Method(IntEnum):
 
 
 class MessageClass(IntEnum):
-    """RFC 8489 §5."""
+    """What a message is for: to ask, to tell, or to answer well or badly (RFC 8489 §5)."""
 
     REQUEST = 0b00
     INDICATION = 0b01
@@ -77,7 +77,10 @@ class MessageClass(IntEnum):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A message as its author meant it: without integrity and fingerprint, which `encode` adds."""
+    """A message as its author meant it: without integrity and fingerprint, which `encode` adds.
+
+    `transaction_id` has 12 bytes (RFC 8489 §5); `attributes` stand in the order in which they are sent.
+    """
 
     method: Method
     message_class: MessageClass
@@ -138,6 +141,7 @@ class Received(msgspec.Struct, frozen=True):
 
     @property
     def is_signed(self) -> bool:
+        """Whether it carries a MESSAGE-INTEGRITY of either kind, right or wrong."""
         return self.integrity_offset is not None or self.sha256_offset is not None
 
 

@@ -63,7 +63,8 @@ class _State(Enum):
 
 
 class TurnClient:
-    """One allocation. Permissions and channels asked for before it exists are asked of the server then.
+    """One allocation at a TURN server (RFC 8656). Permissions and channels asked for before it exists are
+    asked of the server then.
 
     On a stream, what `next_transmit`, `wrap` and `wrap_run` give is written in order, and `receive` and
     `unwrap` take whole messages (`turn/framing.py`). `wrap` and `unwrap` are the fast path for data.
@@ -165,6 +166,7 @@ class TurnClient:
 
     @property
     def is_closed(self) -> bool:
+        """Whether the allocation was given back, or lost, or never made."""
         return self._state is _State.CLOSED
 
     @property

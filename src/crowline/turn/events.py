@@ -34,7 +34,7 @@ class AllocationFailed:
 
 @dataclass(frozen=True, slots=True)
 class AllocationLost:
-    """The allocation is gone, and not because we closed it."""
+    """The allocation is gone, and not because we closed it; `reason` is a phrase for people."""
 
     reason: str
 
@@ -61,7 +61,7 @@ class PermissionCreated:
 
 @dataclass(frozen=True, slots=True)
 class PermissionRefused:
-    """The server will not relay to `peer`."""
+    """The server will not relay to `peer`; `code` says why (RFC 8656 §19): 403 is a policy."""
 
     peer: Address
     code: int
@@ -69,7 +69,7 @@ class PermissionRefused:
 
 @dataclass(frozen=True, slots=True)
 class ChannelBound:
-    """Data to and from `peer` now travels as ChannelData."""
+    """Data to and from `peer` now travels as ChannelData with that `number` (RFC 8656 §12)."""
 
     peer: Address
     number: int

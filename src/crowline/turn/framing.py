@@ -30,6 +30,7 @@ class StreamFramer:
         return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what arrived, in pieces of any size."""
         self._buffer += data
 
     def next_message(self) -> bytes | None:

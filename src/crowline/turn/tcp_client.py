@@ -101,7 +101,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class BindFailed:
-    """The connection is not to be had; close the stream."""
+    """The connection is not to be had; close the stream. `code` is the server's, 408 when it was mute."""
 
     code: int
     reason: str
