@@ -28,6 +28,8 @@ from crowline.stun.transaction import Schedule, Transaction
 
 # A driver that comes later than this was asleep with its machine: no event loop is busy for so many seconds.
 SLEEP = 5.0
+# Seconds that the network of a machine may take to wake up.
+WAKING = 1.0
 MAX_CONFLICTS = 8  # 487 answers to one pair; honest peers need one or two
 
 
@@ -119,7 +121,7 @@ class Checker:
         """
         expected = self._outstanding.next_timeout()
         if expected is not None and now - expected > SLEEP:
-            self._outstanding.postpone(now - expected)
+            self._outstanding.postpone(now - expected + WAKING)
             self._outbox.notice(Oddity.SLEPT)
 
     def send_failed(self, refusal: SendRefused) -> None:
