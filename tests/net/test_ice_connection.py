@@ -17,11 +17,12 @@ from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.candidate import CandidateType
 from crowline.ice.candidate_line import CandidateLine
-from crowline.ice.events import IceEvent, PairNominated, Restarted, SendRefused
+from crowline.ice.events import IceEvent, LossReason, PairLost, PairNominated, Restarted, SendRefused
 from crowline.net.ice_connection import IceConnection
 from crowline.net.relayed_address import TurnAccount
 from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import MessageClass, parse
+from crowline.turn.upkeep import Upkeep
 from datagram_endpoint import Endpoint, endpoint
 from needs import missing
 from turn_front import front
@@ -100,9 +101,10 @@ class Side:
 
 
 @asynccontextmanager
-async def pair(**options: Any) -> AsyncIterator[tuple[Side, Side]]:
+async def pair(*hosts: str, **options: Any) -> AsyncIterator[tuple[Side, Side]]:
     """Two ends at two hosts of this machine, joined to each other."""
-    async with endpoint("127.0.0.2") as left, endpoint("127.0.0.3") as right, asyncio.timeout(PATIENCE):
+    one_host, other_host = hosts or ("127.0.0.2", "127.0.0.3")
+    async with endpoint(one_host) as left, endpoint(other_host) as right, asyncio.timeout(PATIENCE):
         one, two = Side(True, left, **options), Side(False, right, **options)
         one.join(two)
         two.join(one)
@@ -126,9 +128,10 @@ async def start(*sides: Side, **servers: Any) -> None:
     await asyncio.gather(*(side.connection.gather(**servers) for side in sides))
 
 
-async def test_two_sides_connect_and_carry_data() -> None:
+@pytest.mark.parametrize("hosts", [("127.0.0.2", "127.0.0.3"), ("::1", "::1")], ids=["IPv4", "IPv6"])
+async def test_two_sides_connect_and_carry_data(hosts: tuple[str, str]) -> None:
     """Over their own sockets, which work on when the connection has ended."""
-    async with pair() as (one, two):
+    async with pair(*hosts) as (one, two):
         await start(one, two)
         chosen = await one.connection.connected()
         assert (chosen.local.address, chosen.remote.address) == (one.socket.local, two.socket.local)
@@ -208,6 +211,23 @@ async def test_relay_only_tells_nothing_of_the_sockets() -> None:
         for side in (one, two):
             assert [line.type for line in side.told()] == [CandidateType.RELAYED]
             assert not any(side.socket.local.host in line for line in side.lines)
+
+
+async def test_a_lost_relayed_address_is_not_used_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server was replaced by one that knows nothing of it: said at the next refresh, not by silence."""
+    granted = Upkeep.granted
+    monkeypatch.setattr(Upkeep, "granted", lambda self, seconds, now: granted(self, 1, now))
+    async with pair(relay_only=True) as (one, two):
+        async with front() as running:
+            server = running.address
+            await start(one, two, turn=[TurnAccount(server, "user", "password")])
+            await asyncio.gather(one.connection.connected(), two.connection.connected())
+        async with front(server):
+            await one.until(lambda: any(isinstance(event, PairLost) for event in one.events))
+        lost = [event.reason for event in one.events if isinstance(event, PairLost)]
+        assert lost == [LossReason.LOCAL_REMOVED]
+        with pytest.raises(NoPath):
+            one.connection.send(b"nowhere")
 
 
 async def test_what_a_server_sees_is_told() -> None:

@@ -23,7 +23,10 @@ from crowline.ice.candidate_line import CandidateLine, MalformedIceLine
 from crowline.ice.lite import LiteAgent
 
 UFRAG = "ufrag"
-"""The extension of a candidate line that says to which session, of those that restarts part, it belongs."""
+"""The extension of a candidate line that says to which session, of those that restarts part, it belongs.
+
+RFC 8838 §9.
+"""
 
 
 class LineSignals:

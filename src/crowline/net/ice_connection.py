@@ -121,9 +121,7 @@ class IceConnection:
         self._agent.remove_local_candidate(local, self._pump.now)
         relays = [self._relays.pop(key) for key in list(self._relays) if key[1] == local]
         for relay in relays:
-            if relay.address is not None:
-                self._by_relayed.pop(relay.address, None)
-                self._agent.remove_local_candidate(relay.address, self._pump.now)
+            self._withdraw(relay)
         self._pump.flush()
         await asyncio.gather(*(relay.close() for relay in relays))
 
@@ -241,6 +239,7 @@ class IceConnection:
             server,
             send=lambda transmit: self._send(replace(transmit, local=base)),
             on_data=lambda data, peer: self._take_relayed(relay, data, peer),
+            on_lost=lambda reason: self._withdraw(relay),
         )
         for peer in self._peers.values():
             relay.permit_soon(peer)
@@ -253,6 +252,12 @@ class IceConnection:
         self._by_relayed[allocated.relayed] = relay
         relayed = self._factory.relayed(allocated.relayed, allocated.mapped, server.address)
         self._offer(relayed, private=self._relay_only)
+
+    def _withdraw(self, relay: RelayedAddress) -> None:
+        """That relayed address is gone; what works by others goes on."""
+        if relay.address is not None and self._by_relayed.pop(relay.address, None) is not None:
+            self._agent.remove_local_candidate(relay.address, self._pump.now)
+            self._loop.call_soon(self._pump.flush)
 
     def _offer(self, candidate: Candidate, *, private: bool = False) -> None:
         self._signals.offer(candidate, self._pump.now, private=private)
