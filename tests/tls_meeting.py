@@ -19,7 +19,9 @@ from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.link.identity import Identity
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
+from crowline.net.tcp_pairs import TcpHandlers, TcpPairs
 from crowline.net.tcp_stream import TcpStream
+from crowline.punch.syn_budget import SynBudget
 from crowline.session.events import SessionEvent, StreamReadable
 from crowline.session.links import LinkTransmit
 from crowline.session.session import WINDOW, Session
@@ -78,6 +80,26 @@ class Side:
         )
         self.streams.append(framed)
         return framed
+
+    def listen(self) -> TcpPairs:
+        """A port of this side, whose connections it takes."""
+
+        def opened(local: Address, remote: Address) -> None:
+            stream = pairs.stream(local, remote)
+            assert stream is not None
+            self.streams.append(stream)
+            self.changed.set()
+
+        handlers = TcpHandlers(
+            on_packet=lambda packet, source, local: self.stuns.append((packet, source, local)),
+            on_opened=opened,
+            on_lost=lambda local, remote, reason: self.ended.append(reason),
+            on_mapping=lambda event: None,
+            on_drained=self._drained,
+        )
+        pairs = TcpPairs(handlers, SynBudget(10), entropy=os.urandom)
+        pairs.bind(Address("127.0.0.1", 0))
+        return pairs
 
     @property
     def stream(self) -> FramedStream:
@@ -273,6 +295,14 @@ def socket_pair(buffer: int | None = None) -> tuple[socket.socket, socket.socket
     return dialled, accepted
 
 
+def strangers(*, server: Identity = BOB, stays_framed: bool = False) -> Meeting:
+    """Two sides without a connection."""
+    return Meeting(
+        Side(is_client=True, own=ALICE, peer=BOB, stays_framed=stays_framed),
+        Side(is_client=False, own=server, peer=ALICE, stays_framed=stays_framed),
+    )
+
+
 def meeting(
     *,
     client_dials: bool = True,
@@ -281,10 +311,7 @@ def meeting(
     stays_framed: bool = False,
 ) -> Meeting:
     """Both sides have the connection; nothing has been sent on it."""
-    made = Meeting(
-        Side(is_client=True, own=ALICE, peer=BOB, stays_framed=stays_framed),
-        Side(is_client=False, own=server, peer=ALICE, stays_framed=stays_framed),
-    )
+    made = strangers(server=server, stays_framed=stays_framed)
     sides = made.sides if client_dials else made.sides[::-1]
     for side, sock, is_accepted in zip(sides, socket_pair(buffer), (False, True), strict=True):
         side.adopt(sock, is_accepted=is_accepted)

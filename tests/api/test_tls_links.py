@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from crowline.link.stream_switch import EMPTY_FRAME
 from crowline.link.tls import BACKLOG_LIMIT, BROKEN_OFF, ENDED
 from crowline.net import tcp_framed
 from crowline.net.tcp_framed import MAX_UNTRUSTED
-from tls_meeting import Checking, Meeting, Speaker, meeting, socket_pair
+from tls_meeting import Checking, Meeting, Speaker, meeting, socket_pair, strangers
 from tls_pair import EVE
 
 Meet = Callable[..., Meeting]
@@ -107,6 +108,25 @@ async def test_a_connection_with_another_make_of_peer_stays_framed(meet: Meet) -
     with pytest.raises(UsageError):
         both.server.nominate(is_controlling=True)
     assert both.server.stream.is_open
+
+
+async def test_a_dialled_pair_becomes_a_link_that_outlives_the_port() -> None:
+    """What ICE ends of its own from then on, wish, port and all, is not the link."""
+    with (
+        closing(strangers()) as both,
+        closing(both.client.listen()) as dialling,
+        closing(both.server.listen()) as listening,
+    ):
+        dialling.want(dialling.bases[0], listening.bases[0], simultaneous=False)
+        await both.until(lambda: bool(both.client.streams and both.server.streams))
+        await both.rise()
+        dialling.unwant(*both.client.stream.key)
+        dialling.close()
+        listening.close()
+        both.client.send(b"still here")
+        await both.until(lambda: bool(both.server.data))
+        assert both.server.stuns == [(b"check", both.client.stream.local, both.server.stream.local)]
+        assert both.client.downs == [] == both.server.downs
 
 
 # --- back-pressure ----------------------------------------------------------------------------------------
