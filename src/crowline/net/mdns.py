@@ -1,0 +1,259 @@
+"""Names that stand for host addresses on this network alone: draft-ietf-mmusic-mdns-ice-candidates, RFC 6762.
+
+A name tells the other side nothing, and leads it here only where its questions by multicast are heard.
+Nothing is announced, and no name is claimed by asking for it first: it is random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+
+from crowline.base.addresses import IPNetwork
+from crowline.base.mdns_name import is_mdns_name, mdns_name
+from crowline.net.dns_message import (
+    ANY,
+    DnsMessage,
+    MalformedDns,
+    Question,
+    kind_of,
+    parse,
+    write_answer,
+    write_legacy_answer,
+    write_query,
+)
+from crowline.net.interfaces import interface_addresses
+
+PORT = 5353
+GROUPS = {socket.AF_INET: "224.0.0.251", socket.AF_INET6: "ff02::fb"}
+
+# Seconds after the first question at which it is repeated, and after which nobody will answer any more. A
+# question by multicast may be lost, on radio more than others.
+REPEATS = (0.25, 1.0, 2.0)
+RESOLVE_LIMIT = 4.0
+# Names of others that are being looked for at a time: whoever sends them makes us ask this whole network.
+MAX_QUESTIONS = 16
+# Seconds between two answers to everybody about one name (RFC 6762 §6).
+ANSWER_INTERVAL = 1.0
+# Datagrams for one wake-up, and the largest one worth reading: an address needs 80 bytes.
+_READS_PER_WAKE = 16
+_LARGEST = 9000
+
+
+class MdnsNames:
+    """The names of this machine's addresses, and the search for those of others. `close` it.
+
+    `hosts` are the addresses whose networks are asked. Made in a running loop. Where no network can be asked,
+    every name is in vain, and none is resolved.
+    """
+
+    def __init__(self, hosts: Iterable[str], *, port: int | None = None) -> None:
+        self._port = PORT if port is None else port
+        self._loop = asyncio.get_running_loop()
+        self._names: dict[str, str] = {}  # by host
+        self._hosts: dict[str, str] = {}  # by name
+        self._answered: dict[str, float] = {}
+        self._questions: dict[str, asyncio.Future[str]] = {}
+        self._ways: list[_Way] = []
+        self._networks: list[IPNetwork] = []
+        self._sockets: dict[socket.AddressFamily, socket.socket] = {}
+        self.follow(hosts)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some network can be asked."""
+        return bool(self._ways)
+
+    def follow(self, hosts: Iterable[str]) -> None:
+        """This machine has these addresses now. The names of those that it had before are void."""
+        wanted = set(hosts)
+        for host in [host for host in self._names if host not in wanted]:
+            self._hosts.pop(self._names.pop(host), None)
+        self._close_sockets()
+        known = interface_addresses()
+        indexes = {each.host: each.index for each in known}
+        asked: set[tuple[bool, int]] = set()
+        for host in sorted(wanted):
+            index = indexes.get(host, 0)
+            if (":" in host, index) not in asked:
+                asked.add((":" in host, index))
+                self._join(host, index)
+        joined = {index for _, index in asked}
+        self._networks = [each.network for each in known if each.index in joined]
+
+    def name_of(self, host: str) -> str:
+        """The name that stands for `host`, a new one at the first time."""
+        name = self._names.get(host)
+        if name is None:
+            name = self._names[host] = mdns_name(os.urandom(16))
+            self._hosts[name] = host
+        return name
+
+    async def resolve(self, name: str) -> str | None:
+        """The address that somebody says is behind `name`; ``None`` if nobody does.
+
+        Judge it as if the other side had named it. The first one counts where there are several, and IPv6
+        before IPv4 in one answer.
+        """
+        name = name.lower()
+        if not is_mdns_name(name) or not self._ways:
+            return None
+        answer = self._questions.get(name)
+        if answer is None:
+            if len(self._questions) >= MAX_QUESTIONS:
+                return None
+            answer = self._questions[name] = self._loop.create_future()
+        try:
+            return await self._ask(name, answer)
+        finally:
+            self._questions.pop(name, None)
+
+    def close(self) -> None:
+        """Answer nothing more; whoever waits gets nothing."""
+        self._close_sockets()
+        for answer in self._questions.values():
+            answer.cancel()
+
+    async def _ask(self, name: str, answer: asyncio.Future[str]) -> str | None:
+        began = self._loop.time()
+        for until in (*REPEATS, RESOLVE_LIMIT):
+            self._to_all(write_query(name))
+            await asyncio.wait({answer}, timeout=began + until - self._loop.time())
+            if answer.done():
+                return None if answer.cancelled() else answer.result()
+        return None
+
+    # --- sockets ----------------------------------------------------------------------------------------
+
+    def _join(self, host: str, index: int) -> None:
+        """Hear and be heard on the network of that address; where that is forbidden, do without."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if family == socket.AF_INET6 and not index:
+            return
+        with suppress(OSError):
+            sock = self._sockets.get(family) or self._open(family)
+            way = _Way(sock, family, host, index)
+            way.join()
+            self._ways.append(way)
+
+    def _open(self, family: socket.AddressFamily) -> socket.socket:
+        """Beside whoever else has the port on this machine. Raises `OSError`."""
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "SO_REUSEPORT"):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+            sock.bind(("", self._port))
+        except OSError:
+            sock.close()
+            raise
+        self._sockets[family] = sock
+        self._loop.add_reader(sock.fileno(), self._read, sock)
+        return sock
+
+    def _close_sockets(self) -> None:
+        self._ways.clear()
+        for sock in self._sockets.values():
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._sockets.clear()
+
+    def _to_all(self, data: bytes) -> None:
+        for way in self._ways:
+            with suppress(OSError):
+                way.send(data, self._port)
+
+    def _read(self, sock: socket.socket) -> None:
+        for _ in range(_READS_PER_WAKE):
+            try:
+                data, source = sock.recvfrom(_LARGEST)
+            except OSError:
+                return
+            if self._is_near(source[0]):
+                with suppress(MalformedDns):
+                    self._on_message(sock, parse(data), source)
+            if sock.fileno() < 0:
+                return
+
+    # --- messages ---------------------------------------------------------------------------------------
+
+    def _on_message(self, sock: socket.socket, message: DnsMessage, source: tuple[str, int]) -> None:
+        if message.is_response:
+            # RFC 6762 §11: an answer comes from the port, else a program without rights may have sent it.
+            if source[1] == self._port:
+                self._on_addresses(message)
+            return
+        for question in message.questions:
+            host = self._hosts.get(question.name)
+            if host is None or question.kind not in (kind_of(host), ANY):
+                continue
+            if source[1] != self._port:
+                self._answer_one(sock, question, message.id, host, source)
+            else:
+                self._answer_all(question.name, host)
+
+    def _is_near(self, host: str) -> bool:
+        """Whether it is on one of the networks asked (RFC 6762 §11): the other side, which knows our names,
+        is not to learn what is behind them by asking from afar.
+        """
+        address = ipaddress.ip_address(host.partition("%")[0])
+        return any(address in network for network in self._networks)
+
+    def _on_addresses(self, message: DnsMessage) -> None:
+        for name, host in sorted(message.addresses, key=lambda each: ":" not in each[1]):
+            answer = self._questions.get(name)
+            if answer is not None and not answer.done():
+                answer.set_result(host)
+
+    def _answer_all(self, name: str, host: str) -> None:
+        now = self._loop.time()
+        if now - self._answered.get(name, now - ANSWER_INTERVAL) >= ANSWER_INTERVAL:
+            self._answered[name] = now
+            self._to_all(write_answer(name, host))
+
+    @staticmethod
+    def _answer_one(
+        sock: socket.socket, question: Question, number: int, host: str, source: tuple[str, int]
+    ) -> None:
+        with suppress(OSError):
+            sock.sendto(write_legacy_answer(question, number, host), source)
+
+
+class _Way:
+    """One network in one family."""
+
+    def __init__(self, sock: socket.socket, family: socket.AddressFamily, host: str, index: int) -> None:
+        self._socket = sock
+        self._family = family
+        self._host = host
+        self._index = index
+
+    def join(self) -> None:
+        """Raises `OSError`."""
+        group = socket.inet_pton(self._family, GROUPS[self._family])
+        if self._family == socket.AF_INET6:
+            request = group + struct.pack("@I", self._index)
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+        else:
+            request = group + socket.inet_aton(self._host)
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+
+    def send(self, data: bytes, port: int) -> None:
+        """Raises `OSError`."""
+        if self._family == socket.AF_INET6:
+            interface = struct.pack("@I", self._index)
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(self._host))
+        self._socket.sendto(data, (GROUPS[self._family], port))

@@ -1,0 +1,230 @@
+"""Names for addresses by multicast: the messages, who is answered, and what others can make this side do."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import closing
+
+import pytest
+
+from crowline.base.mdns_name import is_mdns_name, mdns_name
+from crowline.net import mdns
+from crowline.net.dns_message import (
+    AAAA,
+    ANY,
+    LEGACY_TTL,
+    MAX_RECORDS,
+    A,
+    DnsMessage,
+    MalformedDns,
+    Question,
+    parse,
+    write_answer,
+    write_legacy_answer,
+    write_query,
+)
+from crowline.net.mdns import MAX_QUESTIONS, MdnsNames
+
+NAME = mdns_name(bytes(range(16)))
+OTHER = mdns_name(bytes(16))
+
+
+def test_a_query_asks_for_both_kinds_of_addresses() -> None:
+    """By multicast, number zero (RFC 6762 §18.1)."""
+    assert parse(write_query(NAME)) == DnsMessage(0, False, [Question(NAME, A), Question(NAME, AAAA)])
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
+def test_an_answer_has_the_address(host: str) -> None:
+    """Of both families, with the bit that says that there is no other (RFC 6762 §10.2)."""
+    data = write_answer(NAME, host)
+    assert parse(data) == DnsMessage(0, True, [], [(NAME, host)])
+    assert data[12 + len(NAME) + 2 :][2:4] == b"\x80\x01"
+
+
+def test_a_legacy_answer_repeats_number_and_question() -> None:
+    """As usual name servers do, and to be remembered for a short time (RFC 6762 §6.7)."""
+    data = write_legacy_answer(Question(NAME, A), 4711, "192.0.2.7")
+    assert parse(data) == DnsMessage(4711, True, [Question(NAME, A)], [(NAME, "192.0.2.7")])
+    assert struct.pack("!I", LEGACY_TTL) in data
+
+
+def test_names_may_be_compressed_and_in_capitals() -> None:
+    """An answer that points back to its question (RFC 1035 §4.1.4), with another record before it."""
+    record = struct.pack("!HHIH", 16, 1, 120, 3) + b"\x02hi"
+    address = struct.pack("!HHIH", A, 1, 120, 4) + ipaddress.ip_address("192.0.2.7").packed
+    name = b"\x05OTHER\x05LOCAL\0"
+    data = struct.pack("!6H", 0, 0x8400, 1, 1, 0, 1) + name + struct.pack("!HH", A, 1)
+    data += b"\xc0\x0c" + record + b"\xc0\x0c" + address
+    assert parse(data).addresses == [("other.local", "192.0.2.7")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        write_query(NAME)[:-1],
+        write_answer(NAME, "192.0.2.7")[:-1],
+        struct.pack("!6H", 0, 0, 1, 0, 0, 0) + b"\xc0\x0c" + bytes(4),
+        struct.pack("!6H", 0, 0, 1, 0, 0, 0) + b"\xc0\xff" + bytes(4),
+        struct.pack("!6H", 0, 0, 1, 0, 0, 0) + b"\x40" + bytes(80),
+        struct.pack("!6H", 0, 0, 1, 0, 0, 0) + (b"\x3f" + b"a" * 63) * 5 + bytes(5),
+        struct.pack("!6H", 0, 0x2800, 0, 0, 0, 0),
+    ],
+    ids=["empty", "cut query", "cut answer", "loop", "forward", "unknown label", "too long", "update"],
+)
+def test_broken_messages_are_refused(data: bytes) -> None:
+    """None of them is read to an end that does not come."""
+    with pytest.raises(MalformedDns):
+        parse(data)
+
+
+def test_a_message_of_thousands_of_records_is_read_to_a_bound() -> None:
+    """What comes after is not looked at."""
+    record = b"\x01a\0" + struct.pack("!HHIH", A, 1, 120, 4) + bytes(4)
+    data = struct.pack("!6H", 0, 0x8400, 0, 5000, 0, 0) + record * 5000
+    assert len(parse(data).addresses) == MAX_RECORDS
+
+
+# --- sockets, on loopback alone -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def port() -> int:
+    """One that no other program uses, so that parallel runs do not hear each other."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
+@pytest.fixture
+async def here(port: int) -> AsyncIterator[MdnsNames]:
+    with closing(MdnsNames(["127.0.0.1"], port=port)) as names:
+        yield names
+
+
+@pytest.fixture
+async def there(port: int) -> AsyncIterator[MdnsNames]:
+    with closing(MdnsNames(["127.0.0.1"], port=port)) as names:
+        yield names
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mdns, "RESOLVE_LIMIT", 30.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mdns, "REPEATS", ())
+    monkeypatch.setattr(mdns, "RESOLVE_LIMIT", 0.2)
+
+
+async def test_a_name_leads_to_its_address(here: MdnsNames, there: MdnsNames, patient: None) -> None:
+    """And is the same for the same address, random for another."""
+    name = here.name_of("192.0.2.7")
+    assert is_mdns_name(name) and here.name_of("192.0.2.7") == name
+    assert here.name_of("192.0.2.8") != name
+    assert await there.resolve(name.upper()) == "192.0.2.7"
+
+
+async def test_the_name_of_an_address_that_is_gone_leads_nowhere(
+    here: MdnsNames, there: MdnsNames, impatient: None
+) -> None:
+    """Whoever has the address next is somebody else."""
+    name = here.name_of("192.0.2.7")
+    here.follow(["127.0.0.1"])
+    assert await there.resolve(name) is None
+
+
+async def test_a_name_that_nobody_has_is_given_up(here: MdnsNames, impatient: None) -> None:
+    """In time, and another question can be asked then."""
+    assert await here.resolve(NAME) is None
+    assert not here._questions
+
+
+async def test_only_random_names_are_looked_for(here: MdnsNames) -> None:
+    """Others would tell the other side who else is on this network."""
+    assert await here.resolve("printer.local") is None
+    assert await here.resolve("example.org") is None
+
+
+async def test_questions_at_a_time_are_bounded(here: MdnsNames, impatient: None) -> None:
+    """The one too many is not asked at all."""
+    waiting = [asyncio.create_task(here.resolve(mdns_name(bytes([n] * 16)))) for n in range(MAX_QUESTIONS)]
+    await asyncio.sleep(0)
+    assert len(here._questions) == MAX_QUESTIONS
+    assert await here.resolve(NAME) is None
+    assert len(here._questions) == MAX_QUESTIONS
+    assert await asyncio.gather(*waiting) == [None] * MAX_QUESTIONS
+
+
+async def test_closing_ends_the_search(here: MdnsNames, patient: None) -> None:
+    """Whoever waits gets nothing."""
+    waiting = asyncio.create_task(here.resolve(NAME))
+    await asyncio.sleep(0)
+    here.close()
+    assert await waiting is None
+
+
+class Desk:
+    """Names with what they would send."""
+
+    def __init__(self, names: MdnsNames, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[bytes] = []
+        self.answers: list[tuple[Question, int, str]] = []
+        self.names = names
+        self.name = names.name_of("192.0.2.7")
+        monkeypatch.setattr(names, "_to_all", self.told.append)
+        monkeypatch.setattr(names, "_answer_one", lambda sock, *said: self.answers.append(said[:3]))
+
+    def receive(self, message: DnsMessage, port: int) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            self.names._on_message(sock, message, ("127.0.0.1", port))
+
+
+async def test_questions_are_answered_once_a_second_to_all(
+    here: MdnsNames, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the kind of address that there is; a flood of questions makes no flood of answers."""
+    desk = Desk(here, monkeypatch)
+    desk.receive(DnsMessage(questions=[Question(desk.name, AAAA), Question(OTHER, A)]), port)
+    assert desk.told == []
+    for kind in (A, ANY, A):
+        desk.receive(DnsMessage(questions=[Question(desk.name, kind)]), port)
+    assert desk.told == [write_answer(desk.name, "192.0.2.7")]
+
+
+async def test_who_asks_from_another_port_is_answered_alone(
+    here: MdnsNames, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 6762 §6.7: a program that knows of no multicast DNS."""
+    desk = Desk(here, monkeypatch)
+    asked = Question(desk.name, A)
+    desk.receive(DnsMessage(4711, questions=[asked]), port ^ 1)
+    assert (desk.told, desk.answers) == ([], [(asked, 4711, "192.0.2.7")])
+
+
+async def test_answers_come_from_the_port_and_from_nearby(here: MdnsNames, port: int) -> None:
+    """RFC 6762 §11: neither a program without rights nor a host elsewhere may say where a name leads."""
+    answer = here._questions[NAME] = asyncio.get_running_loop().create_future()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        here._on_message(sock, parse(write_answer(NAME, "192.0.2.9")), ("127.0.0.1", port ^ 1))
+        assert not answer.done()
+        here._on_message(sock, parse(write_answer(NAME, "192.0.2.7")), ("127.0.0.1", port))
+    assert await answer == "192.0.2.7"
+    assert here._is_near("127.0.0.2")
+    assert not here._is_near("8.8.8.8")
+
+
+async def test_ipv6_comes_first_where_an_answer_has_both(here: MdnsNames) -> None:
+    """And of an address that comes later nothing is taken."""
+    answer = here._questions[NAME] = asyncio.get_running_loop().create_future()
+    here._on_addresses(DnsMessage(0, True, [], [(NAME, "192.0.2.7"), (NAME, "2001:db8::7")]))
+    here._on_addresses(DnsMessage(0, True, [], [(NAME, "192.0.2.8")]))
+    assert await answer == "2001:db8::7"
