@@ -55,7 +55,12 @@ class Datagrams(Protocol):
 class Gatherer:
     """Opens one UDP socket for each local address and finds out what else leads to it."""
 
-    def __init__(self, owner: Datagrams, addresses: list[str], *, offer_host: bool = True) -> None:
+    def __init__(
+        self, owner: Datagrams, addresses: list[str], *, offer_host: bool = True, hides_host: bool = False
+    ) -> None:
+        """`offer_host`: the sockets themselves and what they are mapped to. `hides_host`: the other side will
+        not be told the sockets' addresses, so it is told what servers see even where that is the same.
+        """
         self._owner = owner
         self._factory = CandidateFactory()
         self._sockets: dict[Address, UdpSocket] = {}
@@ -65,6 +70,7 @@ class Gatherer:
         self._answering: set[Address] = set()
         self._peers: list[Address] = []
         self._offer_host = offer_host
+        self._hides_host = hides_host
         self._pending = 0
         self._asked_all = False
         self._is_leaving = False
@@ -271,9 +277,10 @@ class Gatherer:
         return True
 
     def _on_binding_event(self, event: BindingEvent) -> None:
-        if isinstance(event, Mapped) and event.local is not None and event.address != event.local:
+        if isinstance(event, Mapped) and event.local is not None:
             candidate = self._factory.server_reflexive(event.address, event.local, event.server)
-            self._owner.on_candidate(candidate)
+            if self._hides_host or event.address != event.local:
+                self._owner.on_candidate(candidate)
         self._done()
 
     def _done(self) -> None:

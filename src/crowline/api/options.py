@@ -17,12 +17,15 @@ class Options:
     """`server` is the hub's URL. `relay_only` shows the other side no address of ours and uses none of
     theirs; `direct_only` sends nothing until no server is in between. `timeout` is how many seconds to wait
     for the other side; None leaves it to the hub, which forgets an unused code after an hour.
+    `hide_addresses` tells the other side names in place of this machine's own addresses, which mean something
+    on this network alone.
     """
 
     server: str
     relay_only: bool = False
     direct_only: bool = False
     timeout: float | None = None
+    hide_addresses: bool = False
 
     def __post_init__(self) -> None:
         if self.relay_only and self.direct_only:

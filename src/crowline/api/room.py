@@ -63,13 +63,14 @@ async def host(
     relay_only: bool = False,
     direct_only: bool = False,
     timeout: float | None = None,
+    hide_addresses: bool = False,
 ) -> AsyncIterator[Room]:
     """Open a room and have its code; leaving the block closes the connection.
 
-    `server` is the hub's URL, by default that of `CROWLINE_SERVER` or the config file. Raises
-    `ServerUnreachable` where no hub answers.
+    `server` is the hub's URL, by default that of `CROWLINE_SERVER` or the config file; `Options` says what
+    the others mean. Raises `ServerUnreachable` where no hub answers.
     """
-    options = Options(server or default_server(), relay_only, direct_only, timeout)
+    options = Options(server or default_server(), relay_only, direct_only, timeout, hide_addresses)
     async with _meeting(Connection(Role.HOST, options)) as room:
         await asyncio.shield(room._connection.code_ready)
         yield room
@@ -83,10 +84,11 @@ async def enter(
     relay_only: bool = False,
     direct_only: bool = False,
     timeout: float | None = None,
+    hide_addresses: bool = False,
 ) -> AsyncIterator[Room]:
     """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning."""
     parsed = Code.parse(code)
-    options = Options(server or default_server(), relay_only, direct_only, timeout)
+    options = Options(server or default_server(), relay_only, direct_only, timeout, hide_addresses)
     async with _meeting(Connection(Role.JOIN, options, parsed)) as room:
         yield room
 
@@ -99,13 +101,21 @@ async def join(
     relay_only: bool = False,
     direct_only: bool = False,
     timeout: float | None = None,
+    hide_addresses: bool = False,
 ) -> AsyncIterator[Peer]:
     """Meet whoever made `code`; leaving the block closes the connection.
 
     Raises `CodeTypo` without asking the server for a code that cannot be right, `WrongCode` for one that
     is wrong, used or expired, and what `Room.peer` raises.
     """
-    async with enter(code, server, relay_only=relay_only, direct_only=direct_only, timeout=timeout) as room:
+    async with enter(
+        code,
+        server,
+        relay_only=relay_only,
+        direct_only=direct_only,
+        timeout=timeout,
+        hide_addresses=hide_addresses,
+    ) as room:
         yield await room.peer()
 
 

@@ -7,15 +7,17 @@ import os
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Protocol
 
+import msgspec
+
+from crowline.api.candidate_names import CandidateNames
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
-from crowline.api.race import RelayServer
-from crowline.api.relay import Login
+from crowline.api.questions import Questions
 from crowline.api.restart_pace import RestartPace
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
-from crowline.base.secrets import Secret
+from crowline.base.mdns_name import is_mdns_name
 from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
@@ -27,8 +29,6 @@ from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.network import NetworkChange
 from crowline.net.network_watch import NetworkWatch
 from crowline.net.pump import Pump
-from crowline.net.resolver import resolve
-from crowline.net.stream import StreamTarget
 from crowline.rendezvous.candidates import (
     REFRESH_INTERVAL,
     OwnCandidates,
@@ -40,7 +40,6 @@ from crowline.rendezvous.candidates import (
 )
 from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
-from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
 
 
 class Owner(Protocol):
@@ -87,7 +86,6 @@ class Traversal:
     ) -> None:
         self._owner = owner
         self._options = options
-        self._hub_host = hub_host
         self._loopback = loopback
         self._signal = signal
         self._addresses = local_addresses(loopback=loopback)
@@ -99,10 +97,16 @@ class Traversal:
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
         self._own = OwnCandidates()
         self._has_warned = False
-        self._gatherer = Gatherer(self, self._addresses, offer_host=not options.relay_only)
+        self._names = CandidateNames(self._addresses, hides=options.hide_addresses)
+        self._gatherer = Gatherer(
+            self,
+            self._addresses,
+            offer_host=not options.relay_only,
+            hides_host=options.hide_addresses,
+        )
+        self._questions = Questions(self._gatherer, hub_host)
         self._fingerprint = ""
-        self._stun_servers: list[ServerAddress] = []
-        self._has_asked_all = self._is_over = False
+        self._is_over = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: NetworkWatch | None = None
         self._pace = RestartPace()
@@ -122,10 +126,10 @@ class Traversal:
         """Have the servers say under which addresses they see the sockets, again and again until `meet`, and
         whenever this machine's network changes.
         """
-        self._stun_servers = list(servers)
+        self._questions.stun_servers = list(servers)
         self._watch = NetworkWatch(self.on_network_change)
         while True:
-            await self._query_stun()
+            await self._questions.query_stun()
             await asyncio.sleep(REFRESH_INTERVAL)
             if self._own.met:
                 return
@@ -137,14 +141,7 @@ class Traversal:
 
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""
-        if grant is not None:
-            login = Login(grant.username, Secret(grant.password.encode()))
-            hosts = dict.fromkeys(each.host for each in grant.servers)
-            await asyncio.gather(
-                *(self._allocate_at([s for s in grant.servers if s.host == host], login) for host in hosts)
-            )
-        self._has_asked_all = True
-        self._gatherer.asked_all()
+        await self._questions.allocate(grant)
 
     # The other side's -------------------------------------------------------------------------------
 
@@ -162,7 +159,9 @@ class Traversal:
 
     def hear(self, signal: Signal) -> None:
         """What the other side says of its candidates."""
-        if isinstance(signal, CandidateSignal):
+        if isinstance(signal, CandidateSignal) and is_mdns_name(signal.host):
+            self._spawn(self._find_remote(signal))
+        elif isinstance(signal, CandidateSignal):
             self.add_remote(signal)
         elif isinstance(signal, CandidateGone):
             self._remove_remote(signal)
@@ -195,7 +194,8 @@ class Traversal:
         gone = {host for host in self._gatherer.hosts() if host not in usable}
         self._addresses = [each for each in local_addresses(loopback=self._loopback) if each in usable]
         self._gatherer.follow(self._addresses, gone)
-        self._spawn(self._query_stun())
+        self._names.follow(self._addresses)
+        self._spawn(self._questions.query_stun())
         self._wants_restart = True
         # An address that went and came back may have come back in another network.
         self._owner.on_network_changed(gone | change.renewed)
@@ -261,7 +261,8 @@ class Traversal:
 
     def on_base_lost(self, base: Address) -> None:
         for candidate in self._own.remove(base):
-            self._signal(gone_signal(candidate.address))
+            if (host := self._names.written(candidate)) is not None:
+                self._signal(gone_signal(candidate.address, host=host))
         self._agent.remove_local_candidate(base, self._pump.now)
         self._pump.flush()
 
@@ -308,8 +309,15 @@ class Traversal:
             words = event.problem.value
             self._owner.on_warning(f"Some UDP packets from {event.base.host} are not let out: {words}.")
 
+    async def _find_remote(self, signal: CandidateSignal) -> None:
+        """A name that means something on the other side's network, which may be this one."""
+        if not self._options.relay_only and (host := await self._names.find(signal.host)) is not None:
+            self.add_remote(msgspec.structs.replace(signal, host=host))
+
     def _remove_remote(self, signal: CandidateGone) -> None:
-        if (address := address_of(signal)) is not None:
+        host = self._names.read(signal.host)
+        address = address_of(host, signal.port) if host is not None else None
+        if address is not None:
             self._agent.remove_remote_candidate(address, self._pump.now)
             self._pump.flush()
 
@@ -318,8 +326,7 @@ class Traversal:
         self._describe()
         for candidate in self._own.offered():
             self._tell(candidate)
-        if self._has_asked_all:
-            self._gatherer.asked_all()
+        self._questions.restart()
         self._owner.on_restarted()
 
     def _restart_now(self) -> None:
@@ -352,14 +359,9 @@ class Traversal:
         self._pump.flush()
 
     def _tell(self, candidate: Candidate) -> None:
-        self._signal(to_signal(candidate, private=self._options.relay_only))
-
-    async def _query_stun(self) -> None:
-        """Each server as soon as its name is known: none waits for another."""
-        await asyncio.gather(*(self._query_one(server) for server in self._stun_servers))
-
-    async def _query_one(self, server: ServerAddress) -> None:
-        self._gatherer.query_stun(await self._resolve([server]))
+        private = self._options.relay_only or self._options.hide_addresses
+        if (host := self._names.written(candidate)) is not None:
+            self._signal(to_signal(candidate, private=private, host=host))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -369,34 +371,13 @@ class Traversal:
     def _stay(self) -> None:
         """Follow the network no more."""
         self._is_over = True
+        self._names.close()
         if self._watch is not None:
             self._watch.close()
         if self._restart_timer is not None:
             self._restart_timer.cancel()
         for task in self._tasks:
             task.cancel()
-
-    async def _allocate_at(self, services: list[ServerAddress], login: Login) -> None:
-        """At one server, whose UDP addresses and streams lead to the same relays.
-
-        With addresses of both families each may be asked for its own; otherwise one is asked for both.
-        """
-        streams = tuple(
-            StreamTarget(each.host or self._hub_host, each.port, Transport(each.transport), each.fingerprint)
-            for each in services
-            if each.transport != "udp"
-        )
-        found = await self._resolve(services)
-        by_family = [tuple(each for each in found if each.is_ipv6 is wanted) for wanted in (False, True)]
-        if all(by_family):
-            self._gatherer.allocate(RelayServer(by_family[0], streams, (FAMILY_IPV4,)), login)
-            self._gatherer.allocate(RelayServer(by_family[1], (), (FAMILY_IPV6,)), login)
-        else:
-            self._gatherer.allocate(RelayServer(tuple(found), streams), login)
-
-    async def _resolve(self, servers: Iterable[ServerAddress]) -> list[Address]:
-        names = [(each.host, each.port) for each in servers if each.transport == "udp"]
-        return await resolve(names, self._hub_host)
 
     def _is_wanted(self, candidate: Candidate) -> bool:
         return not self._options.relay_only or candidate.type is CandidateType.RELAYED

@@ -15,6 +15,7 @@ _OPTIONS = (
     click.option("-q", "--quiet", is_flag=True, help="Say only what cannot be left out."),
     click.option("--relay-only", is_flag=True, help="Show the other side no address; use the relay."),
     click.option("--direct-only", is_flag=True, help="Send nothing through a server."),
+    click.option("--hide-addresses", is_flag=True, help="Tell the other side no address of this network."),
     click.option(
         "--timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds to wait for the other side."
     ),

@@ -35,6 +35,7 @@ def receive(
     quiet: bool,
     relay_only: bool,
     direct_only: bool,
+    hide_addresses: bool,
     timeout: float | None,
 ) -> None:
     """Receive what somebody sends; asks for the code where none is given."""
@@ -46,7 +47,7 @@ def receive(
     if not _is_folder(folder):
         raise UsageError(f"{folder} is not a folder.", hint="Create it first, or choose another with --out.")
     output = Output(as_json=as_json, quiet=quiet)
-    options = (server, relay_only, direct_only, timeout)
+    options = (server, relay_only, direct_only, hide_addresses, timeout)
     run(_receive(output, code, folder.absolute(), yes, take_dotfiles, *options))
 
 
@@ -59,6 +60,7 @@ async def _receive(
     server: str | None,
     relay_only: bool,
     direct_only: bool,
+    hide_addresses: bool,
     timeout: float | None,
 ) -> None:
     from crowline.api import transfer
@@ -66,7 +68,14 @@ async def _receive(
     from crowline.cli.view import TransferView, show_done
 
     text = await _settle_code(output, code)
-    async with enter(text, server, relay_only=relay_only, direct_only=direct_only, timeout=timeout) as room:
+    async with enter(
+        text,
+        server,
+        relay_only=relay_only,
+        direct_only=direct_only,
+        timeout=timeout,
+        hide_addresses=hide_addresses,
+    ) as room:
         view = TransferView(output, total=0)
         room.on_path(view.on_path)
         room.on_warning(output.warn)

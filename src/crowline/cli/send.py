@@ -23,13 +23,14 @@ def send(
     quiet: bool,
     relay_only: bool,
     direct_only: bool,
+    hide_addresses: bool,
     timeout: float | None,
 ) -> None:
     """Send files and folders; the other side runs `crowline receive` with the code shown."""
     from crowline.cli.run import run
 
     output = Output(as_json=as_json, quiet=quiet)
-    run(_send(output, paths, server, relay_only, direct_only, timeout))
+    run(_send(output, paths, server, relay_only, direct_only, hide_addresses, timeout))
 
 
 async def _send(
@@ -38,6 +39,7 @@ async def _send(
     server: str | None,
     relay_only: bool,
     direct_only: bool,
+    hide_addresses: bool,
     timeout: float | None,
 ) -> None:
     from crowline.api import transfer
@@ -48,7 +50,13 @@ async def _send(
     for warning in prepared.warnings:
         output.warn(warning)
     manifest = prepared.manifest
-    async with host(server, relay_only=relay_only, direct_only=direct_only, timeout=timeout) as room:
+    async with host(
+        server,
+        relay_only=relay_only,
+        direct_only=direct_only,
+        timeout=timeout,
+        hide_addresses=hide_addresses,
+    ) as room:
         output.emit("code", code=room.code)
         output.say(f"{count(len(manifest.files), 'file')}, {size(manifest.total)}")
         output.insist(f"On the other computer:   crowline receive {room.code}")

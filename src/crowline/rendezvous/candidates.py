@@ -14,15 +14,17 @@ LOWEST_PORT = 1024
 REFRESH_INTERVAL = 20.0
 
 
-def to_signal(candidate: Candidate, *, private: bool) -> CandidateSignal:
-    """`private`: do not tell what the candidate was derived from (RFC 8445 §19.1)."""
+def to_signal(candidate: Candidate, *, private: bool, host: str = "") -> CandidateSignal:
+    """`private`: do not tell what the candidate was derived from (RFC 8445 §19.1). `host`: a name to tell in
+    place of its address.
+    """
     related = None if private else candidate.related
     return CandidateSignal(
         foundation=candidate.foundation,
         component=candidate.component,
         transport=candidate.transport,
         priority=candidate.priority,
-        host=candidate.address.host,
+        host=host or candidate.address.host,
         port=candidate.address.port,
         kind=candidate.type.value,
         related_host=related.host if related else "",
@@ -45,15 +47,15 @@ def from_signal(signal: CandidateSignal) -> Candidate | None:
         return None
 
 
-def gone_signal(address: Address) -> CandidateGone:
-    """Nothing leads here by `address` any more."""
-    return CandidateGone(address.host, address.port)
+def gone_signal(address: Address, *, host: str = "") -> CandidateGone:
+    """Nothing leads here by `address` any more, which was told as `host` if there is one."""
+    return CandidateGone(host or address.host, address.port)
 
 
-def address_of(signal: CandidateGone) -> Address | None:
-    """What it names; None where that makes no sense."""
+def address_of(host: str, port: int) -> Address | None:
+    """An address that the other side names; None where it makes no sense."""
     try:
-        return Address.parse(signal.host, signal.port)
+        return Address.parse(host, port)
     except ValueError:
         return None
 

@@ -1,0 +1,75 @@
+"""What is asked of servers: under which address they see this side, and for relayed addresses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from crowline.api.gatherer import Gatherer
+from crowline.api.race import RelayServer
+from crowline.api.relay import Login
+from crowline.base.addresses import Address
+from crowline.base.secrets import Secret
+from crowline.base.transport import Transport
+from crowline.net.resolver import resolve
+from crowline.net.stream import StreamTarget
+from crowline.rendezvous.wire import ServerAddress, TurnGrant
+from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
+
+
+class Questions:
+    """Asked through a gatherer, each server as soon as its address is known: none waits for another.
+
+    `hub_host` is the hub's address as this side reached it.
+    """
+
+    def __init__(self, gatherer: Gatherer, hub_host: str) -> None:
+        self.stun_servers: list[ServerAddress] = []
+        self._gatherer = gatherer
+        self._hub_host = hub_host
+        self._has_asked_all = False
+
+    async def query_stun(self) -> None:
+        """Ask all STUN servers from all sockets."""
+        await asyncio.gather(*(self._query_at(server) for server in self.stun_servers))
+
+    async def allocate(self, grant: TurnGrant | None) -> None:
+        """The last questions: relayed addresses, where there is a grant for them."""
+        if grant is not None:
+            login = Login(grant.username, Secret(grant.password.encode()))
+            hosts = dict.fromkeys(each.host for each in grant.servers)
+            await asyncio.gather(
+                *(self._allocate_at([s for s in grant.servers if s.host == host], login) for host in hosts)
+            )
+        self._has_asked_all = True
+        self._gatherer.asked_all()
+
+    def restart(self) -> None:
+        """The other side has to be told again when there is nothing more to come."""
+        if self._has_asked_all:
+            self._gatherer.asked_all()
+
+    async def _query_at(self, server: ServerAddress) -> None:
+        self._gatherer.query_stun(await self._resolve([server]))
+
+    async def _allocate_at(self, services: list[ServerAddress], login: Login) -> None:
+        """At one server, whose UDP addresses and streams lead to the same relays.
+
+        With addresses of both families each may be asked for its own; otherwise one is asked for both.
+        """
+        streams = tuple(
+            StreamTarget(each.host or self._hub_host, each.port, Transport(each.transport), each.fingerprint)
+            for each in services
+            if each.transport != "udp"
+        )
+        found = await self._resolve(services)
+        by_family = [tuple(each for each in found if each.is_ipv6 is wanted) for wanted in (False, True)]
+        if all(by_family):
+            self._gatherer.allocate(RelayServer(by_family[0], streams, (FAMILY_IPV4,)), login)
+            self._gatherer.allocate(RelayServer(by_family[1], (), (FAMILY_IPV6,)), login)
+        else:
+            self._gatherer.allocate(RelayServer(tuple(found), streams), login)
+
+    async def _resolve(self, servers: Iterable[ServerAddress]) -> list[Address]:
+        names = [(each.host, each.port) for each in servers if each.transport == "udp"]
+        return await resolve(names, self._hub_host)
