@@ -173,6 +173,31 @@ def test_lines_of_no_use_are_counted(line: str, reason: str) -> None:
     assert signals.counters == {reason: 1}
 
 
+NAMED = "candidate:1 1 udp 2130706431 6d1f2b3c-0000-4000-8000-000000000000.local 1000 typ host ufrag theirs"
+
+
+def test_a_name_is_handed_on_and_taken_when_it_is_found() -> None:
+    """Unless the other side has begun anew meanwhile."""
+    names: list[CandidateLine] = []
+    signals = LineSignals(IceAgent(True, entropy=random.Random(1).randbytes), [].append, on_name=names.append)
+    for line in ("ice-ufrag:theirs", f"ice-pwd:{'p' * 22}", NAMED):
+        assert signals.hear(line, 0.0) is None
+    assert [line.is_name for line in names] == [True]
+    candidate = signals.found(names[0], OTHER.host, 0.0)
+    assert candidate is not None and candidate.address == OTHER
+    for line in ("ice-ufrag:again", f"ice-pwd:{'q' * 22}"):
+        signals.hear(line, 0.0)
+    assert signals.found(names[0], OTHER.host, 0.0) is None
+    assert signals.counters == {"other session": 1}
+
+
+def test_a_name_that_is_found_to_be_no_address_is_misuse() -> None:
+    """Whoever looks names up gives IP addresses."""
+    _, signals = lone()
+    with pytest.raises(UsageError, match="not an IP address"):
+        signals.found(CandidateLine.parse(NAMED), "somewhere", 0.0)
+
+
 @pytest.mark.parametrize("line", ["v=0", "a=rtcp-mux", "ice-options:trickle", "", "a=sendrecv"])
 def test_other_lines_of_a_description_mean_nothing(line: str) -> None:
     """They are no errors either."""

@@ -42,6 +42,7 @@ class Side:
     def __init__(self, controlling: bool, socket: Endpoint, **options: Any) -> None:
         self.other: Side | None = None
         self.lines: list[str] = []
+        self.socket_name = ""  # told in place of the socket's address
         self.events: list[IceEvent] = []
         self.data: asyncio.Queue[bytes] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -86,6 +87,8 @@ class Side:
         self.socket.send(transmit)
 
     def tell(self, line: str) -> None:
+        if self.socket_name:
+            line = line.replace(self.socket.local.host, self.socket_name)
         self.lines.append(line)
         if self.other is not None:
             asyncio.get_running_loop().call_soon(self.other.connection.hear, line)
@@ -143,6 +146,40 @@ async def test_two_sides_connect_and_carry_data(hosts: tuple[str, str]) -> None:
         while (arrived := await one.socket.others.get())[0] != b"still open":
             pass
         assert arrived[1] == two.socket.local
+
+
+NAME = "6d1f2b3c-0000-4000-8000-000000000000.local"
+
+
+async def test_names_are_looked_up() -> None:
+    """The other side tells a name in place of its address, and our checks go where that is."""
+
+    async def find(name: str) -> str | None:
+        return {NAME: "127.0.0.3"}.get(name)
+
+    async with pair(find=find) as (one, two):
+        two.socket_name = NAME
+        two.connection.hear(f"candidate:7 1 udp 1 {NAME.replace('6d', '7e')} 9 typ host")  # of nobody
+        await start(one, two)
+        found, _ = await asyncio.gather(one.connection.connected(), two.connection.connected())
+        await exchange(one, two)
+        assert found.remote.type is CandidateType.HOST  # as told, and not only heard from
+
+
+async def test_a_lookup_that_fails_or_hangs_harms_nobody() -> None:
+    """Its candidate is left alone, and closing waits for nothing."""
+    asked: asyncio.Queue[str] = asyncio.Queue()
+
+    async def find(name: str) -> str | None:
+        asked.put_nowait(name)
+        if name == NAME:
+            raise OSError(errno.ENOENT, "no such name")
+        return await asyncio.get_running_loop().create_future()
+
+    async with pair(find=find) as (one, _):
+        for name in (NAME, NAME.replace("6d", "7e")):
+            one.connection.hear(f"candidate:1 1 udp 2130706431 {name} 9 typ host")
+            assert await asked.get() == name
 
 
 @pytest.mark.parametrize("controlling", [True, False])

@@ -37,9 +37,17 @@ class LineSignals:
     ``a=`` nor a line end.
     """
 
-    def __init__(self, agent: IceAgent | LiteAgent, tell: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        agent: IceAgent | LiteAgent,
+        tell: Callable[[str], object],
+        *,
+        on_name: Callable[[CandidateLine], object] | None = None,
+    ) -> None:
+        """`on_name` gets lines whose host is an mDNS name: look it up, and call `found`."""
         self._agent = agent
         self._tell = tell
+        self._on_name = on_name
         self._private: set[Address] = set()
         # What was heard of the other side's next credentials: they count when both parts are there.
         self._next_ufrag = self._next_pwd = ""
@@ -107,20 +115,38 @@ class LineSignals:
             self._introduce(now)
         return None
 
+    def found(self, line: CandidateLine, host: str, now: float) -> Candidate | None:
+        """The name in that line stands for the IP address `host`: the candidate, if it is not too late.
+
+        Raises `UsageError` where `host` is no IP address.
+        """
+        return self._take(line.candidate(host), now) if self._is_present(line) else None
+
     def _line(self, candidate: Candidate) -> str:
         is_private = candidate.address in self._private
         return CandidateLine.of(candidate, extensions={UFRAG: self._agent.ufrag}, private=is_private).write()
 
     def _hear_candidate(self, line: CandidateLine, now: float) -> Candidate | None:
-        if line.is_name:
+        if not self._is_present(line):
+            return None
+        if not line.is_name:
+            return self._take(line.candidate(), now)
+        if self._on_name is not None:
+            self._on_name(line)
+        else:
             # It is found all the same, as the source of a check, once it has heard of a candidate of ours.
             self.counters["name"] += 1
-            return None
+        return None
+
+    def _is_present(self, line: CandidateLine) -> bool:
+        """Whether a candidate belongs to the session that is going on, as far as its line says."""
         ufrag = dict(line.extensions).get(UFRAG)
-        if ufrag is not None and self._remote_ufrag not in ("", ufrag):
-            self.counters["other session"] += 1
-            return None
-        candidate = line.candidate()
+        if ufrag is None or self._remote_ufrag in ("", ufrag):
+            return True
+        self.counters["other session"] += 1
+        return False
+
+    def _take(self, candidate: Candidate, now: float) -> Candidate:
         self._agent.add_remote_candidate(candidate, now)
         return candidate
 

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from crowline.base.machine import Buffer, Transmit
 from crowline.base.send_problem import SendProblem
 from crowline.ice.agent import DEFAULT_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory
+from crowline.ice.candidate_line import CandidateLine
 from crowline.ice.consent import KEEPALIVE_INTERVAL
 from crowline.ice.events import IceEvent, IceFailed, PairLost, PairNominated, Restarted
 from crowline.ice.line_signals import LineSignals
@@ -42,9 +43,10 @@ class IceConnection:
 
     Of the two sides one is `controlling`: it decides between pairs that work. `ta` are the seconds between
     checks; 50 ms unless both sides are known to take more. `permits` judges every address that the other
-    side names before anything is sent there. `relay_only`: the sockets reach TURN servers and nothing else,
-    and the other side learns nothing of them (RFC 8445 §19.1). `lite`: this machine has a public address, and
-    answers checks without making any (§2.5). Make it in a running event loop.
+    side names before anything is sent there. `find` gives the IP address of an mDNS name, or None; without it
+    such candidates wait until they are heard from. `relay_only`: the sockets reach TURN servers and nothing
+    else, and the other side learns nothing of them (RFC 8445 §19.1). `lite`: this machine has a public
+    address, and answers checks without making any (§2.5). Make it in a running event loop.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class IceConnection:
         on_event: Callable[[IceEvent], object] | None = None,
         ta: float = DEFAULT_TA,
         permits: Callable[[Address], bool] = permits_unicast,
+        find: Callable[[str], Awaitable[str | None]] | None = None,
         relay_only: bool = False,
         lite: bool = False,
     ) -> None:
@@ -67,7 +70,7 @@ class IceConnection:
             if lite
             else IceAgent(controlling, entropy=os.urandom, ta=ta, permits=permits)
         )
-        self._signals = LineSignals(self._agent, tell)
+        self._signals = LineSignals(self._agent, tell, on_name=self._look_up if find else None)
         self._pump = Pump[Transmit, IceEvent](self._agent, self._transmit, self._on_event)
         self._loop = asyncio.get_running_loop()
         self._send = lossy(send, self._on_unsent)
@@ -76,6 +79,8 @@ class IceConnection:
         self._on_data = on_data
         self._tell_event = on_event
         self._permits = permits
+        self._find = find
+        self._lookups: set[asyncio.Task[None]] = set()
         self._relay_only = relay_only
         self._is_lite = lite
         self._unproven = 0  # datagrams from where no check has succeeded
@@ -166,10 +171,7 @@ class IceConnection:
         """Take a line of the other side; one that cannot be read is counted. New credentials are its restart,
         which this side follows by itself.
         """
-        candidate = self._signals.hear(line, self._pump.now)
-        if candidate is not None:
-            self._permit(candidate.address)
-        self._pump.flush()
+        self._heard(self._signals.hear(line, self._pump.now))
 
     async def connected(self) -> ValidPair:
         """The pair that both sides agreed on. Raises `NoPath` when none works, with the reason."""
@@ -202,6 +204,8 @@ class IceConnection:
         if self._keeper is not None:
             self._keeper.cancel()
         self._outcome.cancel()
+        for lookup in self._lookups:
+            lookup.cancel()
         await asyncio.gather(*(relay.close() for relay in self._relays.values()))
 
     def _of_family(self, server: Address) -> list[Address]:
@@ -267,6 +271,26 @@ class IceConnection:
         self._has_gathered = True
         self._signals.end(self._pump.now)
         self._pump.flush()
+
+    def _heard(self, candidate: Candidate | None) -> None:
+        if candidate is not None:
+            self._permit(candidate.address)
+        self._pump.flush()
+
+    def _look_up(self, line: CandidateLine) -> None:
+        if len(self._lookups) < MAX_REMOTE_CANDIDATES:
+            lookup = self._loop.create_task(self._hear_name(line))
+            self._lookups.add(lookup)
+            lookup.add_done_callback(self._lookups.discard)
+
+    async def _hear_name(self, line: CandidateLine) -> None:
+        assert self._find is not None
+        try:
+            host = await self._find(line.host)
+        except OSError:
+            return
+        if host is not None:
+            self._heard(self._signals.found(line, host, self._pump.now))
 
     def _permit(self, peer: Address) -> None:
         """Let a host that the other side named reach our relayed addresses, these and those still to come."""
