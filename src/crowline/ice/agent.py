@@ -149,7 +149,8 @@ class IceAgent(IceEndpoint):
             return FailureReason.ALL_LOST
         if not len(self._session.checklist):
             return FailureReason.NO_CANDIDATES
-        return FailureReason.NO_ANSWER if self._session.ever_left else FailureReason.NOTHING_LEFT
+        refused = self.counters["refused by this machine"] and not self._session.ever_left
+        return FailureReason.NOTHING_LEFT if refused else FailureReason.NO_ANSWER
 
     def _may_fail(self) -> bool:
         """All candidates are known and every check has an outcome, but none is good (RFC 8838 §8.1)."""

@@ -80,8 +80,7 @@ class Checker:
 
     def handle_timeout(self, now: float) -> None:
         self._sleep_off(now)
-        for transmit in self._outstanding.due(now):
-            self._outbox.ask(transmit)
+        self._send_due(now)
         for check in self._outstanding.expired(now):
             self._check_failed(check, now)
         for pair in self._consent.expired(now):
@@ -232,9 +231,13 @@ class Checker:
         )
         priority = pair.local.peer_reflexive_priority
         self._outstanding.add(Check(pair, transaction, priority, self.role.controlling, nominates))
-        for transmit in self._outstanding.due(now):
-            self._outbox.ask(transmit)
+        self._send_due(now)
         return True
+
+    def _send_due(self, now: float) -> None:
+        for transmit in self._outstanding.due(now):
+            if not self._outbox.ask(transmit) and transmit.local is not None:
+                self._outstanding.refused((transmit.local, transmit.destination))
 
     def _try_again(self, pair: CandidatePair) -> None:
         if self.session.checklist.find(pair.key) is not pair:

@@ -25,13 +25,18 @@ class Outbox:
         self._noticed: set[Oddity] = set()
         self._refused: set[SendRefused] = set()
 
-    def ask(self, transmit: Transmit) -> None:
-        """Send a request or a keepalive, within what its destination may get before it has answered."""
-        if self._budget.spend(transmit.destination):
+    def ask(self, transmit: Transmit) -> bool:
+        """Send a request or a keepalive, within what its destination may get before it has answered.
+
+        False when it is held back.
+        """
+        may_leave = self._budget.spend(transmit.destination)
+        if may_leave:
             self.transmits.append(transmit)
         else:
             self.counters["held back"] += 1
             self.notice(Oddity.SILENT_ADDRESS)
+        return may_leave
 
     def answer(self, transmit: Transmit) -> None:
         """Send an answer to somebody who knows the password."""

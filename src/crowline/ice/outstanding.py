@@ -22,12 +22,12 @@ class Check:
     controlling: bool
     use_candidate: bool
     superseded: bool = False
-    # How many of its first sends this machine refused.
+    # How many of its first sends have not left: refused by this machine, or held back.
     unsent: int = 0
 
     @property
     def never_left(self) -> bool:
-        """Whether this machine refused every send of it."""
+        """Whether no send of it has left this machine."""
         return self.unsent == self.transaction.sends
 
 
