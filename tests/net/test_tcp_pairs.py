@@ -160,6 +160,21 @@ async def test_two_sides_meet_half_way() -> None:
         assert not first.lost and not second.lost
 
 
+async def test_two_sides_that_dial_each_other_need_one_connection() -> None:
+    """Where the other side was quicker, an own attempt cannot leave, and nothing is lost by it."""
+    async with two() as (first, second):
+        first.pairs.want(first.local, second.local, simultaneous=False)
+        await first.until_opened()
+        await second.until_opened()
+        second.pairs._diallers[second.local].dial(first.local)
+        await asyncio.sleep(1.0)
+        await talk(first, second)
+        for side, other in ((first, second), (second, first)):
+            side.pairs.authenticated(side.local, other.local)
+        await talk(first, second)
+        assert not first.lost and not second.lost and len(first.opened) == len(second.opened) == 1
+
+
 async def test_a_side_that_comes_later_is_met(closed_port: Address) -> None:
     """The early one goes on trying meanwhile."""
     async with one() as early:

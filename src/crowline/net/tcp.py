@@ -30,7 +30,7 @@ SYN_REPEAT = REPEAT_ON_WINDOWS if sys.platform == "win32" else REPEAT
 
 CONNECT_LIMIT = 5.0  # seconds for a connection to a port where somebody should listen
 TRUST_LIMIT = 10.0  # seconds from a connection to the proof of who is there; a check needs a round trip
-# Accepted connections that nobody trusts yet; the one that has waited for longest goes when another comes.
+# Connections that came uncalled and that nobody trusts yet; the oldest goes when another comes.
 MAX_STRANGERS = 32
 _BACKLOG = 32
 # Accepted for one wake-up, so that a flood cannot keep the loop from everything else.
@@ -228,7 +228,7 @@ class TcpPort:
         number = next((number for number, punch in self._punches.items() if punch.remote == remote), None)
         if number is not None:
             self._punches[number].let_in()
-        if not self._open(sock, number, is_accepted=True) and number is not None:
+        if not self._open(sock, number) and number is not None:
             self._punches[number].lost()
 
     def _connected(self, number: int, remote: Address, sock: socket.socket) -> None:
@@ -253,12 +253,12 @@ class TcpPort:
             del self._mappings[server]
         self._on_event(event)
 
-    def _open(self, sock: socket.socket, number: int | None, *, is_accepted: bool = False) -> bool:
+    def _open(self, sock: socket.socket, number: int | None) -> bool:
         """Give a connection to whom it belongs; False when it is gone again."""
         try:
             stream = TcpStream(
                 sock,
-                is_accepted=is_accepted,
+                is_accepted=number is None,
                 on_trusted=lambda stream: self._trusted(stream, number),
                 on_ended=lambda stream, was_reset: self._ended(stream, number, was_reset),
             )

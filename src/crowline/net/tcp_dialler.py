@@ -95,9 +95,9 @@ class TcpDialler:
         self._port.proven(remote)
 
     def trust(self, stream: TcpStream) -> None:
-        """A connection of this port has proven whose it is: the plan that made it has come to its end."""
+        """A connection of this port has proven whose it is: no other one is wanted from there."""
         self._standing.pop(stream, None)
-        self._punches.pop(stream.remote, None)
+        self.give_up(stream.remote)
         stream.trust()
 
     def ended(self, stream: TcpStream) -> None:

@@ -75,7 +75,7 @@ class TcpPairs:
         """
         if self._closed:
             raise UsageError("these pairs are closed")
-        handlers = DiallerHandlers(self._opened, self._handlers.on_lost, self._handlers.on_mapping)
+        handlers = DiallerHandlers(self._opened, self._given_up, self._handlers.on_mapping)
         dialler = TcpDialler(
             address, handlers, self._budget, entropy=self._entropy, round_trip=self._round_trip
         )
@@ -161,6 +161,11 @@ class TcpPairs:
             stream, on_packet=self._packet, on_ended=self._ended, on_drained=self._handlers.on_drained
         )
         self._handlers.on_opened(*key)
+
+    def _given_up(self, local: Address, remote: Address, reason: str) -> None:
+        """Attempts were in vain, which is no news where the other side has come meanwhile."""
+        if self.stream(local, remote) is None:
+            self._handlers.on_lost(local, remote, reason)
 
     def _packet(self, stream: FramedStream, packet: bytes) -> None:
         self._handlers.on_packet(packet, stream.remote, stream.local)

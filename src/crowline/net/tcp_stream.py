@@ -41,8 +41,10 @@ class TcpStream:
         on_trusted: Callable[[TcpStream], None],
         on_ended: Callable[[TcpStream, bool], None],
     ) -> None:
-        """Takes over the socket; on `OSError` it is closed. The two calls are for the port: `on_ended` says
-        whether the other side reset the connection."""
+        """Takes over the socket; on `OSError` it is closed. `is_accepted`: it came uncalled.
+
+        The two calls are for the port: `on_ended` says whether the other side reset the connection.
+        """
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = sock
         try:
