@@ -42,7 +42,6 @@ class Side:
     def __init__(self, controlling: bool, socket: Endpoint, **options: Any) -> None:
         self.other: Side | None = None
         self.lines: list[str] = []
-        self.socket_name = ""  # told in place of the socket's address
         self.events: list[IceEvent] = []
         self.data: asyncio.Queue[bytes] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -87,8 +86,6 @@ class Side:
         self.socket.send(transmit)
 
     def tell(self, line: str) -> None:
-        if self.socket_name:
-            line = line.replace(self.socket.local.host, self.socket_name)
         self.lines.append(line)
         if self.other is not None:
             asyncio.get_running_loop().call_soon(self.other.connection.hear, line)
@@ -149,21 +146,28 @@ async def test_two_sides_connect_and_carry_data(hosts: tuple[str, str]) -> None:
 
 
 NAME = "6d1f2b3c-0000-4000-8000-000000000000.local"
+OTHER_NAME = "6d1f2b3c-0000-4000-8000-000000000001.local"
 
 
-async def test_names_are_looked_up() -> None:
-    """The other side tells a name in place of its address, and our checks go where that is."""
+async def test_names_stand_for_addresses() -> None:
+    """Each side tells a name, looks the other's up, and no line says where a side is; after a restart too."""
+    names = {"127.0.0.2": NAME, "127.0.0.3": OTHER_NAME}
+    hosts = {name: host for host, name in names.items()}
 
     async def find(name: str) -> str | None:
-        return {NAME: "127.0.0.3"}.get(name)
+        return hosts.get(name)
 
-    async with pair(find=find) as (one, two):
-        two.socket_name = NAME
-        two.connection.hear(f"candidate:7 1 udp 1 {NAME.replace('6d', '7e')} 9 typ host")  # of nobody
-        await start(one, two)
+    async with pair(find=find, name_of=names.__getitem__) as (one, two), endpoint() as server:
+        server.take = answering(server, Address("198.51.100.7", 7))
+        one.connection.hear(f"candidate:7 1 udp 1 {NAME.replace('6d', '7e')} 9 typ host")  # nobody's
+        one.connection.hear("candidate:7 1 udp 1 printer.local 9 typ host")  # no such name is looked up
+        await start(one, two, stun=[server.local])
         found, _ = await asyncio.gather(one.connection.connected(), two.connection.connected())
-        await exchange(one, two)
         assert found.remote.type is CandidateType.HOST  # as told, and not only heard from
+        assert one.connection.restart()
+        await exchange(one, two)
+        assert not any(host in line for host in names for line in one.lines + two.lines)
+        assert one.connection.counters["name"] == 1
 
 
 async def test_a_lookup_that_fails_or_hangs_harms_nobody() -> None:

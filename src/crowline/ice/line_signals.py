@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
+from crowline.base.mdns_name import is_mdns_name
 from crowline.ice.agent import IceAgent
 from crowline.ice.attribute_line import (
     ICE2,
@@ -49,6 +51,7 @@ class LineSignals:
         self._tell = tell
         self._on_name = on_name
         self._private: set[Address] = set()
+        self._names: dict[Address, str] = {}
         # What was heard of the other side's next credentials: they count when both parts are there.
         self._next_ufrag = self._next_pwd = ""
         self._remote_ufrag = ""
@@ -70,13 +73,16 @@ class LineSignals:
         for candidate in self._agent.local_candidates():
             self._tell(self._line(candidate))
 
-    def offer(self, candidate: Candidate, now: float, *, private: bool = False) -> None:
+    def offer(self, candidate: Candidate, now: float, *, private: bool = False, name: str = "") -> None:
         """Check from a candidate of ours, and tell it unless it is redundant (RFC 8445 §5.1.3).
 
-        `private` as in `CandidateLine.of`. Raises `UsageError` for one that cannot be told, or one too many.
+        `private` as in `CandidateLine.of`; `name` is an mDNS name that is told in place of the address.
+        Raises `UsageError` for one that cannot be told, or one too many.
         """
         if private:
             self._private.add(candidate.address)
+        if name:
+            self._names[candidate.address] = name
         line = self._line(candidate)
         way = (candidate.address, candidate.sending_base)
         known = {(each.address, each.sending_base) for each in self._agent.local_candidates()}
@@ -124,14 +130,15 @@ class LineSignals:
 
     def _line(self, candidate: Candidate) -> str:
         is_private = candidate.address in self._private
-        return CandidateLine.of(candidate, extensions={UFRAG: self._agent.ufrag}, private=is_private).write()
+        line = CandidateLine.of(candidate, extensions={UFRAG: self._agent.ufrag}, private=is_private)
+        return replace(line, host=self._names.get(candidate.address, line.host)).write()
 
     def _hear_candidate(self, line: CandidateLine, now: float) -> Candidate | None:
         if not self._is_present(line):
             return None
         if not line.is_name:
             return self._take(line.candidate(), now)
-        if self._on_name is not None:
+        if self._on_name is not None and is_mdns_name(line.host):
             self._on_name(line)
         else:
             # It is found all the same, as the source of a check, once it has heard of a candidate of ours.

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from crowline.net.binding import Binding
     from crowline.net.ice_connection import IceConnection
     from crowline.net.interfaces import local_addresses
+    from crowline.net.mdns import MdnsNames
     from crowline.net.pump import Pump
     from crowline.net.relayed_address import RelayedAddress, TurnAccount
 
 __all__ = [
     "Binding",
     "IceConnection",
+    "MdnsNames",
     "Pump",
     "RelayedAddress",
     "TurnAccount",
@@ -31,6 +33,7 @@ __getattr__ = lazy(
         "binding": "Binding",
         "ice_connection": "IceConnection",
         "interfaces": "local_addresses",
+        "mdns": "MdnsNames",
         "pump": "Pump",
         "relayed_address": "RelayedAddress TurnAccount",
     },

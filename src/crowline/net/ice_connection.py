@@ -44,7 +44,8 @@ class IceConnection:
     Of the two sides one is `controlling`: it decides between pairs that work. `ta` are the seconds between
     checks; 50 ms unless both sides are known to take more. `permits` judges every address that the other
     side names before anything is sent there. `find` gives the IP address of an mDNS name, or None; without it
-    such candidates wait until they are heard from. `relay_only`: the sockets reach TURN servers and nothing
+    such candidates wait until they are heard from. `name_of` gives the mDNS name that is told in place of an
+    IP address of this machine. `MdnsNames` has both. `relay_only`: the sockets reach TURN servers and nothing
     else, and the other side learns nothing of them (RFC 8445 §19.1). `lite`: this machine has a public
     address, and answers checks without making any (§2.5). Make it in a running event loop.
     """
@@ -60,6 +61,7 @@ class IceConnection:
         ta: float = DEFAULT_TA,
         permits: Callable[[Address], bool] = permits_unicast,
         find: Callable[[str], Awaitable[str | None]] | None = None,
+        name_of: Callable[[str], str] | None = None,
         relay_only: bool = False,
         lite: bool = False,
     ) -> None:
@@ -80,6 +82,7 @@ class IceConnection:
         self._tell_event = on_event
         self._permits = permits
         self._find = find
+        self._name_of = name_of
         self._lookups: set[asyncio.Task[None]] = set()
         self._relay_only = relay_only
         self._is_lite = lite
@@ -114,7 +117,8 @@ class IceConnection:
             raise UsageError(f"Nobody can send to {local}; name the address of the interface.")
         self._sockets.append(local)
         if not self._relay_only:
-            self._offer(self._factory.host(local))
+            name = self._name_of(local.host) if self._name_of is not None else ""
+            self._offer(self._factory.host(local), name=name)
 
     async def remove_socket(self, local: Address) -> None:
         """Use that socket no more, nor what was found by it; at most a second for its relayed addresses.
@@ -222,7 +226,8 @@ class IceConnection:
             return
         if mapped.address != base and base in self._sockets:
             self._mapped_by.add((server, base))
-            self._offer(self._factory.server_reflexive(mapped.address, base, server))
+            reflexive = self._factory.server_reflexive(mapped.address, base, server)
+            self._offer(reflexive, private=self._name_of is not None)
             if self._keeper is None:
                 self._keep_mappings()
 
@@ -263,8 +268,8 @@ class IceConnection:
             self._agent.remove_local_candidate(relay.address, self._pump.now)
             self._loop.call_soon(self._pump.flush)
 
-    def _offer(self, candidate: Candidate, *, private: bool = False) -> None:
-        self._signals.offer(candidate, self._pump.now, private=private)
+    def _offer(self, candidate: Candidate, *, private: bool = False, name: str = "") -> None:
+        self._signals.offer(candidate, self._pump.now, private=private, name=name)
         self._pump.flush()
 
     def _end(self) -> None:
