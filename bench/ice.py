@@ -36,6 +36,7 @@ AGENTS, PAIRS, MEETING = (str(PROGRAMS / f"{name}.py") for name in ("agents", "l
 NICE_AGENT = str(Path(__file__).parents[1] / "tests" / "nice_agent.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
 NAMES = ("ours", "aioice", "libnice")
+TRICKLING = "libnice that trickles"  # which it does where its user asks for it
 
 SIGNALLING = 0.02  # seconds that a line takes from one agent to the other: through a server 10 ms away
 PATIENCE = 20.0  # seconds for one attempt
@@ -142,9 +143,10 @@ def pair_of(bed: Bed, name: str) -> Iterator[list[socket.socket]]:
         for role in roles:
             host, controlling = bed.host(role).addresses[0], str(int(role == "a"))
             argv = [*python_of(name), "peer", host, server, controlling]
-            if name == "libnice":
+            if name in ("libnice", TRICKLING):
                 options = (f"address={host}", f"stun={server}", f"controlling={controlling}")
-                argv = [SYSTEM_PYTHON, NICE_AGENT, *options, "trickle=1", "begin=1"]
+                trickle = f"trickle={int(name == TRICKLING)}"
+                argv = [SYSTEM_PYTHON, NICE_AGENT, *options, trickle, "begin=1"]
             mine, theirs = socket.socketpair()
             sockets.append(mine)
             processes.append(bed.spawn(role, argv, stdin=theirs, stdout=theirs))
@@ -281,9 +283,13 @@ def bare_rows(names: Sequence[str], rounds: int) -> Iterator[Row]:
 def kernel_rows(names: Sequence[str], rounds: int) -> Iterator[Row]:
     homes, hard = ("home", "home"), ("home", "symmetric")
     with bed_of(*homes) as bed:
-        nominated = in_turns(names, rounds, lambda name: between_homes(bed, name))
+        variants = [*names, TRICKLING] if "libnice" in names else names
+        nominated = in_turns(variants, rounds, lambda name: between_homes(bed, name))
         ratios = {"aioice": 0.8, "libnice": 0.6}
         yield Row("bare agents, two `home` NATs: start to both nominated", "ms", nominated, None, ratios)
+        if TRICKLING in nominated:
+            trickling = {"ours": nominated["ours"], "libnice": nominated[TRICKLING]}
+            yield Row("the same, libnice told to trickle", "ms", trickling)
         runs = [meeting(bed, "direct") for _ in range(rounds)]
     yield Row(
         "product, two `home` NATs: first byte by link zero", "ms", {"ours": median_of(runs, "first")}, 60.0
@@ -350,9 +356,9 @@ on a machine with {cores} cores{load}. aioice is {aioice}, libnice Debian's {lib
 
 The two NATs and the hosts behind them are those of the laboratory: 10 ms between a host and the server, 20 ms
 between the hosts, one way. The bare agents have one signalling, which takes 20 ms for each line; each has one
-host and one server-reflexive candidate, tells them as its library can (aioice: when all are gathered; the
-others: as found), and begins when both processes are up. aioice and libnice have their own defaults; ours is
-set as between two of its kind, with 5 ms between checks. "Nominated" is the later of the two sides. Memory is
+host and one server-reflexive candidate, tells them as its library does (ours as found, the others when all are
+gathered), and begins when both processes are up. aioice and libnice have their own defaults; ours is set as
+between two of its kind: 5 ms between checks, and nominations that may be followed by others. "Nominated" is the later of the two sides. Memory is
 what the process grows by for each agent of {idle} connected pairs, its socket included.
 """
 

@@ -2,7 +2,7 @@
 
 For the system's Python, which has libnice's bindings. Arguments, all `name=value`: `address` (host address to
 gather from, needed), `controlling` (1 or 0), `stun` and `turn` (host:port), `user`, `password`, `relay-only`,
-`trickle`, `lite`, `regular` (nomination), `consent`, `begin` (say `ready`, and gather when the
+`trickle`, `lite`, `tcp` (in place of UDP), `regular` (nomination), `consent`, `begin` (say `ready`, and gather when the
 line `go` has come).
 
 Lines in and out are those of RFC 8839; besides, out: `nominated MS LOCAL REMOTE` (milliseconds since
@@ -49,7 +49,8 @@ class Agent:
             GLib.MainContext.default(), Nice.Compatibility.RFC5245, flags
         )
         agent.set_property("upnp", False)
-        agent.set_property("ice-tcp", False)
+        agent.set_property("ice-tcp", options.get("tcp") == "1")
+        agent.set_property("ice-udp", options.get("tcp") != "1")
         agent.set_property("controlling-mode", options.get("controlling") == "1")
         agent.set_property("force-relay", options.get("relay-only") == "1")
         if "stun" in options:
