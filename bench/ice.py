@@ -8,11 +8,9 @@ time. libnice needs the system's Python with its bindings. What is missing is le
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import os
 import re
-import selectors
 import shutil
 import socket
 import statistics
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ice_programs import virtual
+from ice_programs.relay import Relay
 
 from crowline.lab.bed import STUN_PORT, Bed, build_bed
 from crowline.lab.peer_script import Role
@@ -38,8 +37,6 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 NAMES = ("ours", "aioice", "libnice")
 TRICKLING = "libnice that trickles"  # which it does where its user asks for it
 
-SIGNALLING = 0.02  # seconds that a line takes from one agent to the other: through a server 10 ms away
-PATIENCE = 20.0  # seconds for one attempt
 IDLE_PAIRS, IDLE_SECONDS = 50, 30.0
 
 Medians: TypeAlias = dict[str, float]
@@ -158,51 +155,6 @@ def pair_of(bed: Bed, name: str) -> Iterator[list[socket.socket]]:
                 mine.sendall(b"end\n")
             end(process)
             mine.close()
-
-
-class Relay:
-    """Carries the lines of two agents to each other, and starts both when both are ready."""
-
-    def __init__(self, pair: list[socket.socket]) -> None:
-        self.pair = pair
-        self.ready: set[int] = set()
-        self.nominated: dict[int, float] = {}
-        self.waiting: list[tuple[float, int, int, bytes]] = []
-        self.count = 0
-
-    def run(self) -> float:
-        unfinished = [b"", b""]
-        deadline = time.monotonic() + PATIENCE
-        with selectors.DefaultSelector() as selector:
-            for number, each in enumerate(self.pair):
-                selector.register(each, selectors.EVENT_READ, number)
-            while len(self.nominated) < 2:
-                now = time.monotonic()
-                assert now < deadline, "no pair was nominated"
-                until = min(self.waiting[0][0], deadline) if self.waiting else deadline
-                for key, _ in selector.select(max(0.0, until - now)):
-                    data = self.pair[key.data].recv(65536)
-                    assert data, "an agent has ended"
-                    *lines, unfinished[key.data] = (unfinished[key.data] + data).split(b"\n")
-                    for line in lines:
-                        self.hear(key.data, line)
-                while self.waiting and self.waiting[0][0] <= time.monotonic():
-                    _, _, number, line = heapq.heappop(self.waiting)
-                    self.pair[number].sendall(line + b"\n")
-        return max(self.nominated.values())
-
-    def hear(self, number: int, line: bytes) -> None:
-        word = line.split(b" ")[0]
-        if word == b"ready":
-            self.ready.add(number)
-            if len(self.ready) == 2:
-                for each in self.pair:
-                    each.sendall(b"go\n")
-        elif word == b"nominated":
-            self.nominated.setdefault(number, float(line.split(b" ")[1]))
-        elif word not in (b"state", b"data"):
-            self.count += 1
-            heapq.heappush(self.waiting, (time.monotonic() + SIGNALLING, self.count, 1 - number, line))
 
 
 # --- the product ----------------------------------------------------------------------------------------
@@ -356,10 +308,11 @@ on a machine with {cores} cores{load}. aioice is {aioice}, libnice Debian's {lib
 
 The two NATs and the hosts behind them are those of the laboratory: 10 ms between a host and the server, 20 ms
 between the hosts, one way. The bare agents have one signalling, which takes 20 ms for each line; each has one
-host and one server-reflexive candidate, tells them as its library does (ours as found, the others when all are
-gathered), and begins when both processes are up. aioice and libnice have their own defaults; ours is set as
-between two of its kind: 5 ms between checks, and nominations that may be followed by others. "Nominated" is the later of the two sides. Memory is
-what the process grows by for each agent of {idle} connected pairs, its socket included.
+host and one server-reflexive candidate, tells them as its library does (ours as found, the others when all
+are gathered), and begins when both processes are up. aioice and libnice have their own defaults; ours is set
+as between two of its kind: 5 ms between checks, and nominations that may be followed by others. "Nominated"
+is the later of the two sides. Memory is what the process grows by for each agent of {idle} connected pairs,
+its socket included.
 """
 
 

@@ -2,8 +2,8 @@
 
 For the system's Python, which has libnice's bindings. Arguments, all `name=value`: `address` (host address to
 gather from, needed), `controlling` (1 or 0), `stun` and `turn` (host:port), `user`, `password`, `relay-only`,
-`trickle`, `lite`, `tcp` (in place of UDP), `regular` (nomination), `consent`, `begin` (say `ready`, and gather when the
-line `go` has come).
+`trickle`, `lite`, `tcp` (in place of UDP), `regular` (nomination), `consent`, `begin` (say `ready`, and
+gather when the line `go` has come).
 
 Lines in and out are those of RFC 8839; besides, out: `nominated MS LOCAL REMOTE` (milliseconds since
 gathering began; types of the candidates), `state NAME`, `data HEX`; in: `go`, `send HEX`, `end`.
