@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from crowline.api.gatherer import Gatherer
 from crowline.api.race import RelayServer
@@ -20,13 +20,17 @@ from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
 class Questions:
     """Asked through a gatherer, each server as soon as its address is known: none waits for another.
 
-    `hub_host` is the hub's address as this side reached it.
+    `hub_host` is the hub's address as this side reached it, `towards` says where to send what is meant for an
+    address.
     """
 
-    def __init__(self, gatherer: Gatherer, hub_host: str) -> None:
+    def __init__(
+        self, gatherer: Gatherer, hub_host: str, towards: Callable[[Address], Address] = lambda to: to
+    ) -> None:
         self.stun_servers: list[ServerAddress] = []
         self._gatherer = gatherer
         self._hub_host = hub_host
+        self._towards = towards
         self._has_asked_all = False
 
     async def query_stun(self) -> None:
@@ -57,11 +61,7 @@ class Questions:
 
         With addresses of both families each may be asked for its own; otherwise one is asked for both.
         """
-        streams = tuple(
-            StreamTarget(each.host or self._hub_host, each.port, Transport(each.transport), each.fingerprint)
-            for each in services
-            if each.transport != "udp"
-        )
+        streams = tuple(self._target(each) for each in services if each.transport != "udp")
         found = await self._resolve(services)
         by_family = [tuple(each for each in found if each.is_ipv6 is wanted) for wanted in (False, True)]
         if all(by_family):
@@ -72,4 +72,13 @@ class Questions:
 
     async def _resolve(self, servers: Iterable[ServerAddress]) -> list[Address]:
         names = [(each.host, each.port) for each in servers if each.transport == "udp"]
-        return await resolve(names, self._hub_host)
+        return [self._towards(found) for found in await resolve(names, self._hub_host)]
+
+    def _target(self, service: ServerAddress) -> StreamTarget:
+        host, transport = service.host or self._hub_host, Transport(service.transport)
+        try:
+            reached = self._towards(Address.parse(host, service.port)).host
+        except ValueError:
+            reached = host
+        name = host if reached != host else ""
+        return StreamTarget(reached, service.port, transport, service.fingerprint, name)

@@ -14,6 +14,7 @@ from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
 from crowline.api.questions import Questions
 from crowline.api.restart_pace import RestartPace
+from crowline.api.translation import Translation
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
@@ -104,7 +105,9 @@ class Traversal:
             offer_host=not options.relay_only,
             hides_host=options.hide_addresses,
         )
-        self._questions = Questions(self._gatherer, hub_host)
+        self._translation = Translation(self._addresses)
+        self._questions = Questions(self._gatherer, hub_host, self._translation.towards)
+        self._remotes: list[Candidate] = []
         self._fingerprint = ""
         self._is_over = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,7 +130,8 @@ class Traversal:
         whenever this machine's network changes.
         """
         self._questions.stun_servers = list(servers)
-        self._watch = NetworkWatch(self.on_network_change)
+        self._watch = NetworkWatch(self.on_network_change, on_prefix=self._translation.learn)
+        self._spawn(self._translate())
         while True:
             await self._questions.query_stun()
             await asyncio.sleep(REFRESH_INTERVAL)
@@ -141,6 +145,8 @@ class Traversal:
 
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""
+        if self._translation.is_wanted:
+            await self._translation.find()
         await self._questions.allocate(grant)
 
     # The other side's -------------------------------------------------------------------------------
@@ -148,6 +154,7 @@ class Traversal:
     def set_remote(self, description: Description) -> bool:
         """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3)."""
         self._may_restart = description.restarts
+        self._remotes.clear()
         if description.regains:
             self._agent.agree_to_regain()
         try:
@@ -179,7 +186,10 @@ class Traversal:
             return
         if self._may_check(candidate.address):
             self._gatherer.permit(candidate.address)
+        if len(self._remotes) < MAX_REMOTE_CANDIDATES:
+            self._remotes.append(candidate)
         self._agent.add_remote_candidate(candidate, self._pump.now)
+        self._check_translated([candidate])
         self._pump.flush()
 
     # A network that changes -------------------------------------------------------------------------
@@ -195,7 +205,9 @@ class Traversal:
         self._addresses = [each for each in local_addresses(loopback=self._loopback) if each in usable]
         self._gatherer.follow(self._addresses, gone)
         self._names.follow(self._addresses)
+        self._translation.follow(self._addresses)
         self._spawn(self._questions.query_stun())
+        self._spawn(self._translate())
         self._wants_restart = True
         # An address that went and came back may have come back in another network.
         self._owner.on_network_changed(gone | change.renewed)
@@ -309,6 +321,17 @@ class Traversal:
             words = event.problem.value
             self._owner.on_warning(f"Some UDP packets from {event.base.host} are not let out: {words}.")
 
+    async def _translate(self) -> None:
+        """Without IPv4, and once the way to it is known: ask and check by that way too."""
+        if await self._translation.find():
+            self._check_translated(self._remotes)
+            self._pump.flush()
+            await self._questions.query_stun()
+
+    def _check_translated(self, remotes: list[Candidate]) -> None:
+        for candidate in self._translation.checkable(remotes):
+            self._agent.add_remote_candidate(candidate, self._pump.now)
+
     async def _find_remote(self, signal: CandidateSignal) -> None:
         """A name that means something on the other side's network, which may be this one."""
         if not self._options.relay_only and (host := await self._names.find(signal.host)) is not None:
@@ -318,7 +341,8 @@ class Traversal:
         host = self._names.read(signal.host)
         address = address_of(host, signal.port) if host is not None else None
         if address is not None:
-            self._agent.remove_remote_candidate(address, self._pump.now)
+            for each in {address, self._translation.towards(address)}:
+                self._agent.remove_remote_candidate(each, self._pump.now)
             self._pump.flush()
 
     def _on_restarted(self) -> None:
@@ -372,6 +396,7 @@ class Traversal:
         """Follow the network no more."""
         self._is_over = True
         self._names.close()
+        self._translation.close()
         if self._watch is not None:
             self._watch.close()
         if self._restart_timer is not None:
@@ -384,10 +409,12 @@ class Traversal:
 
     def _allows(self, pair: ValidPair) -> bool:
         if self._options.direct_only:
-            return pair.kind != "relay" and pair.remote.address not in self._avoided
+            remote = self._translation.meant(pair.remote.address)
+            return pair.kind != "relay" and remote not in self._avoided
         return not self._options.relay_only or pair.kind == "relay"
 
     def _may_check(self, address: Address) -> bool:
+        address = self._translation.meant(address)
         return address not in self._avoided and may_be_checked(
             address, own=self._addresses, loopback=self._loopback
         )
