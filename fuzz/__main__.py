@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="another search  [1]")
     parser.add_argument("--keep", action="store_true", help="put what reached new lines into the corpus")
     options = parser.parse_args()
-    names = [*HARNESSES, sequences.NAME]
+    names = [*HARNESSES, *sequences.MACHINES]
     if not options.harness:
         print("\n".join(names))
         return 0
@@ -31,8 +31,8 @@ def main() -> int:
 
 
 def _fuzz(name: str, seconds: float, seed: int, *, keep: bool) -> bool:
-    if name == sequences.NAME:
-        return _operate(seconds, seed)
+    if name in sequences.MACHINES:
+        return _operate(name, seconds, seed)
     harness = HARNESSES[name]
     try:
         result = search(harness, seed=seed, seconds=seconds)
@@ -48,14 +48,14 @@ def _fuzz(name: str, seconds: float, seed: int, *, keep: bool) -> bool:
     return True
 
 
-def _operate(seconds: float, seed: int) -> bool:
+def _operate(name: str, seconds: float, seed: int) -> bool:
     try:
-        count = sequences.search(seconds=seconds, seed_number=seed)
+        count = sequences.search(name, seconds=seconds, seed_number=seed)
     except Exception:
         traceback.print_exc()
-        print(f"{sequences.NAME}: FOUND")
+        print(f"{name}: FOUND")
         return False
-    print(f"{sequences.NAME}: {count:,} sequences")
+    print(f"{name}: {count:,} sequences")
     return True
 
 

@@ -1,30 +1,34 @@
-"""Runs sequences of operations on the TURN server machine, the same ones for the same seed."""
+"""Runs sequences of operations on whole machines, the same ones for the same seed."""
 
 from __future__ import annotations
 
 from time import monotonic
 
 from hypothesis import HealthCheck, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from fuzz.ice_operations import IceAgentsOperations
 from fuzz.operations import TurnServerOperations
 
-NAME = "turn-operations"
+MACHINES: dict[str, type[RuleBasedStateMachine]] = {
+    "turn-operations": TurnServerOperations,
+    "ice-operations": IceAgentsOperations,
+}
 
 _ROUND = 50
 """Sequences between two looks at the clock."""
 
 
-def search(*, seconds: float, seed_number: int) -> int:
-    """Run sequences for so long; how many there were. Raises what the machine does not survive."""
+def search(name: str, *, seconds: float, seed_number: int) -> int:
+    """Run sequences on one machine for so long; how many there were. Raises what it does not survive."""
     end, rounds = monotonic() + seconds, 0
     while monotonic() < end:
-        run(examples=_ROUND, seed_number=seed_number + rounds)
+        run(name, examples=_ROUND, seed_number=seed_number + rounds)
         rounds += 1
     return rounds * _ROUND
 
 
-def run(*, examples: int, seed_number: int, steps: int = 40) -> None:
+def run(name: str, *, examples: int, seed_number: int, steps: int = 40) -> None:
     """So many sequences of so many steps."""
     chosen = settings(
         max_examples=examples,
@@ -33,5 +37,5 @@ def run(*, examples: int, seed_number: int, steps: int = 40) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    machine = type("SeededOperations", (TurnServerOperations,), {})
+    machine = type("SeededOperations", (MACHINES[name],), {})
     run_state_machine_as_test(seed(seed_number)(machine), settings=chosen)

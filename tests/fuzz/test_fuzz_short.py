@@ -43,7 +43,12 @@ def test_the_corpus_belongs_to_harnesses() -> None:
 
 def test_the_turn_server_survives_sequences_of_operations() -> None:
     """Its books agree after each step, and nothing is left when every lifetime has passed."""
-    sequences.run(examples=SEQUENCES, seed_number=1)
+    sequences.run("turn-operations", examples=SEQUENCES, seed_number=1)
+
+
+def test_two_ice_agents_survive_a_hostile_wire_and_a_hostile_peer() -> None:
+    """Events and state agree, third parties get their share and no more, and everything ends."""
+    sequences.run("ice-operations", examples=SEQUENCES, seed_number=1)
 
 
 def _breaks_on_two(data: bytes) -> None:
