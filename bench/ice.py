@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import tcp_punch
 from ice_programs import virtual
 from ice_programs.relay import Relay
 
@@ -274,6 +275,11 @@ def virtual_rows(seeds: int) -> Iterator[Row]:
         "virtual, direct path cut: bytes flow again, median", "s", {"ours": statistics.median(gaps)}, 2.0
     )
     yield Row("the same, the longest", "s", {"ours": max(gaps)}, 2.0)
+    times = tcp_punch.met((tcp_punch.Temper.RESET, tcp_punch.Temper.RESET), 0.02, 0.0)
+    median = {"ours": statistics.median(times)}
+    yield Row("virtual, TCP by two NATs that refuse, skew up to 100 ms: connected", "ms", median, 250.0)
+    missed = {"ours": 100 * (1 - len(times) / tcp_punch.RUNS)}
+    yield Row("the same: not within 5 s", "%", missed, 1.0)
     sent = {"ours": virtual.keepalive(600.0)}
     yield Row("virtual, product: packets a second of an idle host, all links", "/s", sent)
 
