@@ -318,6 +318,26 @@ async def test_a_reset_before_the_proof_is_followed_by_another_connection(listen
         assert {*side.opened} == {(side.local, remote)}
 
 
+@pytest.mark.parametrize("prove", ["authenticated", "seen_at"])
+async def test_a_proof_by_another_way_lets_attempts_go_on(closed_port: Address, prove: str) -> None:
+    """An address that got its five SYNs is tried again once the other side is known to be there."""
+    async with one() as side:
+        while side.budget.spend(closed_port):
+            pass
+        side.pairs.want(side.local, closed_port, simultaneous=True)
+        late = Side(2, closed_port)
+        try:
+            await asyncio.sleep(0.1)
+            assert not late.opened
+            if prove == "seen_at":
+                side.pairs.seen_at(closed_port.host)
+            else:
+                side.pairs.authenticated(side.local, closed_port)
+            await side.until_opened()
+        finally:
+            late.pairs.close()
+
+
 # --- the end --------------------------------------------------------------------------------------------
 
 

@@ -157,11 +157,10 @@ class TcpPort:
         )
         return number
 
-    def proven(self, remote: Address) -> None:
-        """The budget has no limit for `remote` any more: plans that it stopped go on."""
+    def proven(self) -> None:
+        """The budget has fewer limits than before: plans that it stopped go on, if it lets them."""
         for punch in list(self._punches.values()):
-            if punch.remote == remote:
-                punch.proven()
+            punch.proven()
 
     def is_punching(self, number: int) -> bool:
         """Whether that plan, begun by `punch`, goes on, be it only in case its connection is reset."""

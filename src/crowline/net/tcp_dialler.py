@@ -90,9 +90,9 @@ class TcpDialler:
         if number is not None:
             self._port.cancel(number)
 
-    def proven(self, remote: Address) -> None:
-        """The budget has no limit for that address any more."""
-        self._port.proven(remote)
+    def proven(self) -> None:
+        """The budget has fewer limits than before."""
+        self._port.proven()
 
     def trust(self, stream: TcpStream) -> None:
         """A connection of this port has proven whose it is: no other one is wanted from there."""

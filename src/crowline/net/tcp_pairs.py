@@ -42,9 +42,8 @@ class TcpPairs:
     """All TCP ports of one agent, and all connections by them, framed.
 
     Nothing is believed of a connection until the agent has authenticated a check or an answer on it: say
-    `authenticated`, or it is reset. `budget` bounds the SYNs to the other side's addresses; tell it where the
-    hub saw the other side. `round_trip` is a guess in seconds for the way there. A nominated connection is
-    its link's: nothing here ends it.
+    `authenticated`, or it is reset. `budget` bounds the SYNs to the other side's addresses. `round_trip` is a
+    guess in seconds for the way there. A nominated connection is its link's: nothing here ends it.
     """
 
     def __init__(
@@ -136,8 +135,12 @@ class TcpPairs:
         stream, dialler = self._streams.get((local, remote)), self._diallers.get(local)
         if stream is not None and dialler is not None and not stream.stream.is_trusted:
             dialler.trust(stream.stream)
-        for each in self._diallers.values():
-            each.proven(remote)
+        self._go_on()
+
+    def seen_at(self, host: str) -> None:
+        """The other side is known, by the hub or by UDP, to be at that host: no limit for its ports."""
+        self._budget.prove_host(host)
+        self._go_on()
 
     def close(self) -> None:
         """End everything but links; nothing is told any more."""
@@ -146,6 +149,10 @@ class TcpPairs:
             self.unbind(base)
 
     # --- connections ------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        for dialler in self._diallers.values():
+            dialler.proven()
 
     def _opened(self, stream: TcpStream) -> None:
         key = (stream.local, stream.remote)
