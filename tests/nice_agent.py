@@ -6,7 +6,7 @@ gather from, needed), `controlling` (1 or 0), `stun` and `turn` (host:port), `us
 gather when the line `go` has come).
 
 Lines in and out are those of RFC 8839; besides, out: `nominated MS LOCAL REMOTE` (milliseconds since
-gathering began; types of the candidates), `state NAME`, `data HEX`; in: `go`, `send HEX`, `end`.
+gathering began; types of the candidates), `state NAME`, `data HEX`; in: `go`, `send HEX`, `restart`, `end`.
 """
 
 import ctypes
@@ -76,6 +76,7 @@ class Agent:
         pointer = ctypes.c_void_p(hash(agent))
         library.nice_agent_attach_recv(pointer, self.stream, COMPONENT, None, self.on_data, None)
         self.ufrag = self.pwd = ""
+        self.has_restarted = False  # and the other side has not answered that yet
         self.pending = b""
         GLib.io_add_watch(0, GLib.PRIORITY_DEFAULT, GLib.IOCondition.IN | GLib.IOCondition.HUP, self.on_input)
         if options.get("begin") == "1":
@@ -85,12 +86,21 @@ class Agent:
 
     def begin(self):
         self.began = time.monotonic()
+        self.introduce()
+        self.agent.gather_candidates(self.stream)
+
+    def restart(self):
+        self.agent.restart_stream(self.stream)
+        self.introduce()
+        self.tell_all()
+        say("end-of-candidates")
+
+    def introduce(self):
         _, ufrag, pwd = self.agent.get_local_credentials(self.stream)
         say(f"ice-ufrag:{ufrag}")
         say(f"ice-pwd:{pwd}")
         if self.options.get("lite") == "1":
             say("ice-lite")
-        self.agent.gather_candidates(self.stream)
 
     # What libnice says.
 
@@ -100,9 +110,12 @@ class Agent:
 
     def on_gathered(self, *_):
         if self.options.get("trickle") != "1":
-            for candidate in self.agent.get_local_candidates(self.stream, COMPONENT):
-                self.tell(candidate)
+            self.tell_all()
         say("end-of-candidates")
+
+    def tell_all(self):
+        for candidate in self.agent.get_local_candidates(self.stream, COMPONENT):
+            self.tell(candidate)
 
     def tell(self, candidate):
         if self.options.get("relay-only") == "1" and candidate.type is not Nice.CandidateType.RELAYED:
@@ -137,6 +150,9 @@ class Agent:
             self.begin()
         elif line == "end":
             self.loop.quit()
+        elif line == "restart":
+            self.has_restarted = True
+            self.restart()
         elif line == "end-of-candidates":
             self.agent.peer_candidate_gathering_done(self.stream)
         elif line.startswith("send "):
@@ -148,6 +164,9 @@ class Agent:
         elif name == "ice-ufrag":
             self.ufrag = value
         elif name == "ice-pwd":
+            if self.pwd and not self.has_restarted:
+                self.restart()
+            self.has_restarted = False
             self.pwd = value
             self.agent.set_remote_credentials(self.stream, self.ufrag, self.pwd)
         elif name == "candidate":

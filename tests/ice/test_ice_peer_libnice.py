@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from crowline.ice.events import PairNominated, RoleChanged
+from crowline.ice.events import PairLost, PairNominated, Restarted, RoleChanged
 from crowline.ice.pair import ValidPair
 from nice_process import NiceProcess, libnice
 from our_ice import PATIENCE, OurIce, our_ice
@@ -93,3 +93,25 @@ async def test_each_side_gives_the_other_consent() -> None:
             while pair.proven_at == proven:  # noqa: ASYNC110 - no event says it
                 await asyncio.sleep(0.05)
         await talk(ours, theirs)
+
+
+@pytest.mark.parametrize("we_control", [True, False])
+@pytest.mark.parametrize("we_restart", [True, False])
+async def test_a_restart(we_restart: bool, we_control: bool) -> None:
+    """Whoever begins it: both agree on a pair under new credentials, and data goes on."""
+    async with our_ice(controlling=we_control) as ours, libnice(controlling=not we_control) as theirs:
+        await connect(ours, theirs)
+        if we_restart:
+            assert ours.connection.restart()
+            await ours.connection.gather()
+        else:
+            theirs.hear("restart")
+        async with asyncio.timeout(PATIENCE):
+            while len(ours.of(PairNominated)) < 2:
+                await talk(ours, theirs)
+                await asyncio.sleep(0.01)
+            if not we_restart:
+                await ours.connection.gather()
+        await talk(ours, theirs)
+        assert [event.by_peer for event in ours.of(Restarted)] == [not we_restart]
+        assert not ours.of(PairLost)
