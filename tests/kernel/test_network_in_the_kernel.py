@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crowline.base.nat64 import WELL_KNOWN_HOSTS, WELL_KNOWN_NAME
 from crowline.lab import nat64
 from crowline.lab.kernel import await_running, ip, set_kernel_parameters
 from crowline.lab.namespace import inside
 from crowline.lab.namespaces import Internet
 from crowline.net.interfaces import InterfaceKind, interface_addresses, local_addresses
+from dns64 import dns64_answer
 
 Factory = Callable[..., Internet]
 
@@ -208,19 +208,3 @@ def serve(process: subprocess.Popen[str], names: socket.socket, echo: socket.soc
         for sock in readable:
             data, source = sock.recvfrom(1500)
             sock.sendto(data if sock is echo else dns64_answer(data), source)
-
-
-def dns64_answer(query: bytes) -> bytes:
-    """What a name server with DNS64 says: both well-known addresses behind its prefix, and nothing else."""
-    labels, at = [], 12
-    while query[at]:
-        labels.append(query[at + 1 : at + 1 + query[at]].decode())
-        at += 1 + query[at]
-    kind = int.from_bytes(query[at + 1 : at + 3])
-    hosts = WELL_KNOWN_HOSTS if ".".join(labels) == WELL_KNOWN_NAME and kind == 28 else ()
-    answers = b"".join(
-        struct.pack("!HHHIH", 0xC00C, 28, 1, 60, 16) + ipaddress.ip_address(nat64.synthesized(host)).packed
-        for host in hosts
-    )
-    head = query[:2] + struct.pack("!HHHHH", 0x8180, 1, len(hosts), 0, 0)
-    return head + query[12 : at + 5] + answers
