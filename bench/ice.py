@@ -58,7 +58,8 @@ class Row:
         cells = [self.figure, f"**{ours:.4g}** {self.unit}"]
         for name in NAMES[1:]:
             there = self.values.get(name)
-            cells.append("–" if there is None else f"{there:.4g} {self.unit} ({ours / there:.2f})")
+            ratio = f" ({ours / there:.2f})" if there else ""
+            cells.append("–" if there is None else f"{there:.4g} {self.unit}{ratio}")
         wanted = [f"≤ {self.reach:g} {self.unit}"] if self.reach is not None else []
         wanted += [f"≤ {ratio:g} × {name}" for name, ratio in self.ratios.items()]
         return [*cells, ", ".join(wanted), self.verdict() if wanted else ""]
