@@ -297,6 +297,17 @@ async def test_a_mute_server_is_not_waited_for_longer_than_wished() -> None:
         assert one.lines[-1] == "end-of-candidates"
 
 
+async def test_a_refused_relay_is_asked_for_again_by_the_next_gathering() -> None:
+    """With another password, for example."""
+    async with front() as running, pair() as (one, _):
+        one.connection.add_socket(one.socket.local)
+        kinds = []
+        for password in ("wrong", "password", "password"):
+            await one.connection.gather(turn=[TurnAccount(running.address, "user", password)])
+            kinds.append(len(one.told()))
+        assert kinds == [1, 2, 2]
+
+
 async def test_servers_elsewhere_are_not_asked_from_loopback() -> None:
     """Such a question cannot leave this machine, and would only be waited for."""
     async with pair() as (one, _):

@@ -128,7 +128,7 @@ class IceConnection:
         self._sockets.remove(local)
         self._mapped_by = {each for each in self._mapped_by if each[1] != local}
         self._agent.remove_local_candidate(local, self._pump.now)
-        relays = [self._relays.pop(key) for key in list(self._relays) if key[1] == local]
+        relays = [relay for way, relay in self._relays.items() if way[1] == local]
         for relay in relays:
             self._withdraw(relay)
         self._pump.flush()
@@ -175,7 +175,10 @@ class IceConnection:
         """Take a line of the other side; one that cannot be read is counted. New credentials are its restart,
         which this side follows by itself.
         """
-        self._heard(self._signals.hear(line, self._pump.now))
+        candidate = self._signals.hear(line, self._pump.now)
+        if candidate is not None:
+            self._permit(candidate.address)
+        self._pump.flush()
 
     async def connected(self) -> ValidPair:
         """The pair that both sides agreed on. Raises `NoPath` when none works, with the reason."""
@@ -255,15 +258,17 @@ class IceConnection:
         try:
             allocated = await relay.allocate()
         except CrowlineError:
+            self._withdraw(relay)
             return
-        if self._relays.get((server.address, base)) is not relay:
+        if relay not in self._relays.values():
             return
         self._by_relayed[allocated.relayed] = relay
         relayed = self._factory.relayed(allocated.relayed, allocated.mapped, server.address)
         self._offer(relayed, private=self._relay_only)
 
     def _withdraw(self, relay: RelayedAddress) -> None:
-        """That relayed address is gone; what works by others goes on."""
+        """There is no such relayed address (any more); what works by others goes on."""
+        self._relays = {way: each for way, each in self._relays.items() if each is not relay}
         if relay.address is not None and self._by_relayed.pop(relay.address, None) is not None:
             self._agent.remove_local_candidate(relay.address, self._pump.now)
             self._loop.call_soon(self._pump.flush)
@@ -275,11 +280,6 @@ class IceConnection:
     def _end(self) -> None:
         self._has_gathered = True
         self._signals.end(self._pump.now)
-        self._pump.flush()
-
-    def _heard(self, candidate: Candidate | None) -> None:
-        if candidate is not None:
-            self._permit(candidate.address)
         self._pump.flush()
 
     def _look_up(self, line: CandidateLine) -> None:
@@ -295,7 +295,9 @@ class IceConnection:
         except OSError:
             return
         if host is not None:
-            self._heard(self._signals.found(line, host, self._pump.now))
+            # No relay is told of it: what has a name instead of an address is on this network.
+            self._signals.found(line, host, self._pump.now)
+            self._pump.flush()
 
     def _permit(self, peer: Address) -> None:
         """Let a host that the other side named reach our relayed addresses, these and those still to come."""
