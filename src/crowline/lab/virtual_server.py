@@ -18,7 +18,7 @@ from crowline.rendezvous.hub import Hub
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.stun.attributes import FAMILY_IPV6
 from crowline.stun.message import Method
-from crowline.stun.responder import Responder
+from crowline.stun.responder import Responder, bare_answer
 from crowline.turn.auth import Authenticator, issue_credentials
 from crowline.turn.framing import StreamFramer
 from crowline.turn.server import TurnServer
@@ -154,6 +154,9 @@ class StunTurn:
         connection.stream = _TurnStream(self, connection)
 
     def from_stream(self, message: bytes, connection: Connection) -> None:
+        if int.from_bytes(message[:2], "big") == Method.BINDING:
+            connection.send(bare_answer(message[8:20], connection.remote))
+            return
         local, now = connection.local, self._internet.now
         self._turn.receive(message, connection.remote, now, local, None, Transport.TCP)
         self._internet.poke(self._node)

@@ -87,6 +87,10 @@ class Connection:
         self._emit(Segment(Flag.SYN))
         self._plan_syn(started)
 
+    def restore_hops(self) -> None:
+        """Let what is sent from now on, a repeated SYN too, have the ordinary time to live."""
+        self._hops = None
+
     def receive(self, segment: Segment) -> None:
         flag = segment.flag
         if flag is Flag.SYN:
@@ -213,6 +217,10 @@ class TcpHost:
         if local.host not in self.host.networks or local in self._listeners:
             raise UsageError(f"{self.host.name} cannot listen there")
         self._listeners[local] = on_connection
+
+    def unlisten(self, local: Address) -> None:
+        """What comes there from now on is refused; connections stay."""
+        del self._listeners[local]
 
     def connect(
         self, remote: Address, local: Address, stream: Stream, *, hops: int | None = None
