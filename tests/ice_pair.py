@@ -10,11 +10,21 @@ from typing import Any
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
+from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
-from crowline.ice.candidate import CandidateFactory
-from crowline.ice.events import IceEvent, PairLost, PairValid, Restarted
+from crowline.ice.candidate import CandidateFactory, TcpType
+from crowline.ice.events import (
+    ConnectionUnwanted,
+    ConnectionWanted,
+    IceEvent,
+    PairLost,
+    PairValid,
+    Restarted,
+)
 from crowline.ice.lite import LiteAgent
 from crowline.ice.pair import PairKey, ValidPair
+
+Kind = TcpType | None
 
 DELAY = 0.01  # seconds one way
 SIGNAL_DELAY = 0.03
@@ -23,7 +33,9 @@ SIGNAL_DELAY = 0.03
 class IceSide:
     """An agent that uses every pair that works, and tells the other side what it must know."""
 
-    def __init__(self, pair: IcePair, agent: IceAgent | LiteAgent, bases: list[Address]) -> None:
+    def __init__(
+        self, pair: IcePair, agent: IceAgent | LiteAgent, bases: list[Address], kinds: tuple[Kind, ...]
+    ) -> None:
         self.pair = pair
         self.agent = agent
         self.factory = CandidateFactory()
@@ -31,7 +43,8 @@ class IceSide:
         self.events: list[tuple[float, IceEvent]] = []
         self.usable: dict[PairKey, ValidPair] = {}
         for base in bases:
-            agent.add_local_candidate(self.factory.host(base), 0.0)
+            for kind in kinds:
+                agent.add_local_candidate(self.factory.host(base, kind), 0.0)
 
     @property
     def other(self) -> IceSide:
@@ -72,12 +85,17 @@ class IceSide:
                 self.usable.pop(event.pair.key, None)
             elif isinstance(event, Restarted):
                 self.describe()
+            elif isinstance(event, ConnectionWanted):
+                self.pair.dial(self, event)
+            elif isinstance(event, ConnectionUnwanted):
+                self.pair.hang_up(self, event.local, event.remote)
 
 
 class IcePair:
     """`drops` says which datagrams are lost, by sender's number, transmit and time.
 
-    The first of the two begins. `lite` says which of them are lite.
+    The first of the two begins. `lite` says which of them are lite; `kinds` which candidates each base is:
+    ``None`` for UDP, and types of TCP. `listens` says of which addresses TCP connections are accepted.
     """
 
     def __init__(
@@ -85,6 +103,7 @@ class IcePair:
         *,
         bases: tuple[int, int] = (1, 1),
         lite: tuple[bool, bool] = (False, False),
+        kinds: tuple[tuple[Kind, ...], tuple[Kind, ...]] = ((None,), (None,)),
         seed: int = 1,
         ta: float = 0.005,
         **options: Any,
@@ -92,7 +111,11 @@ class IcePair:
         self.now = 0.0
         self.random = random.Random(seed)
         self.drops: Callable[[int, Transmit, float], bool] = lambda *_: False
+        self.listens: Callable[[Address], bool] = lambda _: True
         self.carried: list[tuple[float, int, Transmit]] = []
+        # TCP connections, each by the two (own, other) views of it, and simultaneous opens that wait.
+        self.connections: set[tuple[Address, Address]] = set()
+        self._half_way: set[tuple[Address, Address]] = set()
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self.sides = tuple(
@@ -102,6 +125,7 @@ class IcePair:
                 if lite[number]
                 else IceAgent(number == 0, entropy=self.random.randbytes, ta=ta, **options),
                 [Address(f"192.0.2.{10 * number + each + 1}", 1000) for each in range(bases[number])],
+                kinds[number],
             )
             for number in range(2)
         )
@@ -116,15 +140,47 @@ class IcePair:
     def carry(self, sender: IceSide, transmit: Transmit) -> None:
         number = self.sides.index(sender)
         self.carried.append((self.now, number, transmit))
-        receiver, source = sender.other, transmit.local
-        if source is None or transmit.destination not in receiver.bases:
+        receiver, source, target = sender.other, transmit.local, transmit.destination
+        if source is None or target not in receiver.bases:
             return
-        if self.drops(number, transmit, self.now):
-            return
-        self.later(
-            DELAY,
-            lambda: receiver.agent.receive(transmit.data, source, self.now, transmit.destination),
-        )
+        if transmit.transport is Transport.TCP:
+            # No stream loses anything while it lasts.
+            if (source, target) in self.connections:
+                self.later(
+                    DELAY,
+                    lambda: receiver.agent.receive(transmit.data, source, self.now, target, Transport.TCP),
+                )
+        elif not self.drops(number, transmit, self.now):
+            self.later(DELAY, lambda: receiver.agent.receive(transmit.data, source, self.now, target))
+
+    def dial(self, side: IceSide, wanted: ConnectionWanted) -> None:
+        """Connect, after a round trip; a simultaneous open, a round trip after the later of the two."""
+        way, back = (wanted.local, wanted.remote), (wanted.remote, wanted.local)
+        if wanted.simultaneous and back not in self._half_way:
+            self._half_way.add(way)
+        elif wanted.simultaneous or (wanted.remote in side.other.bases and self.listens(wanted.remote)):
+            self.later(2 * DELAY, lambda: self._connect(side, *way))
+        else:
+            self.later(2 * DELAY, lambda: side.agent.disconnected(*way, self.now))
+
+    def hang_up(self, side: IceSide, local: Address, remote: Address) -> None:
+        """One side closes; the other one hears of it."""
+        self._half_way.discard((local, remote))
+        if (local, remote) in self.connections:
+            self.connections -= {(local, remote), (remote, local)}
+            self.later(DELAY, lambda: side.other.agent.disconnected(remote, local, self.now))
+
+    def cut(self) -> None:
+        """All connections end at once."""
+        for local, remote in sorted(self.connections):
+            side = next(side for side in self.sides if local in side.bases)
+            side.agent.disconnected(local, remote, self.now)
+        self.connections.clear()
+
+    def _connect(self, side: IceSide, local: Address, remote: Address) -> None:
+        self.connections |= {(local, remote), (remote, local)}
+        side.other.agent.connected(remote, local, self.now)
+        side.agent.connected(local, remote, self.now)
 
     def run(self, seconds: float, *, each_step: Callable[[], None] = lambda: None) -> None:
         """Let `seconds` pass; `each_step` is called after everything that happens."""

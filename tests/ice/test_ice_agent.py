@@ -644,7 +644,7 @@ def test_pairs_are_made_with_the_base_itself_where_it_is_a_candidate() -> None:
     host = factory.host(BASE)
     reflexive = replace(factory.server_reflexive(MAPPED, BASE, STRANGER), priority=host.priority + 1)
     candidates.add(reflexive)
-    assert candidates.sender(BASE) == reflexive
+    assert candidates.senders() == [reflexive]
     candidates.add(host)
-    assert candidates.sender(BASE) == host
+    assert candidates.senders() == [host]
     assert not candidates.add(host)

@@ -124,7 +124,7 @@ def test_the_list_is_bounded_and_keeps_the_best() -> None:
     pairs[0].state = PairState.IN_PROGRESS
     assert checklist.add(pair(999, remote="better"))
     assert len(checklist) == MAX_PAIRS
-    assert checklist.find(pairs[0].key) is pairs[0]
+    assert checklist.find(pairs[0].way) is pairs[0]
     assert checklist.find(pairs[1].key) is None
 
 

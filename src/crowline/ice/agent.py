@@ -7,13 +7,13 @@ from collections.abc import Callable
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.send_problem import SendProblem
-from crowline.ice.candidate import Candidate
+from crowline.ice.candidate import COUNTERPART, Candidate
 from crowline.ice.checker import Checker
 from crowline.ice.checks import Credentials, draw_credentials
 from crowline.ice.endpoint import IceEndpoint
 from crowline.ice.events import FailureReason, IceFailed, SendRefused
 from crowline.ice.nomination import BestPossible, FirstValid, NominationPolicy
-from crowline.ice.pair import ValidPair
+from crowline.ice.pair import ValidPair, Way
 from crowline.ice.remotes import RemoteCandidates, permits_unicast
 from crowline.ice.role import Role
 from crowline.ice.session import IceSession
@@ -72,9 +72,11 @@ class IceAgent(IceEndpoint):
     def add_local_candidate(self, candidate: Candidate, now: float) -> None:
         """Check from this candidate too. A redundant one is ignored; the 65th raises `UsageError`."""
         if self._session.locals.add(candidate):
-            sender = self._session.locals.sender(candidate.sending_base)
-            for remote in self._session.remotes:
-                self._pair(sender, remote)
+            base = (candidate.sending_base, candidate.protocol)
+            for sender in self._session.locals.senders():
+                if (sender.sending_base, sender.protocol) == base:
+                    for remote in self._session.remotes:
+                        self._pair(sender, remote)
         self._settle(now)
 
     def abandon(self, pair: ValidPair) -> None:
@@ -113,19 +115,24 @@ class IceAgent(IceEndpoint):
             self._session.role_changed()
 
     def _remote_added(self, remote: Candidate) -> None:
-        for base in self._session.locals.bases:
-            self._pair(self._session.locals.sender(base), remote)
+        for sender in self._session.locals.senders():
+            self._pair(sender, remote)
 
-    def _on_response(self, received: Received, source: Address, base: Address, now: float) -> None:
-        self._checker.receive_response(received, source, base, now)
+    def _on_response(self, received: Received, way: Way, now: float) -> None:
+        self._checker.receive_response(received, way, now)
+
+    def _on_connected(self, way: Way, now: float) -> None:
+        self._checker.connected(way, now)
 
     def _restart(self, *, by_peer: bool) -> None:
         super()._restart(by_peer=by_peer)
         self._patient_until = None
 
-    def _pair(self, local: Candidate | None, remote: Candidate) -> None:
-        """Form a pair of one family (RFC 8445 §6.1.2.2), unless a nomination ended the search."""
-        if local is None or self._session.concluded:
+    def _pair(self, local: Candidate, remote: Candidate) -> None:
+        """Form a pair of one family and kind (RFC 8445 §6.1.2.2), unless a nomination ended the search."""
+        if self._session.concluded:
+            return
+        if local.protocol is not remote.protocol or COUNTERPART[local.tcp_type] is not remote.tcp_type:
             return
         base, address = local.sending_base, remote.address
         if base.is_ipv6 == address.is_ipv6 and base != address:
@@ -140,6 +147,7 @@ class IceAgent(IceEndpoint):
         # A peer that never says that it has no more candidates is not waited for longer than any check.
         self._session.gathering = not (ended or impatient)
         self._checker.run(now)
+        self._session.release_connections()
         if impatient and self._may_fail():
             self._over = True
             self._session.outbox.say(IceFailed(self._failure()))

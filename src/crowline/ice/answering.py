@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from crowline.base.addresses import Address
-from crowline.base.machine import Transmit
 from crowline.ice.checks import (
     Credentials,
     VerifiedCheck,
@@ -16,7 +14,7 @@ from crowline.ice.checks import (
 )
 from crowline.ice.events import Oddity
 from crowline.ice.nominator import Nominator
-from crowline.ice.pair import CandidatePair
+from crowline.ice.pair import CandidatePair, Way
 from crowline.ice.role import Verdict
 from crowline.ice.session import IceSession
 from crowline.ice.states import PairState
@@ -31,25 +29,25 @@ class Answering(ABC):
     def __init__(self, session: IceSession, nominator: Nominator) -> None:
         self._session = session
         self._nominator = nominator
-        self._early: list[tuple[VerifiedCheck, Address, Address]] = []
+        self._early: list[tuple[VerifiedCheck, Way]] = []
 
-    def receive(self, received: Received, source: Address, base: Address, now: float) -> None:
+    def receive(self, received: Received, way: Way, now: float) -> None:
         session = self._session
         former = session.former.credentials_for(receiver_of(received))
         credentials = former or session.credentials
         verdict = verify_check(received, credentials)
         if isinstance(verdict, VerifiedCheck):
             if former is not None:
-                self._succeed(verdict, source, base, former)
+                self._succeed(verdict, way, former)
             else:
-                self._on_check(verdict, source, base, now)
+                self._on_check(verdict, way, now)
         elif verdict is None:
             session.outbox.counters["check without sense"] += 1
         else:
             session.outbox.counters["check refused"] += 1
             if not verdict.signed:
                 session.outbox.notice(Oddity.FORGED_CHECK)
-            answer = Transmit(verdict.encode(credentials), source, base)
+            answer = way.transmit(verdict.encode(credentials))
             if verdict.signed:
                 session.outbox.answer(answer)
             else:
@@ -58,9 +56,9 @@ class Answering(ABC):
     def remote_known(self, now: float) -> None:
         """The other side's password is here: act on the checks that came before it."""
         early, self._early = self._early, []
-        for check, source, base in early:
+        for check, way in early:
             if check.sender == self._session.credentials.remote_ufrag:
-                self._act_on_check(check, source, base, now)
+                self._act_on_check(check, way, now)
             else:
                 self._session.outbox.counters["early check of a stranger"] += 1
 
@@ -68,47 +66,45 @@ class Answering(ABC):
         """Forget the checks of the session that has ended."""
         self._early.clear()
 
-    def _on_check(self, check: VerifiedCheck, source: Address, base: Address, now: float) -> None:
+    def _on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         session = self._session
         judgement = session.role.judge(check.claim)
         if judgement is Verdict.REFUSE:
             data = write_role_conflict(check, session.credentials)
-            session.outbox.answer(Transmit(data, source, base))
+            session.outbox.answer(way.transmit(data))
             return
         if judgement is Verdict.SWITCH:
             session.role.switch()
             session.role_changed()
-        self._succeed(check, source, base, session.credentials)
+        self._succeed(check, way, session.credentials)
         if session.credentials.remote_password:
-            self._act_on_check(check, source, base, now)
+            self._act_on_check(check, way, now)
         elif len(self._early) < MAX_EARLY_CHECKS:
-            self._early.append((check, source, base))
+            self._early.append((check, way))
 
-    def _succeed(
-        self, check: VerifiedCheck, source: Address, base: Address, credentials: Credentials
-    ) -> None:
-        self._session.outbox.answer(Transmit(write_success(check, source, credentials), source, base))
+    def _succeed(self, check: VerifiedCheck, way: Way, credentials: Credentials) -> None:
+        self._session.outbox.answer(way.transmit(write_success(check, way.remote, credentials)))
 
     @abstractmethod
-    def _act_on_check(self, check: VerifiedCheck, source: Address, base: Address, now: float) -> None:
+    def _act_on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         """A check of the present session has been answered with success."""
 
 
 class FullAnswering(Answering):
     """That of a full agent, which checks what has checked it."""
 
-    def _act_on_check(self, check: VerifiedCheck, source: Address, base: Address, now: float) -> None:
+    def _act_on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         """Learn the candidate, queue a triggered check, note a nomination (RFC 8445 §7.3.1.3-7.3.1.5)."""
         session = self._session
         wanted = check.use_candidate and not session.role.controlling
-        pair = session.checklist.find((base, source))
+        pair = session.checklist.find(way)
         if pair is None and (wanted or not session.concluded):
-            pair = session.learn_pair(source, base, check.priority)
+            pair = session.learn_pair(way, check.priority)
         if pair is None or pair.revoked:
             session.outbox.counters["check without a pair"] += 1
             return
         wanted = wanted and self._is_new_nomination(pair, check)
-        valid = session.valid.find(pair.key)
+        valid = session.valid.find(way)
         if pair.state is PairState.SUCCEEDED and valid is not None:
             if wanted:
                 self._nominator.nominated(valid, now)

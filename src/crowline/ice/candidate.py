@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from crowline.base.addresses import Address
+from crowline.base.transport import Transport
 
 UDP = "udp"
 TCP = "tcp"
 COMPONENT = 1  # one component: everything of a session is multiplexed on one flow (RFC 8445 §13)
 HIGHEST_LOCAL_PREFERENCE = 65535
+DISCARD_PORT = 9  # what an active TCP candidate has for a port, for nobody connects to it (RFC 6544 §4.5)
 
 
 class CandidateType(Enum):
@@ -30,6 +32,14 @@ class TcpType(Enum):
     SIMULTANEOUS_OPEN = "so"
 
 
+# What kind a candidate has to be of to be paired with one of the other side's (RFC 6544 §6.2).
+COUNTERPART = {
+    None: None,
+    TcpType.ACTIVE: TcpType.PASSIVE,
+    TcpType.PASSIVE: TcpType.ACTIVE,
+    TcpType.SIMULTANEOUS_OPEN: TcpType.SIMULTANEOUS_OPEN,
+}
+
 TYPE_PREFERENCE = {
     CandidateType.HOST: 126,
     CandidateType.PEER_REFLEXIVE: 110,
@@ -38,11 +48,39 @@ TYPE_PREFERENCE = {
 }
 
 
+# What TCP candidates have less (RFC 6544 §4.2): any direct way over UDP comes before any over TCP, where a
+# lost packet holds up all that follow. Relays stay last.
+TCP_DISADVANTAGE = 30
+
+# RFC 6544 §4.2: behind a translator both sides dial at once, elsewhere one of them.
+_PLAIN_DIRECTION = {TcpType.ACTIVE: 6, TcpType.PASSIVE: 4, TcpType.SIMULTANEOUS_OPEN: 2}
+_REFLEXIVE_DIRECTION = {TcpType.SIMULTANEOUS_OPEN: 6, TcpType.ACTIVE: 4, TcpType.PASSIVE: 2}
+_HIGHEST_OTHER_PREFERENCE = 8191
+
+
+def type_preference(type_: CandidateType, transport: str = UDP) -> int:
+    """The first part of a priority."""
+    disadvantage = TCP_DISADVANTAGE if transport == TCP else 0
+    return max(TYPE_PREFERENCE[type_] - disadvantage, 0)
+
+
+def tcp_local_preference(
+    type_: CandidateType, tcp_type: TcpType, other: int = _HIGHEST_OTHER_PREFERENCE
+) -> int:
+    """RFC 6544 §4.2: who dials in the three highest bits; `other` tells the addresses of a host apart."""
+    is_reflexive = type_ in (CandidateType.SERVER_REFLEXIVE, CandidateType.PEER_REFLEXIVE)
+    direction = (_REFLEXIVE_DIRECTION if is_reflexive else _PLAIN_DIRECTION)[tcp_type]
+    return direction << 13 | other
+
+
 def candidate_priority(
-    type_: CandidateType, local_preference: int = HIGHEST_LOCAL_PREFERENCE, component: int = COMPONENT
+    type_: CandidateType,
+    local_preference: int = HIGHEST_LOCAL_PREFERENCE,
+    component: int = COMPONENT,
+    transport: str = UDP,
 ) -> int:
     """RFC 8445 §5.1.2.1; a type preference in bits 24-30, the local one in 8-23."""
-    return TYPE_PREFERENCE[type_] << 24 | local_preference << 8 | (256 - component)
+    return type_preference(type_, transport) << 24 | local_preference << 8 | (256 - component)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +108,22 @@ class Candidate:
         return self.base if self.base is not None else self.address
 
     @property
+    def protocol(self) -> Transport:
+        """How packets to and from it travel."""
+        return Transport.TCP if self.transport == TCP else Transport.UDP
+
+    @property
     def peer_reflexive_priority(self) -> int:
         """What a check announces in PRIORITY: the same local preference under the type prflx (§7.1.1)."""
-        return TYPE_PREFERENCE[CandidateType.PEER_REFLEXIVE] << 24 | (self.priority & 0xFFFFFF)
+        preference = type_preference(CandidateType.PEER_REFLEXIVE, self.transport)
+        return preference << 24 | (self.priority & 0xFFFFFF)
+
+
+def is_usable(candidate: Candidate) -> bool:
+    """Whether an agent of one component can do anything with it: over UDP, or over TCP of a known type."""
+    if candidate.component != COMPONENT:
+        return False
+    return (candidate.transport, candidate.tcp_type is not None) in ((UDP, False), (TCP, True))
 
 
 class CandidateFactory:
@@ -81,25 +132,44 @@ class CandidateFactory:
     Foundations are numbers given in the order of asking: a hash of the base address could be reversed by
     trying all private addresses. Add the preferred interface first; each further base gets a lower local
     preference (RFC 8445 §5.1.2.1 wants them unique for one type).
+
+    With a `tcp_type` they are TCP candidates (RFC 6544); `base` is then the local address of the connections.
     """
 
     def __init__(self) -> None:
-        self._foundations: dict[tuple[CandidateType, str, str], str] = {}
-        self._preferences: dict[Address, int] = {}
+        self._foundations: dict[tuple[CandidateType, str, str, TcpType | None], str] = {}
+        self._preferences: dict[tuple[Address, bool], int] = {}
 
-    def host(self, address: Address) -> Candidate:
-        """The address of a socket."""
-        return self._make(CandidateType.HOST, address, base=address)
+    def host(self, base: Address, tcp_type: TcpType | None = None) -> Candidate:
+        """The address of a socket. An active TCP candidate says only from which host it dials."""
+        address = Address(base.host, DISCARD_PORT) if tcp_type is TcpType.ACTIVE else base
+        return self._make(CandidateType.HOST, address, base=base, tcp_type=tcp_type)
 
-    def server_reflexive(self, address: Address, base: Address, server: Address) -> Candidate:
+    def server_reflexive(
+        self, address: Address, base: Address, server: Address, tcp_type: TcpType | None = None
+    ) -> Candidate:
         """What `server` saw as the source of packets from `base`."""
         return self._make(
-            CandidateType.SERVER_REFLEXIVE, address, base=base, related=base, server=server.host
+            CandidateType.SERVER_REFLEXIVE,
+            address,
+            base=base,
+            related=base,
+            server=server.host,
+            tcp_type=tcp_type,
         )
 
-    def relayed(self, address: Address, mapped: Address, server: Address) -> Candidate:
+    def relayed(
+        self, address: Address, mapped: Address, server: Address, tcp_type: TcpType | None = None
+    ) -> Candidate:
         """An address allocated at `server`, which saw us at `mapped`."""
-        return self._make(CandidateType.RELAYED, address, base=address, related=mapped, server=server.host)
+        return self._make(
+            CandidateType.RELAYED,
+            address,
+            base=address,
+            related=mapped,
+            server=server.host,
+            tcp_type=tcp_type,
+        )
 
     def _make(
         self,
@@ -109,9 +179,17 @@ class CandidateFactory:
         base: Address,
         related: Address | None = None,
         server: str = "",
+        tcp_type: TcpType | None = None,
     ) -> Candidate:
-        preference = self._preferences.setdefault(base, HIGHEST_LOCAL_PREFERENCE - len(self._preferences))
-        key = (type_, base.host, server)
+        is_tcp = tcp_type is not None
+        order = sum(1 for _, known_tcp in self._preferences if known_tcp is is_tcp)
+        order = self._preferences.setdefault((base, is_tcp), order)
+        key = (type_, base.host, server, tcp_type)
         foundation = self._foundations.setdefault(key, str(len(self._foundations) + 1))
-        priority = candidate_priority(type_, max(preference, 0))
-        return Candidate(foundation, COMPONENT, UDP, priority, address, type_, related, base)
+        if tcp_type is None:
+            preference = max(HIGHEST_LOCAL_PREFERENCE - order, 0)
+        else:
+            preference = tcp_local_preference(type_, tcp_type, max(_HIGHEST_OTHER_PREFERENCE - order, 0))
+        transport = UDP if tcp_type is None else TCP
+        priority = candidate_priority(type_, preference, transport=transport)
+        return Candidate(foundation, COMPONENT, transport, priority, address, type_, related, base, tcp_type)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crowline.base.addresses import Address
-from crowline.base.machine import Transmit
 from crowline.ice.answering import FullAnswering
+from crowline.ice.candidate import TcpType
 from crowline.ice.checks import (
     FORBIDDEN,
     ROLE_CONFLICT,
@@ -17,14 +17,14 @@ from crowline.ice.checks import (
     write_keepalive,
 )
 from crowline.ice.consent import Request
-from crowline.ice.events import LossReason, Oddity, SendRefused
+from crowline.ice.events import ConnectionUnwanted, ConnectionWanted, LossReason, Oddity, SendRefused
 from crowline.ice.nominator import Nominator
 from crowline.ice.outstanding import Check
-from crowline.ice.pair import CandidatePair, ValidPair
+from crowline.ice.pair import CandidatePair, ValidPair, Way
 from crowline.ice.session import IceSession
 from crowline.ice.states import PairInput, PairState
 from crowline.stun.message import TRANSACTION_ID_SIZE, Received
-from crowline.stun.transaction import Schedule, Transaction
+from crowline.stun.transaction import RELIABLE, Schedule, Transaction
 
 # A driver that comes later than this was asleep with its machine: no event loop is busy for so many seconds.
 SLEEP = 5.0
@@ -78,6 +78,12 @@ class Checker:
             if self._start(pair, now):
                 self._next_check = now + self._ta
 
+    def connected(self, way: Way, now: float) -> None:
+        """The connection that was asked for is there: the check that waits for it leaves."""
+        pair = self.session.checklist.find(way)
+        if pair is not None and pair.state is PairState.IN_PROGRESS:
+            self._send_check(pair, pair.nominating and self.role.controlling, now)
+
     def handle_timeout(self, now: float) -> None:
         self._sleep_off(now)
         self._send_due(now)
@@ -89,10 +95,13 @@ class Checker:
             self._ask_consent(pair, now)
         for pair in self._consent.keepalives(now):
             data = write_keepalive(self._entropy(TRANSACTION_ID_SIZE))
-            self._outbox.ask(Transmit(data, pair.remote.address, pair.base))
+            self._outbox.ask(pair.way.transmit(data))
         self.session.end_former(self.session.former.expired(now), LossReason.RESTARTED)
         for lost in self.session.retries.due(now):
             self._try_again(lost)
+        for way in self.session.connections.overdue(now):
+            self.session.connection_lost(way, now)
+            self._outbox.say(ConnectionUnwanted(way.base, way.remote))
 
     def next_timeout(self) -> float | None:
         times = [
@@ -101,6 +110,7 @@ class Checker:
             self._nominator.next_timeout(),
             self.session.former.next_timeout(),
             self.session.retries.next_timeout(),
+            self.session.connections.next_timeout(),
         ]
         at = min((time for time in times if time is not None), default=None)
         if (at is None or self._next_check < at) and self._may_start():
@@ -125,16 +135,16 @@ class Checker:
 
     def send_failed(self, refusal: SendRefused) -> None:
         """The checks of that way go on: firewalls open and routes come while they last."""
-        self._outstanding.refused((refusal.base, refusal.destination))
+        self._outstanding.refused(Way(refusal.base, refusal.destination))
         self._outbox.refused(refusal)
 
     # --- answers --------------------------------------------------------------------------------------
 
-    def receive_response(self, received: Received, source: Address, base: Address, now: float) -> None:
+    def receive_response(self, received: Received, way: Way, now: float) -> None:
         transaction_id = received.message.transaction_id
-        check = self._outstanding.find(transaction_id, source, base)
+        check = self._outstanding.find(transaction_id, way)
         request = self._consent.find(transaction_id) if check is None else None
-        if check is None and (request is None or request.pair.key != (base, source)):
+        if check is None and (request is None or request.pair.way != way):
             self._outbox.counters["answer to nothing"] += 1
             if request is not None or self._outstanding.asked_elsewhere(transaction_id):
                 self._outbox.notice(Oddity.ANSWER_FROM_ELSEWHERE)
@@ -144,7 +154,7 @@ class Checker:
             self._outbox.counters["answer not verified"] += 1
             self._outbox.notice(Oddity.FORGED_ANSWER)
             return
-        self._outbox.proven(source)
+        self._outbox.proven(way.remote)
         self.session.ever_left = True
         if check is not None:
             self._outstanding.remove(check)
@@ -222,25 +232,49 @@ class Checker:
         pair.apply(PairInput.START)
         if pair.first_checked is None:
             pair.first_checked = now
+        if not pair.way.transport.is_stream or self.session.connections.is_open(pair.way):
+            self._send_check(pair, nominates, now)
+        else:
+            self._dial(pair, now)
+        return True
+
+    def _dial(self, pair: CandidatePair, now: float) -> None:
+        """Ask for the connection of a pair; its check has had its turn with that (RFC 6544 §4.1, §7.1)."""
+        session, way = self.session, pair.way
+        if pair.is_passive:
+            pair.apply(PairInput.FAIL)
+        elif not session.connections.is_wanted(way):
+            session.connections.want(way, now)
+            session.ever_left = True
+            meets = pair.local.tcp_type is TcpType.SIMULTANEOUS_OPEN
+            self._outbox.say(ConnectionWanted(way.base, way.remote, meets))
+
+    def _send_check(self, pair: CandidatePair, nominates: bool, now: float) -> None:
         credentials = self.session.credentials
         transaction_id, request = self._write_check(pair, credentials, use_candidate=nominates)
         # RFC 8445 §14.3: with many checks on their way, each waits longer for its turn again.
         schedule = Schedule(rto=max(self._rto, self._ta * len(self._outstanding)))
+        base, destination, transport = pair.way
         transaction = Transaction(
-            transaction_id, request, pair.remote.address, now, schedule=schedule, local=pair.base
+            transaction_id,
+            request,
+            destination,
+            now,
+            schedule=RELIABLE if transport.is_stream else schedule,
+            local=base,
+            transport=transport,
         )
         priority = pair.local.peer_reflexive_priority
         self._outstanding.add(Check(pair, transaction, priority, self.role.controlling, nominates))
         self._send_due(now)
-        return True
 
     def _send_due(self, now: float) -> None:
         for transmit in self._outstanding.due(now):
             if not self._outbox.ask(transmit) and transmit.local is not None:
-                self._outstanding.refused((transmit.local, transmit.destination))
+                self._outstanding.refused(Way(transmit.local, transmit.destination, transmit.transport))
 
     def _try_again(self, pair: CandidatePair) -> None:
-        if self.session.checklist.find(pair.key) is not pair:
+        if self.session.checklist.find(pair.way) is not pair:
             self.session.retries.forget(pair)
             return
         self._outstanding.supersede(pair)
@@ -250,7 +284,7 @@ class Checker:
         credentials = self.session.credentials_of(pair)
         transaction_id, request = self._write_check(pair.checked, credentials, use_candidate=False)
         self._consent.sent(transaction_id, Request(pair, now, self.role.controlling, credentials))
-        self._outbox.ask(Transmit(request, pair.remote.address, pair.base))
+        self._outbox.ask(pair.way.transmit(request))
 
     def _write_check(
         self, pair: CandidatePair, credentials: Credentials, *, use_candidate: bool

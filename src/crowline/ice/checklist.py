@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from crowline.ice.pair import CandidatePair, PairKey
+from crowline.ice.pair import CandidatePair, Way
 from crowline.ice.states import OUTSTANDING, PairInput, PairState
 
 MAX_PAIRS = 100  # RFC 8445 §6.1.2.5: bounds the traffic that a hostile candidate list can cause
@@ -21,7 +21,7 @@ class CheckList:
     """
 
     def __init__(self) -> None:
-        self._pairs: dict[PairKey, CandidatePair] = {}
+        self._pairs: dict[Way, CandidatePair] = {}
         self._triggered: deque[CandidatePair] = deque()
 
     def __len__(self) -> int:
@@ -30,20 +30,20 @@ class CheckList:
     def __iter__(self) -> Iterator[CandidatePair]:
         return iter(self._pairs.values())
 
-    def find(self, key: PairKey) -> CandidatePair | None:
-        return self._pairs.get(key)
+    def find(self, way: Way) -> CandidatePair | None:
+        return self._pairs.get(way)
 
     def add(self, pair: CandidatePair) -> bool:
         """Add a prioritised pair as RFC 8838 §12 says. False when it is redundant or the list is full."""
-        if pair.key in self._pairs or not self._make_room(pair.priority):
+        if pair.way in self._pairs or not self._make_room(pair.priority):
             return False
         pair.state = self._initial_state(pair)
-        self._pairs[pair.key] = pair
+        self._pairs[pair.way] = pair
         return True
 
     def remove(self, pair: CandidatePair) -> None:
         """Take a pair off the list, whatever its state."""
-        self._pairs.pop(pair.key, None)
+        self._pairs.pop(pair.way, None)
         self.untrigger(pair)
 
     def clear(self) -> None:
@@ -103,7 +103,7 @@ class CheckList:
         self._triggered = deque(pair for pair in self._triggered if pair.nominate_on_success)
         for pair in list(self._pairs.values()):
             if pair.state in (PairState.FROZEN, PairState.WAITING) and not pair.nominate_on_success:
-                del self._pairs[pair.key]
+                del self._pairs[pair.way]
 
     def prioritise(self, controlling: bool) -> None:
         """Recompute every priority after a change of role."""
@@ -131,7 +131,7 @@ class CheckList:
         worst = min(dispensable, key=lambda pair: (pair.state is not PairState.FAILED, pair.priority))
         if worst.state is not PairState.FAILED and worst.priority >= priority:
             return False
-        del self._pairs[worst.key]
+        del self._pairs[worst.way]
         return True
 
     def _best(self, state: PairState) -> CandidatePair | None:

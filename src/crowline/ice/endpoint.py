@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer, Transmit
+from crowline.base.transport import Transport
 from crowline.ice.answering import Answering
 from crowline.ice.candidate import Candidate
 from crowline.ice.checks import Credentials, draw_credentials
 from crowline.ice.events import IceEvent, LossReason
-from crowline.ice.pair import ValidPair
+from crowline.ice.pair import ValidPair, Way
 from crowline.ice.session import IceSession
 from crowline.stun.message import MalformedStun, MessageClass, Method, Received, parse
 
@@ -91,14 +92,16 @@ class IceEndpoint(ABC):
 
     # --- candidates -----------------------------------------------------------------------------------
 
-    def remove_local_candidate(self, address: Address, now: float) -> None:
+    def remove_local_candidate(
+        self, address: Address, now: float, *, transport: Transport = Transport.UDP
+    ) -> None:
         """The candidate at `address` is gone; where it is a base, everything that leaves by it goes too.
 
         Pairs that worked there are lost (`PairLost`). Tell the other side.
         """
-        base = self._session.locals.remove(address)
+        base = self._session.locals.remove(address, transport)
         if base is not None:
-            self._session.remove_base(base)
+            self._session.remove_base(base, transport)
         self._settle(now)
 
     def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
@@ -115,13 +118,15 @@ class IceEndpoint(ABC):
             self._remote_added(kept)
         self._settle(now)
 
-    def remove_remote_candidate(self, address: Address, now: float) -> None:
+    def remove_remote_candidate(
+        self, address: Address, now: float, *, transport: Transport = Transport.UDP
+    ) -> None:
         """The other side has left `address`: its pairs go, and those that worked are lost (`PairLost`).
 
         A check that comes from there later makes it a peer-reflexive candidate like any other.
         """
-        self._session.remotes.remove(address)
-        self._session.remove_remote(address)
+        self._session.remotes.remove(address, transport)
+        self._session.remove_remote(address, transport)
         self._settle(now)
 
     def end_of_local_candidates(self, now: float) -> None:
@@ -159,10 +164,10 @@ class IceEndpoint(ABC):
         """All pairs that work, best first; those of a session before a restart too while they carry data."""
         return self._session.working()
 
-    def is_valid(self, local: Address, remote: Address) -> bool:
+    def is_valid(self, local: Address, remote: Address, transport: Transport = Transport.UDP) -> bool:
         """Whether packets between the base `local` and `remote` have been proven to be the other side's."""
-        key = (local, remote)
-        return key in self._session.valid or self._session.former.find(key) is not None
+        way = Way(local, remote, transport)
+        return way in self._session.valid or self._session.former.find(way) is not None
 
     # --- pairs in use ---------------------------------------------------------------------------------
 
@@ -184,15 +189,50 @@ class IceEndpoint(ABC):
         self._over = self._closed = True
         self._session.outbox.clear()
 
-    # --- verbs that do not differ ---------------------------------------------------------------------
+    # --- TCP connections (RFC 6544) -------------------------------------------------------------------
 
-    def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
-        """A STUN datagram that came from `source` to the base `local` (needed where there are several)."""
+    def connected(self, local: Address, remote: Address, now: float) -> None:
+        """There is a connection between the base `local` and `remote`: dialled, met half-way or accepted."""
         if self._over:
             return
-        base = self._base(local)
+        if self._base(local, Transport.TCP) is None:
+            self._session.outbox.counters["unknown base"] += 1
+            return
+        way = Way(local, remote, Transport.TCP)
+        if self._session.connections.opened(way):
+            self._on_connected(way, now)
+        self._settle(now)
+
+    def disconnected(self, local: Address, remote: Address, now: float) -> None:
+        """Between these there is neither a connection nor an attempt at one any more."""
+        if self._over:
+            return
+        self._session.connection_lost(Way(local, remote, Transport.TCP), now)
+        self._settle(now)
+
+    # --- verbs that do not differ ---------------------------------------------------------------------
+
+    def receive(
+        self,
+        data: Buffer,
+        source: Address,
+        now: float,
+        local: Address | None = None,
+        transport: Transport = Transport.UDP,
+    ) -> None:
+        """A STUN message that came from `source` to the base `local` (needed where there are several).
+
+        Over TCP it is the packet in one frame, of a connection that `connected` has told of.
+        """
+        if self._over:
+            return
+        base = self._base(local, transport)
         if base is None:
             self._session.outbox.counters["unknown base"] += 1
+            return
+        way = Way(base, source, transport)
+        if transport.is_stream and not self._session.connections.is_open(way):
+            self._session.outbox.counters["unknown connection"] += 1
             return
         try:
             received = parse(data)
@@ -203,9 +243,9 @@ class IceEndpoint(ABC):
         if message.method is not Method.BINDING:
             self._session.outbox.counters["not a Binding"] += 1
         elif message.message_class is MessageClass.REQUEST:
-            self._answering.receive(received, source, base, now)
+            self._answering.receive(received, way, now)
         elif message.message_class is not MessageClass.INDICATION:
-            self._on_response(received, source, base, now)
+            self._on_response(received, way, now)
         self._settle(now)
 
     def next_transmit(self) -> Transmit | None:
@@ -227,8 +267,11 @@ class IceEndpoint(ABC):
         """The other side has one candidate more."""
 
     @abstractmethod
-    def _on_response(self, received: Received, source: Address, base: Address, now: float) -> None:
+    def _on_response(self, received: Received, way: Way, now: float) -> None:
         """An answer to a request came."""
+
+    def _on_connected(self, way: Way, now: float) -> None:  # noqa: B027
+        """A connection that was asked for is there; a lite agent asks for none."""
 
     @abstractmethod
     def _settle(self, now: float) -> None:
@@ -246,8 +289,8 @@ class IceEndpoint(ABC):
         self._answering.restart()
         self._local_ended = self._remote_ended = self._over = False
 
-    def _base(self, local: Address | None) -> Address | None:
-        bases = self._session.locals.bases
+    def _base(self, local: Address | None, transport: Transport) -> Address | None:
+        bases = self._session.locals.bases(transport)
         if local is None:
             return bases[0] if len(bases) == 1 else None
         return local if local in bases else None

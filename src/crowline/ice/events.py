@@ -21,6 +21,7 @@ class LossReason(Enum):
     LOCAL_REMOVED = "this side's address is gone"
     REMOTE_REMOVED = "the other side's address is gone"
     RELEASED = "it was let go after a restart"
+    CONNECTION_LOST = "its TCP connection has ended"
 
 
 class FailureReason(Enum):
@@ -93,6 +94,27 @@ class Restarted:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionWanted:
+    """Connect the base `local` with `remote` by TCP, then call `connected`, or else `disconnected`.
+
+    `simultaneous`: both sides dial at the same time (RFC 6544 §4: simultaneous open); else the other side
+    listens. A connection that the other side opens meanwhile between these addresses is as good.
+    """
+
+    local: Address
+    remote: Address
+    simultaneous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionUnwanted:
+    """The connection between these, or the attempt at it, serves nothing any more: end it. No call is due."""
+
+    local: Address
+    remote: Address
+
+
+@dataclass(frozen=True, slots=True)
 class SendRefused:
     """This machine did not let a datagram out; said once for each way and problem.
 
@@ -112,5 +134,14 @@ class Noticed:
 
 
 IceEvent: TypeAlias = (
-    PairValid | PairNominated | PairLost | IceFailed | RoleChanged | Restarted | SendRefused | Noticed
+    PairValid
+    | PairNominated
+    | PairLost
+    | IceFailed
+    | RoleChanged
+    | Restarted
+    | ConnectionWanted
+    | ConnectionUnwanted
+    | SendRefused
+    | Noticed
 )

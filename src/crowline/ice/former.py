@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from crowline.ice.checks import Credentials
-from crowline.ice.pair import PairKey, ValidPair
+from crowline.ice.pair import ValidPair, Way
 
 # Seconds for which former pairs stay when the new session has agreed on one: what is on its way arrives, and
 # whoever builds on pairs can move. RFC 8445 §8.3.1 has candidates wait as long before they are freed.
@@ -16,7 +16,7 @@ LINGER = 3.0
 @dataclass(frozen=True, slots=True)
 class _Former:
     credentials: Credentials
-    pairs: dict[PairKey, ValidPair]
+    pairs: dict[Way, ValidPair]
 
 
 class FormerSessions:
@@ -37,32 +37,32 @@ class FormerSessions:
             yield from session.pairs.values()
 
     def __contains__(self, pair: ValidPair) -> bool:
-        return self.find(pair.key) is pair
+        return self.find(pair.way) is pair
 
     def add(self, credentials: Credentials, pairs: Sequence[ValidPair], selected: ValidPair | None) -> None:
         """A restart ended the session of `credentials`; `pairs` go on carrying."""
         self._sessions = [session for session in self._sessions if session.pairs]
-        self._sessions.append(_Former(credentials, {pair.key: pair for pair in pairs}))
+        self._sessions.append(_Former(credentials, {pair.way: pair for pair in pairs}))
         self._ends = None
         self.selected = selected or self.selected
 
-    def find(self, key: PairKey) -> ValidPair | None:
-        return next((session.pairs[key] for session in self._sessions if key in session.pairs), None)
+    def find(self, way: Way) -> ValidPair | None:
+        return next((session.pairs[way] for session in self._sessions if way in session.pairs), None)
 
-    def take(self, key: PairKey) -> ValidPair | None:
+    def take(self, way: Way) -> ValidPair | None:
         """The pair of that way, which belongs to the new session from now on."""
-        return next((each.pairs.pop(key) for each in self._sessions if key in each.pairs), None)
+        return next((each.pairs.pop(way) for each in self._sessions if way in each.pairs), None)
 
     def remove(self, pair: ValidPair) -> None:
         """`pair` is lost."""
-        if self.find(pair.key) is pair:
-            self.take(pair.key)
+        if self.find(pair.way) is pair:
+            self.take(pair.way)
         if self.selected is pair:
             self.selected = None
 
     def credentials_of(self, pair: ValidPair) -> Credentials | None:
         """What consent for `pair` is asked with; ``None`` for a pair of the present session."""
-        return next((each.credentials for each in self._sessions if each.pairs.get(pair.key) is pair), None)
+        return next((each.credentials for each in self._sessions if each.pairs.get(pair.way) is pair), None)
 
     def credentials_for(self, ufrag: str) -> Credentials | None:
         """Those of the session in which our user fragment was `ufrag`."""

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.send_problem import SendProblem
+from crowline.base.transport import Transport
 from crowline.ice.answering import Answering
-from crowline.ice.candidate import Candidate, CandidateType
+from crowline.ice.candidate import Candidate, CandidateType, TcpType
 from crowline.ice.checks import Credentials, VerifiedCheck, draw_credentials
 from crowline.ice.consent import CHECK_INTERVAL, CHECK_SPREAD, EXPIRY
 from crowline.ice.endpoint import IceEndpoint
 from crowline.ice.events import FailureReason, IceFailed, LossReason, SendRefused
 from crowline.ice.nomination import FirstValid
 from crowline.ice.nominator import Nominator
-from crowline.ice.pair import CandidatePair, PairKey, ValidPair, pair_priority
+from crowline.ice.pair import CandidatePair, ValidPair, Way, pair_priority
 from crowline.ice.remotes import RemoteCandidates, permits_unicast
 from crowline.ice.role import Role
 from crowline.ice.session import IceSession
@@ -38,7 +39,7 @@ class LiteAgent(IceEndpoint):
     all is for that one to say: there is no `IceFailed` then.
 
     Towards another lite agent nothing is checked: `controlling` says which of the two began, and when both
-    sides' candidates are complete, the best pair is taken for valid (§8.2). Nothing is proven about it.
+    sides' candidates are complete, the best pair over UDP is taken for valid (§8.2). Nothing is proven of it.
     """
 
     def __init__(
@@ -69,12 +70,18 @@ class LiteAgent(IceEndpoint):
     def add_local_candidate(self, candidate: Candidate, now: float) -> None:
         """May be reached at this host candidate, one for each IP address (RFC 8445 §5.2).
 
+        Over TCP it is a passive one (RFC 6544 §4.4).
+
         A redundant one is ignored; others raise `UsageError`.
         """
-        if candidate.type is not CandidateType.HOST:
-            raise UsageError("a lite agent has host candidates only")
-        hosts = [each.address.host for each in self._session.locals if each.address != candidate.address]
-        if candidate.address.host in hosts:
+        if candidate.type is not CandidateType.HOST or candidate.tcp_type not in (None, TcpType.PASSIVE):
+            raise UsageError("a lite agent has host candidates only, and dials nobody")
+        others = [
+            each.address.host
+            for each in self._session.locals
+            if each.address != candidate.address and each.transport == candidate.transport
+        ]
+        if candidate.address.host in others:
             raise UsageError("a lite agent has one candidate for each IP address")
         self._session.locals.add(candidate)
         self._settle(now)
@@ -110,10 +117,11 @@ class LiteAgent(IceEndpoint):
     def _remote_added(self, remote: Candidate) -> None:
         """Towards a full agent, nothing comes of it: it is heard before it is known."""
 
-    def _on_response(self, received: Received, source: Address, base: Address, now: float) -> None:
+    def _on_response(self, received: Received, way: Way, now: float) -> None:
         self._session.outbox.counters["answer to nothing"] += 1
 
     def _settle(self, now: float) -> None:
+        self._session.release_connections()
         complete = self._local_ended and self._remote_ended
         if self._over or not (self._other_is_lite and complete) or self._session.valid.selected is not None:
             return
@@ -129,7 +137,8 @@ class LiteAgent(IceEndpoint):
     def _ways(self) -> Iterator[tuple[Candidate, Candidate]]:
         for local in self._session.locals:
             for remote in self._session.remotes:
-                if local.address.is_ipv6 == remote.address.is_ipv6 and local.address != remote.address:
+                over_udp = local.protocol is remote.protocol is Transport.UDP
+                if over_udp and local.address.is_ipv6 == remote.address.is_ipv6:
                     yield local, remote
 
     def _rank(self, way: tuple[Candidate, Candidate]) -> tuple[int, list[str]]:
@@ -146,7 +155,7 @@ class _LiteAnswering(Answering):
     def __init__(self, session: IceSession, nominator: Nominator) -> None:
         super().__init__(session, nominator)
         # The requests that nominated, by transaction id, with the pair of each.
-        self._nominations: dict[bytes, PairKey] = {}
+        self._nominations: dict[bytes, Way] = {}
         self._asking: set[ValidPair] = set()
 
     def silent(self, now: float) -> list[ValidPair]:
@@ -161,24 +170,23 @@ class _LiteAnswering(Answering):
         self._nominations.clear()
         self._asking.clear()
 
-    def _act_on_check(self, check: VerifiedCheck, source: Address, base: Address, now: float) -> None:
+    def _act_on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         """RFC 8445 §7.3.2."""
-        key = (base, source)
-        valid = self._session.valid.find(key)
+        valid = self._session.valid.find(way)
         if valid is not None:
             if not check.use_candidate and now - valid.proven_at >= _CONSENT_GAP:
                 self._asking.add(valid)
             self._session.consent.proven(valid, now)
-        if not check.use_candidate or not self._is_new_nomination(check, key):
+        if not check.use_candidate or not self._is_new_nomination(check, way):
             return
-        pair = self._session.checklist.find(key) or self._session.learn_pair(source, base, check.priority)
+        pair = self._session.checklist.find(way) or self._session.learn_pair(way, check.priority)
         if pair is None or pair.revoked:
             self._session.outbox.counters["check without a pair"] += 1
             return
         self._session.number_nomination(pair)
         self._nominator.nominated(valid or _prove(self._session, pair, now), now)
 
-    def _is_new_nomination(self, check: VerifiedCheck, key: PairKey) -> bool:
+    def _is_new_nomination(self, check: VerifiedCheck, way: Way) -> bool:
         """False for a retransmission, and for a copy that somebody sends from another address.
 
         A full agent would find out by a check of its own; this one can only remember what it has heard.
@@ -188,8 +196,8 @@ class _LiteAnswering(Answering):
         if known is None:
             if len(self._nominations) >= MAX_NOMINATIONS_KEPT:
                 del self._nominations[next(iter(self._nominations))]
-            self._nominations[transaction_id] = key
-        elif known != key:
+            self._nominations[transaction_id] = way
+        elif known != way:
             self._session.outbox.counters["nomination from elsewhere"] += 1
         return known is None
 

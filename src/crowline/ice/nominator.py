@@ -62,7 +62,7 @@ class Nominator:
 
     def failed(self, check: Check, now: float) -> bool:
         """Take the failure of a nominating check to its pair (§7.2.5.3.4); False for any other check."""
-        valid = self._session.valid.find(check.pair.key)
+        valid = self._session.valid.find(check.pair.way)
         if valid is None or not check.use_candidate:
             return False
         passed_over = check.pair.nominations_failed > 0 and valid.proven_at <= check.transaction.started

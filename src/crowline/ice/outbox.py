@@ -28,9 +28,10 @@ class Outbox:
     def ask(self, transmit: Transmit) -> bool:
         """Send a request or a keepalive, within what its destination may get before it has answered.
 
-        False when it is held back.
+        False when it is held back. Whoever has accepted a TCP connection has answered: what may be sent to
+        others was spent on dialling.
         """
-        may_leave = self._budget.spend(transmit.destination)
+        may_leave = transmit.transport.is_stream or self._budget.spend(transmit.destination)
         if may_leave:
             self.transmits.append(transmit)
         else:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
-from crowline.ice.pair import CandidatePair, PairKey
+from crowline.ice.pair import CandidatePair, Way
 from crowline.stun.transaction import Transaction
 
 MAX_OUTSTANDING = 100  # bounds memory and traffic, RFC 8445 §19.5.1
@@ -51,21 +50,19 @@ class OutstandingChecks:
                 self.remove(oldest)
         self._checks[check.transaction.transaction_id] = check
 
-    def find(self, transaction_id: bytes, source: Address, local: Address) -> Check | None:
+    def find(self, transaction_id: bytes, way: Way) -> Check | None:
         """The check that a response belongs to, by the rule of symmetry (RFC 8445 §7.2.5.2.1)."""
         check = self._checks.get(transaction_id)
-        if check is None or not check.transaction.matches(transaction_id, source, local):
-            return None
-        return check
+        return None if check is None or check.pair.way != way else check
 
     def asked_elsewhere(self, transaction_id: bytes) -> bool:
         """Whether there is a check with this id, whatever its addresses."""
         return transaction_id in self._checks
 
-    def refused(self, pair: PairKey) -> None:
-        """The latest send of the check of `pair` has not left this machine."""
+    def refused(self, way: Way) -> None:
+        """The latest send of the check of that pair has not left this machine."""
         for check in self._checks.values():
-            if check.pair.key == pair and check.unsent == check.transaction.sends - 1:
+            if check.pair.way == way and check.unsent == check.transaction.sends - 1:
                 check.unsent += 1
 
     def remove(self, check: Check) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import ipaddress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crowline.base.addresses import Address
-from crowline.ice.candidate import Candidate, CandidateType
+from crowline.base.machine import Buffer, Transmit
+from crowline.base.transport import Transport
+from crowline.ice.candidate import Candidate, CandidateType, TcpType
 from crowline.ice.states import TRANSITIONS, PairInput, PairState
 
 MAX_NOMINATIONS = 3  # nominating checks of one pair that may go unanswered before it is passed over for good
@@ -22,7 +25,19 @@ _LOCAL_RANGES = tuple(
     )
 )  # fmt: skip
 
-PairKey = tuple[Address, Address]  # local base, remote address: the way packets take
+PairKey = tuple[Address, Address]  # local base, remote address
+
+
+class Way(NamedTuple):
+    """What packets of a pair take: there is at most one pair, and one TCP connection, for each."""
+
+    base: Address
+    remote: Address
+    transport: Transport = Transport.UDP
+
+    def transmit(self, data: Buffer) -> Transmit:
+        """One packet; on a stream, whoever drives the agent frames it (RFC 4571)."""
+        return Transmit(data, self.remote, self.base, transport=self.transport)
 
 
 def pair_priority(controlling: int, controlled: int) -> int:
@@ -65,6 +80,15 @@ class CandidatePair:
         return (self.local.sending_base, self.remote.address)
 
     @property
+    def way(self) -> Way:
+        return Way(self.local.sending_base, self.remote.address, self.local.protocol)
+
+    @property
+    def is_passive(self) -> bool:
+        """Whether only the other side can open its connection."""
+        return self.local.tcp_type is TcpType.PASSIVE
+
+    @property
     def foundation(self) -> tuple[str, str]:
         return (self.local.foundation, self.remote.foundation)
 
@@ -101,6 +125,15 @@ class ValidPair:
     @property
     def key(self) -> PairKey:
         return (self.local.sending_base, self.remote.address)
+
+    @property
+    def way(self) -> Way:
+        return Way(self.local.sending_base, self.remote.address, self.local.protocol)
+
+    @property
+    def transport(self) -> Transport:
+        """How packets of this pair travel: what `Transmit.transport` is to be."""
+        return self.local.protocol
 
     @property
     def priority(self) -> int:

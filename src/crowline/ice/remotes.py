@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from crowline.base.addresses import Address
-from crowline.ice.candidate import COMPONENT, UDP, Candidate, CandidateType
+from crowline.base.transport import Transport
+from crowline.ice.candidate import COMPONENT, COUNTERPART, Candidate, CandidateType, TcpType, is_usable
 from crowline.ice.events import Oddity
 
 MAX_REMOTE_CANDIDATES = 64  # signalled ones; RFC 8445 §6.1.2.5 leaves the number to us
@@ -17,6 +18,8 @@ MAX_REMOTE_CANDIDATES = 64  # signalled ones; RFC 8445 §6.1.2.5 leaves the numb
 MAX_PEER_REFLEXIVE = 16
 
 _HIGHEST_PRIORITY = 2**31 - 1  # RFC 8445 §5.1.2
+
+_Key = tuple[Address, Transport, TcpType | None]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -35,54 +38,54 @@ class RemoteCandidates:
 
     def __init__(self, permits: Callable[[Address], bool]) -> None:
         self._permits = permits
-        self._signalled: dict[Address, Candidate] = {}
-        self._reflexive: dict[Address, Candidate] = {}
+        self._signalled: dict[_Key, Candidate] = {}
+        self._reflexive: dict[_Key, Candidate] = {}
         self._learned = 0
 
     def __iter__(self) -> Iterator[Candidate]:
         """The signalled ones; a peer-reflexive one is paired only where its check arrived (§7.3.1.4)."""
         return iter(self._signalled.values())
 
-    def find(self, address: Address) -> Candidate | None:
-        return self._signalled.get(address) or self._reflexive.get(address)
-
     def add(self, candidate: Candidate) -> Candidate | None:
         """Take a signalled candidate in; ``None`` when it is redundant, refused or one too many.
 
         One that is known as peer-reflexive becomes what it was signalled as.
         """
-        address = candidate.address
-        if address in self._signalled or len(self._signalled) >= MAX_REMOTE_CANDIDATES:
+        key = _key_of(candidate)
+        if key in self._signalled or len(self._signalled) >= MAX_REMOTE_CANDIDATES:
             return None
-        if candidate.transport != UDP or candidate.component != COMPONENT:
+        if not is_usable(candidate):
             return None
-        if not 0 < candidate.priority <= _HIGHEST_PRIORITY or not self._permits(address):
+        if not 0 < candidate.priority <= _HIGHEST_PRIORITY or not self._permits(candidate.address):
             return None
         kept = replace(candidate, base=None)
-        self._reflexive.pop(address, None)
-        self._signalled[address] = kept
+        self._reflexive.pop(key, None)
+        self._signalled[key] = kept
         return kept
 
     def objection(self, candidate: Candidate) -> Oddity | None:
         """What is odd about a candidate that was not taken in; nothing about one that is merely redundant."""
         if not self._permits(candidate.address):
             return Oddity.FORBIDDEN_CANDIDATE
-        full = len(self._signalled) >= MAX_REMOTE_CANDIDATES and candidate.address not in self._signalled
+        full = len(self._signalled) >= MAX_REMOTE_CANDIDATES and _key_of(candidate) not in self._signalled
         return Oddity.TOO_MANY_CANDIDATES if full else None
 
-    def remove(self, address: Address) -> bool:
-        """Forget the candidate at `address`; False when there is none."""
-        signalled = self._signalled.pop(address, None)
-        return self._reflexive.pop(address, None) is not None or signalled is not None
+    def remove(self, address: Address, transport: Transport) -> None:
+        """Forget the candidates at `address`."""
+        for known in (self._signalled, self._reflexive):
+            for key in [key for key in known if key[:2] == (address, transport)]:
+                del known[key]
 
     def clear(self) -> None:
         """Forget all: a restart has them told anew."""
         self._signalled.clear()
         self._reflexive.clear()
 
-    def learn(self, address: Address, priority: int) -> Candidate | None:
-        """The candidate that an authenticated check came from (RFC 8445 §7.3.1.3)."""
-        known = self.find(address)
+    def learn(self, address: Address, priority: int, local: Candidate) -> Candidate | None:
+        """The candidate that an authenticated check came from, to our `local` one (RFC 8445 §7.3.1.3)."""
+        tcp_type = COUNTERPART[local.tcp_type]
+        key = (address, local.protocol, tcp_type)
+        known = self._signalled.get(key) or self._reflexive.get(key)
         if known is not None:
             return known
         if len(self._reflexive) >= MAX_PEER_REFLEXIVE or not 0 < priority <= _HIGHEST_PRIORITY:
@@ -92,6 +95,13 @@ class RemoteCandidates:
         self._learned += 1
         # The colon is no ice-char: such a foundation never equals a signalled one.
         foundation = f"prflx:{self._learned}"
-        candidate = Candidate(foundation, COMPONENT, UDP, priority, address, CandidateType.PEER_REFLEXIVE)
-        self._reflexive[address] = candidate
+        kind = CandidateType.PEER_REFLEXIVE
+        candidate = Candidate(
+            foundation, COMPONENT, local.transport, priority, address, kind, tcp_type=tcp_type
+        )
+        self._reflexive[key] = candidate
         return candidate
+
+
+def _key_of(candidate: Candidate) -> _Key:
+    return candidate.address, candidate.protocol, candidate.tcp_type

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from crowline.base.addresses import Address
+from crowline.base.transport import Transport
 from crowline.ice.candidate import Candidate
 from crowline.ice.checklist import CheckList
 from crowline.ice.checks import Credentials
+from crowline.ice.connections import Connections
 from crowline.ice.consent import ConsentKeeper
-from crowline.ice.events import LossReason, PairLost, PairValid, Restarted, RoleChanged
+from crowline.ice.events import ConnectionUnwanted, LossReason, PairLost, PairValid, Restarted, RoleChanged
 from crowline.ice.former import FormerSessions
 from crowline.ice.locals import LocalCandidates
 from crowline.ice.nomination import NominationPolicy
 from crowline.ice.outbox import Outbox
 from crowline.ice.outstanding import OutstandingChecks
-from crowline.ice.pair import CandidatePair, ValidPair
+from crowline.ice.pair import CandidatePair, ValidPair, Way
 from crowline.ice.remotes import RemoteCandidates
 from crowline.ice.retries import Retries
 from crowline.ice.role import Role
-from crowline.ice.states import PairInput, PairState
+from crowline.ice.states import OUTSTANDING, PairInput, PairState
 from crowline.ice.valid import ValidList
 
 # What may be regained by new checks, where both sides agreed to that.
-_SILENCE = (LossReason.CONSENT_EXPIRED, LossReason.NOMINATION_FAILED)
+_SILENCE = (LossReason.CONSENT_EXPIRED, LossReason.NOMINATION_FAILED, LossReason.CONNECTION_LOST)
 
 
 class IceSession:
@@ -53,6 +55,7 @@ class IceSession:
         self.consent = ConsentKeeper(entropy)
         self.former = FormerSessions()
         self.retries = Retries()
+        self.connections = Connections()
         self.outbox = Outbox()
         # A nomination ended the search (never with renomination).
         self.concluded = False
@@ -68,34 +71,42 @@ class IceSession:
 
     def add_pair(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
         """Put a pair on the check list; ``None`` when it is redundant or there is no room."""
-        if self.checklist.find((local.sending_base, remote.address)) is not None:
-            return None
         pair = CandidatePair(local, remote)
         pair.prioritise(self.role.controlling)
-        return pair if self.checklist.add(pair) else None
+        known = self.checklist.find(pair.way)
+        if known is None:
+            return pair if self.checklist.add(pair) else None
+        if known.priority < pair.priority and known.state in (PairState.FROZEN, PairState.WAITING):
+            # TCP candidates of two types at one address: nobody has dialled yet, so the better way of
+            # dialling is taken (RFC 8838 §12).
+            known.local, known.remote, known.priority = local, remote, pair.priority
+        return None
 
-    def learn_pair(self, source: Address, base: Address, priority: int) -> CandidatePair | None:
-        """The pair of a check that came from `source` (RFC 8445 §7.3.1.3)."""
-        local, remote = self.locals.sender(base), self.remotes.learn(source, priority)
+    def learn_pair(self, way: Way, priority: int) -> CandidatePair | None:
+        """The pair of a check that came (RFC 8445 §7.3.1.3)."""
+        local = self.locals.receiver(way.base, way.transport)
+        remote = None if local is None else self.remotes.learn(way.remote, priority, local)
         return None if local is None or remote is None else self.add_pair(local, remote)
 
     def replace_remote(self, remote: Candidate) -> None:
         """A peer-reflexive candidate was signalled after all: its pairs take the new form (§7.3.1.3)."""
         for pair in self.checklist:
-            if pair.remote.address == remote.address:
+            if _is_same(pair.remote, remote):
                 pair.remote = remote
                 pair.prioritise(self.role.controlling)
         for valid in self.valid.sorted():
-            if valid.remote.address == remote.address:
+            if _is_same(valid.remote, remote):
                 valid.remote = remote
 
-    def remove_base(self, base: Address) -> None:
+    def remove_base(self, base: Address, transport: Transport) -> None:
         """Nothing leaves by `base` any more."""
-        self._remove(lambda pair: pair.base == base, LossReason.LOCAL_REMOVED)
+        gone = (base, transport)
+        self._remove(lambda way: (way.base, way.transport) == gone, LossReason.LOCAL_REMOVED)
 
-    def remove_remote(self, address: Address) -> None:
+    def remove_remote(self, address: Address, transport: Transport) -> None:
         """The other side is no longer at `address`."""
-        self._remove(lambda pair: pair.remote.address == address, LossReason.REMOTE_REMOVED)
+        gone = (address, transport)
+        self._remove(lambda way: (way.remote, way.transport) == gone, LossReason.REMOTE_REMOVED)
 
     def number_nomination(self, pair: CandidatePair) -> None:
         """A nomination of `pair` is the latest of all."""
@@ -115,7 +126,7 @@ class IceSession:
         return sorted(pairs, key=lambda pair: pair.priority, reverse=True)
 
     def is_working(self, pair: ValidPair) -> bool:
-        return self.valid.find(pair.key) is pair or pair in self.former
+        return self.valid.find(pair.way) is pair or pair in self.former
 
     def credentials_of(self, pair: ValidPair) -> Credentials:
         """What the consent of `pair` is asked with."""
@@ -126,7 +137,7 @@ class IceSession:
         pair.apply(PairInput.SUCCEED)
         self.checklist.thaw(pair.foundation)
         local = self._seen_as(mapped, pair, priority)
-        valid, is_new = self.valid.record(pair, local, self.former.take(pair.key))
+        valid, is_new = self.valid.record(pair, local, self.former.take(pair.way))
         self.consent.proven(valid, now)
         self.retries.forget(pair)
         if is_new:
@@ -141,18 +152,23 @@ class IceSession:
 
     def lose(self, valid: ValidPair, reason: LossReason, now: float) -> None:
         """Nothing is sent on `valid` any more."""
-        checked = valid.checked
-        if self.selected is valid:
+        checked, was_selected = valid.checked, self.selected is valid
+        if was_selected:
             self.concluded = False
         self._forget(valid, reason)
         checked.apply(PairInput.LOSE)
         self.checklist.untrigger(checked)
         self.outstanding.forget(checked)
-        regained = self.regain and reason in _SILENCE
+        agreed = self.regain and reason in _SILENCE
         # RFC 7675 §5.1: only new credentials help, unless both sides agreed that a new check is enough.
-        checked.revoked = reason in (LossReason.CONSENT_EXPIRED, LossReason.CONSENT_REVOKED) and not regained
-        if regained and self.checklist.find(checked.key) is checked:
+        checked.revoked = reason in (LossReason.CONSENT_EXPIRED, LossReason.CONSENT_REVOKED) and not agreed
+        if checked.is_passive or self.checklist.find(checked.way) is not checked:
+            return
+        if agreed:
             self.retries.lost(checked, now)
+        elif reason is LossReason.CONNECTION_LOST and was_selected:
+            # RFC 6544 §11.1: whoever dialled dials again.
+            self.checklist.trigger(checked)
 
     def role_changed(self) -> None:
         """What was agreed under the old roles is void; the side that controls now nominates again."""
@@ -166,6 +182,37 @@ class IceSession:
                 self.checklist.trigger(pair)
         self.concluded = False
         self.outbox.say(RoleChanged(self.role.controlling))
+
+    # --- connections ----------------------------------------------------------------------------------
+
+    def connection_lost(self, way: Way, now: float) -> None:
+        """There is no TCP connection on `way`: nothing came of an attempt, or it has ended."""
+        self.connections.ended(way)
+        valid = self.valid.find(way) or self.former.find(way)
+        if valid is not None:
+            self.lose(valid, LossReason.CONNECTION_LOST, now)
+        self._give_up(way)
+
+    def release_connections(self) -> None:
+        """Say which connections serve no pair any more (RFC 6544 §8)."""
+        for way in self.connections.forget(self._serves):
+            self._give_up(way)
+            self.outbox.say(ConnectionUnwanted(way.base, way.remote))
+
+    def _serves(self, way: Way) -> bool:
+        if way in self.valid or self.former.find(way) is not None:
+            return True
+        pair = self.checklist.find(way)
+        if pair is None or (self.concluded and not pair.nominate_on_success):
+            return False
+        return pair.state in OUTSTANDING
+
+    def _give_up(self, way: Way) -> None:
+        """A check that waits for a connection, or went by one that is gone, has failed."""
+        pair = self.checklist.find(way)
+        if pair is not None and pair.state is PairState.IN_PROGRESS:
+            self.outstanding.forget(pair)
+            pair.apply(PairInput.FAIL)
 
     # --- restart --------------------------------------------------------------------------------------
 
@@ -203,18 +250,18 @@ class IceSession:
     # --------------------------------------------------------------------------------------------------
 
     def _seen_as(self, mapped: Address, pair: CandidatePair, priority: int) -> Candidate:
-        known = self.valid.find(pair.key)
+        known = self.valid.find(pair.way)
         if known is not None and known.local.address == mapped:
             return known.local
         return self.locals.seen_as(mapped, pair.local, priority)
 
-    def _remove(self, gone: Callable[[CandidatePair | ValidPair], bool], reason: LossReason) -> None:
+    def _remove(self, gone: Callable[[Way], bool], reason: LossReason) -> None:
         for valid in self.working():
-            if gone(valid):
+            if gone(valid.way):
                 if self.selected is valid:
                     self.concluded = False
                 self._forget(valid, reason)
-        for pair in [pair for pair in self.checklist if gone(pair)]:
+        for pair in [pair for pair in self.checklist if gone(pair.way)]:
             self.checklist.remove(pair)
             self.outstanding.forget(pair)
             self.retries.forget(pair)
@@ -224,3 +271,11 @@ class IceSession:
         self.valid.remove(valid)
         self.consent.forget(valid)
         self.outbox.say(PairLost(valid, reason))
+
+
+def _is_same(known: Candidate, signalled: Candidate) -> bool:
+    return (known.address, known.protocol, known.tcp_type) == (
+        signalled.address,
+        signalled.protocol,
+        signalled.tcp_type,
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from crowline.ice.candidate import Candidate
 from crowline.ice.nomination import Decision, NominationPolicy
-from crowline.ice.pair import CandidatePair, PairKey, ValidPair
+from crowline.ice.pair import CandidatePair, ValidPair, Way
 
 
 class ValidList:
@@ -19,7 +19,7 @@ class ValidList:
     def __init__(self, policy: NominationPolicy, *, renominate: bool) -> None:
         self._policy = policy
         self._renominate = renominate
-        self._pairs: dict[PairKey, ValidPair] = {}
+        self._pairs: dict[Way, ValidPair] = {}
         self.selected: ValidPair | None = None
         # `selected` was agreed under roles that have changed since.
         self._provisional = False
@@ -29,15 +29,15 @@ class ValidList:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __contains__(self, key: PairKey) -> bool:
-        return key in self._pairs
+    def __contains__(self, way: Way) -> bool:
+        return way in self._pairs
 
     def sorted(self) -> list[ValidPair]:
         """Best first."""
         return sorted(self._pairs.values(), key=lambda pair: pair.priority, reverse=True)
 
-    def find(self, key: PairKey) -> ValidPair | None:
-        return self._pairs.get(key)
+    def find(self, way: Way) -> ValidPair | None:
+        return self._pairs.get(way)
 
     def record(
         self, checked: CandidatePair, local: Candidate, former: ValidPair | None
@@ -47,17 +47,17 @@ class ValidList:
         `local` is the candidate of our side whose address the other side saw. `former` carried data on the
         same way before a restart: it goes on as the same pair.
         """
-        pair = self._pairs.get(checked.key)
+        pair = self._pairs.get(checked.way)
         is_new = pair is None
         if pair is None:
             pair = former or ValidPair(local, checked.remote, checked)
             pair.nominated = False
-            self._pairs[checked.key] = pair
+            self._pairs[checked.way] = pair
         pair.local, pair.remote, pair.checked = local, checked.remote, checked
         return pair, is_new
 
     def remove(self, pair: ValidPair) -> None:
-        self._pairs.pop(pair.key, None)
+        self._pairs.pop(pair.way, None)
         if self.selected is pair:
             self.selected = None
         self.nomination_over(pair)
