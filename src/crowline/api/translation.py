@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from crowline.base.addresses import Address
-from crowline.base.nat64 import Nat64Prefix, Pref64
 from crowline.ice.candidate import Candidate
-from crowline.net.nat64 import Nat64Discovery, Resolve
+
+if TYPE_CHECKING:
+    from crowline.base.nat64 import Nat64Prefix, Pref64
+    from crowline.net.nat64 import Nat64Discovery, Resolve
 
 
 class Translation:
@@ -19,7 +22,8 @@ class Translation:
 
     def __init__(self, hosts: Iterable[str], resolve: Resolve | None = None) -> None:
         self._hosts = frozenset(hosts)
-        self._discovery = Nat64Discovery(resolve)
+        self._resolve = resolve
+        self._discovery: Nat64Discovery | None = None
         self._prefix: Nat64Prefix | None = None
 
     @property
@@ -34,13 +38,13 @@ class Translation:
 
     def learn(self, said: Pref64, interface: int) -> None:
         """A router has said so."""
-        self._discovery.learn(said, interface)
+        self._open().learn(said, interface)
 
     async def find(self) -> bool:
         """Whether a prefix is known; asks the network's resolver, for a second at most."""
         if self.is_wanted:
             hosts = self._hosts
-            found = await self._discovery.prefixes(hosts)
+            found = await self._open().prefixes(hosts)
             if found and hosts == self._hosts:
                 self._prefix = found[0]
         return self._prefix is not None
@@ -64,4 +68,13 @@ class Translation:
         return [replace(each, address=self.towards(each.address)) for each in found]
 
     def close(self) -> None:
-        self._discovery.close()
+        if self._discovery is not None:
+            self._discovery.close()
+
+    def _open(self) -> Nat64Discovery:
+        if self._discovery is None:
+            # Most networks have IPv4, and need none of it.
+            from crowline.net.nat64 import Nat64Discovery
+
+            self._discovery = Nat64Discovery(self._resolve)
+        return self._discovery

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -27,8 +27,6 @@ from crowline.ice.events import IceEvent, LossReason, PairLost, PairValid, Resta
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.interfaces import local_addresses, usable_hosts
-from crowline.net.network import NetworkChange
-from crowline.net.network_watch import NetworkWatch
 from crowline.net.pump import Pump
 from crowline.rendezvous.candidates import (
     REFRESH_INTERVAL,
@@ -41,6 +39,10 @@ from crowline.rendezvous.candidates import (
 )
 from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, EndOfCandidates, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
+
+if TYPE_CHECKING:
+    from crowline.net.network import NetworkChange
+    from crowline.net.network_watch import NetworkWatch
 
 
 class Owner(Protocol):
@@ -130,6 +132,9 @@ class Traversal:
         whenever this machine's network changes.
         """
         self._questions.stun_servers = list(servers)
+        # Not needed until the server has answered.
+        from crowline.net.network_watch import NetworkWatch
+
         self._watch = NetworkWatch(self.on_network_change, on_prefix=self._translation.learn)
         self._spawn(self._translate())
         while True:
