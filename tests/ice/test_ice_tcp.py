@@ -1,0 +1,512 @@
+"""TCP candidates: who dials, when the check leaves, and what the end of a connection means (RFC 6544)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crowline.base.addresses import Address
+from crowline.base.errors import UsageError
+from crowline.base.machine import Transmit
+from crowline.base.transport import Transport
+from crowline.ice.candidate import (
+    COMPONENT,
+    DISCARD_PORT,
+    TCP,
+    Candidate,
+    CandidateFactory,
+    CandidateType,
+    TcpType,
+    candidate_priority,
+    tcp_local_preference,
+)
+from crowline.ice.connections import CONNECT_PATIENCE
+from crowline.ice.events import (
+    ConnectionUnwanted,
+    ConnectionWanted,
+    FailureReason,
+    IceEvent,
+    IceFailed,
+    LossReason,
+    PairLost,
+    PairNominated,
+    PairValid,
+)
+from crowline.ice.lite import LiteAgent
+from crowline.stun.attributes import UseCandidate
+from ice_pair import DELAY, SIGNAL_DELAY, IcePair
+from puppet import BASE, OTHER_REMOTE, REMOTE, Puppet, events, remote, request, requests
+
+ACTIVE, PASSIVE, MEETING = TcpType.ACTIVE, TcpType.PASSIVE, TcpType.SIMULTANEOUS_OPEN
+SERVER = Address("203.0.113.1", 3478)
+MAPPED = Address("203.0.113.7", 40000)
+EPHEMERAL = Address("198.51.100.2", 50123)
+PRIORITY = candidate_priority(CandidateType.HOST, tcp_local_preference(CandidateType.HOST, PASSIVE), 1, TCP)
+
+
+def tcp_remote(
+    address: Address = REMOTE, kind: TcpType = PASSIVE, priority: int = PRIORITY, foundation: str = "9"
+) -> Candidate:
+    return Candidate(foundation, COMPONENT, TCP, priority, address, CandidateType.HOST, tcp_type=kind)
+
+
+class TcpPuppet(Puppet):
+    """Before an agent that has TCP candidates too, or only these."""
+
+    def __init__(self, controlling: bool, *kinds: TcpType, udp: bool = False, **options: Any) -> None:
+        super().__init__(controlling, **options)
+        if not udp:
+            self.agent.remove_local_candidate(BASE, 0.0)
+        for kind in kinds or (ACTIVE, PASSIVE, MEETING):
+            self.agent.add_local_candidate(self.factory.host(BASE, kind), 0.0)
+
+    def receive(self, data: bytes, source: Address = REMOTE, now: float = 0.0) -> None:
+        self.agent.receive(data, source, now, self.base, Transport.TCP)
+
+    def connect(self, now: float = 0.0, address: Address = REMOTE) -> None:
+        self.agent.connected(BASE, address, now)
+
+
+def wanted(happened: list[IceEvent]) -> list[ConnectionWanted]:
+    return [event for event in happened if isinstance(event, ConnectionWanted)]
+
+
+def nominated(controlling: bool = True, **options: Any) -> TcpPuppet:
+    """An agent with a selected pair over TCP that it has dialled."""
+    puppet = TcpPuppet(controlling, ACTIVE, **options)
+    puppet.meet(tcp_remote())
+    puppet.connect(0.01)
+    puppet.answer(puppet.one(), 0.02)
+    puppet.answer(puppet.one(), 0.03)
+    assert puppet.agent.selected.transport is Transport.TCP
+    events(puppet.agent)
+    return puppet
+
+
+# --- candidates -----------------------------------------------------------------------------------------
+
+
+def test_priorities_follow_the_direction_of_dialling() -> None:
+    """RFC 6544 §4.2: from an address of its own a host dials best, from behind a translator both do."""
+    factory = CandidateFactory()
+    host = {kind: factory.host(BASE, kind).priority for kind in TcpType}
+    reflexive = {kind: factory.server_reflexive(MAPPED, BASE, SERVER, kind).priority for kind in TcpType}
+    assert host[ACTIVE] > host[PASSIVE] > host[MEETING]
+    assert reflexive[MEETING] > reflexive[ACTIVE] > reflexive[PASSIVE]
+    assert host[ACTIVE] == (96 << 24) + ((6 << 13) + 8191 << 8) + 255
+    assert reflexive[MEETING] == (70 << 24) + ((6 << 13) + 8191 << 8) + 255
+
+
+def test_direct_tcp_lies_between_direct_udp_and_relays() -> None:
+    """Any way over UDP without a relay is better, and any relay worse."""
+    factory = CandidateFactory()
+    tcp = [factory.host(BASE, ACTIVE), factory.server_reflexive(MAPPED, BASE, SERVER, PASSIVE)]
+    udp = factory.server_reflexive(MAPPED, BASE, SERVER)
+    relays = [factory.relayed(SERVER, MAPPED, SERVER), factory.relayed(SERVER, MAPPED, SERVER, PASSIVE)]
+    assert udp.priority > max(each.priority for each in tcp)
+    assert min(each.priority for each in tcp) > max(each.priority for each in relays)
+    assert relays[0].priority > relays[1].priority
+
+
+def test_an_active_candidate_says_only_its_host() -> None:
+    """RFC 6544 §4.5: the port is 9; connections leave by the base all the same."""
+    candidate = CandidateFactory().host(BASE, ACTIVE)
+    assert candidate.address == Address(BASE.host, DISCARD_PORT)
+    assert candidate.sending_base == BASE
+
+
+def test_hosts_are_told_apart_by_preference_and_kinds_by_foundation() -> None:
+    """Unique priorities for several addresses; what dials otherwise does not fail together."""
+    factory = CandidateFactory()
+    made = [factory.host(Address(f"192.0.2.{n}", 1), kind) for n in range(1, 4) for kind in TcpType]
+    assert len({each.priority for each in made}) == len({each.foundation for each in made}) == 9
+
+
+@pytest.mark.parametrize("local", TcpType)
+@pytest.mark.parametrize("other", TcpType)
+def test_candidates_are_paired_with_their_counterparts_and_passive_ones_are_pruned(
+    local: TcpType, other: TcpType
+) -> None:
+    """RFC 6544 §6.2: of nine combinations this side dials in two."""
+    puppet = TcpPuppet(True, local)
+    puppet.meet(tcp_remote(kind=other))
+    expected = (local, other) in ((ACTIVE, PASSIVE), (MEETING, MEETING))
+    assert [each.simultaneous for each in wanted(events(puppet.agent))] == [local is MEETING] * expected
+
+
+def test_transports_are_not_mixed() -> None:
+    """A TCP candidate at the address of a UDP one is another candidate, and the pairs are two."""
+    puppet = TcpPuppet(True, ACTIVE, udp=True)
+    puppet.meet(remote(REMOTE), tcp_remote(REMOTE))
+    sent = puppet.sent_by(0.02)
+    assert [each.transport for _, each in sent] == [Transport.UDP]
+    assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, False)]
+
+
+@pytest.mark.parametrize("order", [(PASSIVE, MEETING), (MEETING, PASSIVE)])
+def test_of_two_kinds_at_one_address_the_better_one_dials(order: tuple[TcpType, TcpType]) -> None:
+    """There is one connection for both; behind a translator it is met half-way, whatever came first."""
+    puppet = TcpPuppet(True)
+    for kind in order:
+        preference = tcp_local_preference(CandidateType.SERVER_REFLEXIVE, kind)
+        priority = candidate_priority(CandidateType.SERVER_REFLEXIVE, preference, transport=TCP)
+        puppet.agent.add_remote_candidate(tcp_remote(kind=kind, priority=priority), 0.0)
+    puppet.agent.set_remote(puppet.ufrag, puppet.pwd, 0.0)
+    assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, True)]
+
+
+def test_candidates_of_no_known_kind_are_refused() -> None:
+    """TCP without a type, UDP with one, and other transports: dropped from the wire, told to the caller."""
+    puppet = TcpPuppet(True)
+    puppet.meet(
+        Candidate("1", COMPONENT, TCP, 1, REMOTE, CandidateType.HOST),
+        Candidate("1", COMPONENT, "udp", 1, REMOTE, CandidateType.HOST, tcp_type=ACTIVE),
+        Candidate("1", COMPONENT, "sctp", 1, REMOTE, CandidateType.HOST),
+    )
+    assert puppet.agent.counters["remote candidate ignored"] == 3
+    with pytest.raises(UsageError):
+        puppet.agent.add_local_candidate(Candidate("1", COMPONENT, TCP, 1, BASE, CandidateType.HOST), 0.0)
+
+
+# --- checks ---------------------------------------------------------------------------------------------
+
+
+def test_a_check_waits_for_its_connection_and_leaves_with_it() -> None:
+    """RFC 6544 §7.1: first the connection, then the check on it, at once."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote())
+    assert puppet.sent_by(1.0) == []
+    puppet.connect(1.0)
+    check = puppet.one()
+    assert (check.transport, check.local, check.destination) == (Transport.TCP, BASE, REMOTE)
+    puppet.answer(check, 1.1)
+    (valid,) = [event for event in events(puppet.agent) if isinstance(event, PairValid)]
+    assert valid.pair.transport is Transport.TCP
+    assert puppet.agent.is_valid(BASE, REMOTE, Transport.TCP)
+    assert not puppet.agent.is_valid(BASE, REMOTE)
+    assert request(puppet.one()).message.get(UseCandidate) is not None
+
+
+def test_a_check_over_tcp_is_sent_once() -> None:
+    """The stream loses nothing; after 39.5 s without an answer the pair has failed (RFC 8489 §6.2.2)."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote())
+    puppet.end_candidates()
+    puppet.connect(0.0)
+    assert len(puppet.sent_by(60.0)) == 1
+    assert events(puppet.agent)[-2:] == [
+        ConnectionUnwanted(BASE, REMOTE),
+        IceFailed(FailureReason.NO_ANSWER),
+    ]
+
+
+def test_connections_are_asked_for_at_the_pace_of_checks() -> None:
+    """One each Ta: dialling takes the turn of the check."""
+    puppet = TcpPuppet(True, ACTIVE, ta=0.02)
+    puppet.meet(
+        *(tcp_remote(Address("198.51.100.9", 1 + n), PASSIVE, PRIORITY - n, str(n)) for n in range(4))
+    )
+    counts = [len(wanted(events(puppet.agent)))]
+    for step in range(1, 7):
+        puppet.agent.handle_timeout(0.02 * step)
+        counts.append(len(wanted(events(puppet.agent))))
+    assert counts == [1, 1, 1, 1, 0, 0, 0]
+
+
+def test_a_failed_attempt_fails_its_pair() -> None:
+    """And with nothing left, the agent after its patience."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote())
+    puppet.end_candidates()
+    puppet.agent.disconnected(BASE, REMOTE, 1.0)
+    assert puppet.sent_by(60.0) == []
+    assert events(puppet.agent)[-1] == IceFailed(FailureReason.NO_ANSWER)
+
+
+def test_a_driver_that_never_says_how_it_went_is_not_waited_for() -> None:
+    """After as long as a check takes, the attempt is given up."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote())
+    events(puppet.agent)
+    puppet.agent.handle_timeout(CONNECT_PATIENCE - 0.01)
+    assert events(puppet.agent) == []
+    puppet.agent.handle_timeout(CONNECT_PATIENCE)
+    assert events(puppet.agent) == [ConnectionUnwanted(BASE, REMOTE)]
+
+
+def test_a_connection_that_the_other_side_opened_meanwhile_is_as_good() -> None:
+    """Both dial from their listening ports: one connection for the two attempts, and the check leaves."""
+    puppet = TcpPuppet(True)
+    puppet.meet(tcp_remote())
+    puppet.connect(0.01)
+    puppet.receive(puppet.check(), now=0.02)
+    kinds = [request(each).message.message_class.name for each in puppet.sent()]
+    assert kinds[0] == "REQUEST" and "SUCCESS" in kinds
+    assert len(wanted(events(puppet.agent))) == 1
+
+
+def test_a_check_by_an_accepted_connection_makes_a_peer_reflexive_pair() -> None:
+    """RFC 6544 §7.2: its port is a new one; the triggered check goes back by the same connection."""
+    puppet = TcpPuppet(False, PASSIVE)
+    puppet.meet(tcp_remote(Address(REMOTE.host, DISCARD_PORT), ACTIVE))
+    puppet.connect(0.0, EPHEMERAL)
+    puppet.receive(puppet.check(), EPHEMERAL, 0.01)
+    answer, check = puppet.sent()
+    assert answer.transport is check.transport is Transport.TCP
+    assert answer.destination == check.destination == EPHEMERAL
+    puppet.answer(check, 0.02)
+    (valid,) = [event for event in events(puppet.agent) if isinstance(event, PairValid)]
+    assert valid.pair.remote.type is CandidateType.PEER_REFLEXIVE
+    assert valid.pair.remote.tcp_type is ACTIVE
+    assert valid.pair.local.tcp_type is PASSIVE
+
+
+def test_the_mapped_address_of_an_active_candidate_is_peer_reflexive() -> None:
+    """RFC 6544 §7.1: port 9 is nobody's source."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote())
+    puppet.connect()
+    puppet.answer(puppet.one(), 0.01, mapped=MAPPED)
+    (pair,) = puppet.agent.valid_pairs()
+    assert (pair.local.address, pair.local.type) == (MAPPED, CandidateType.PEER_REFLEXIVE)
+    assert (pair.base, pair.local.tcp_type) == (BASE, ACTIVE)
+
+
+def test_what_comes_by_no_known_connection_is_dropped() -> None:
+    """A frame before `connected` or after `disconnected` is a fault of the driver, and counted."""
+    puppet = TcpPuppet(False)
+    puppet.meet(tcp_remote())
+    puppet.receive(puppet.check())
+    puppet.connect()
+    puppet.sent()
+    puppet.agent.disconnected(BASE, REMOTE, 0.1)
+    puppet.receive(puppet.check(), now=0.2)
+    assert puppet.sent() == []
+    assert puppet.agent.counters["unknown connection"] == 2
+
+
+def test_an_answer_over_the_other_transport_is_none() -> None:
+    """Symmetry means the transport too (RFC 8445 §7.2.5.2.1)."""
+    puppet = TcpPuppet(True, ACTIVE, udp=True)
+    puppet.meet(tcp_remote())
+    puppet.connect()
+    check = puppet.one()
+    puppet.agent.receive(puppet.success(check), REMOTE, 0.1, BASE)
+    assert puppet.agent.valid_pairs() == []
+    puppet.answer(check, 0.1)
+    assert len(puppet.agent.valid_pairs()) == 1
+
+
+# --- the end of connections -----------------------------------------------------------------------------
+
+
+def test_the_end_of_a_connection_loses_its_pair() -> None:
+    """At once, with a reason in words; whoever dialled the selected one dials again (RFC 6544 §11.1)."""
+    puppet = nominated()
+    pair = puppet.agent.selected
+    puppet.agent.disconnected(BASE, REMOTE, 5.0)
+    assert events(puppet.agent) == [
+        PairLost(pair, LossReason.CONNECTION_LOST),
+        ConnectionWanted(BASE, REMOTE, False),
+    ]
+    puppet.connect(5.1)
+    puppet.answer(puppet.one(), 5.2)
+    puppet.answer(puppet.one(), 5.3)
+    assert puppet.agent.selected is not None and puppet.agent.selected is not pair
+
+
+def test_with_regain_a_lost_connection_is_dialled_again_and_again() -> None:
+    """After 1 s, 2 s, 4 s …, as for any silent pair."""
+    puppet = nominated(regain=True, renominate=True)
+    puppet.agent.disconnected(BASE, REMOTE, 5.0)
+    times = []
+    while (now := puppet.agent.next_timeout()) is not None and now < 600.0:
+        puppet.agent.handle_timeout(now)
+        if wanted(events(puppet.agent)):
+            times.append(now)
+            puppet.agent.disconnected(BASE, REMOTE, now)
+    assert times[0] == 6.0
+    assert len(times) >= 6
+
+
+def test_a_passive_side_waits_to_be_dialled_again() -> None:
+    """It can dial nobody; a new connection and a check on it bring the pair back."""
+    puppet = TcpPuppet(False, PASSIVE)
+    puppet.meet(tcp_remote(Address(REMOTE.host, DISCARD_PORT), ACTIVE))
+    puppet.connect(0.0, EPHEMERAL)
+    puppet.receive(puppet.check(use_candidate=True), EPHEMERAL, 0.01)
+    puppet.answer(puppet.sent()[-1], 0.02)
+    assert puppet.agent.selected is not None
+    puppet.agent.disconnected(BASE, EPHEMERAL, 1.0)
+    assert puppet.agent.selected is None
+    assert puppet.sent_by(30.0) == []
+    assert wanted(events(puppet.agent)) == []
+    puppet.connect(31.0, EPHEMERAL)
+    puppet.receive(puppet.check(use_candidate=True), EPHEMERAL, 31.1)
+    puppet.answer(puppet.sent()[-1], 31.2)
+    assert puppet.agent.selected is not None
+
+
+def test_when_the_search_is_over_other_connections_are_not_wanted_any_more() -> None:
+    """RFC 6544 §8: without renomination everything but what works is closed."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote(), tcp_remote(OTHER_REMOTE, PASSIVE, PRIORITY - 1, "2"))
+    puppet.agent.handle_timeout(0.005)
+    assert len(wanted(events(puppet.agent))) == 2
+    puppet.connect(0.01)
+    puppet.answer(puppet.one(), 0.02)
+    puppet.answer(puppet.one(), 0.03)
+    happened = events(puppet.agent)
+    assert ConnectionUnwanted(BASE, OTHER_REMOTE) in happened
+    assert ConnectionUnwanted(BASE, REMOTE) not in happened
+
+
+def test_a_removed_address_takes_its_connections_along_and_no_others() -> None:
+    """The UDP pair of the same addresses stays."""
+    puppet = TcpPuppet(True, ACTIVE, udp=True)
+    puppet.meet(remote(REMOTE), tcp_remote())
+    puppet.sent_by(0.01)
+    events(puppet.agent)
+    puppet.agent.remove_local_candidate(BASE, 0.02, transport=Transport.TCP)
+    assert events(puppet.agent) == [ConnectionUnwanted(BASE, REMOTE)]
+    assert [each.transport for _, each in puppet.sent_by(1.0)] == [Transport.UDP]
+
+
+def test_silence_on_a_connection_is_silence() -> None:
+    """Consent is asked over TCP too (RFC 7675 §5.1), and the connection is let go with it."""
+    puppet = nominated()
+    pair = puppet.agent.selected
+    puppet.agent.use(pair, 0.1)
+    asked = puppet.sent_by(60.0)
+    assert len(asked) >= 5 and all(each.transport is Transport.TCP for _, each in asked)
+    assert events(puppet.agent) == [
+        PairLost(pair, LossReason.CONSENT_EXPIRED),
+        ConnectionUnwanted(BASE, REMOTE),
+    ]
+
+
+# --- two agents -----------------------------------------------------------------------------------------
+
+
+def agree(pair: IcePair, seconds: float = 5.0) -> None:
+    """Both have selected the same connection."""
+    pair.run(seconds)
+    one, two = (side.agent.selected for side in pair.sides)
+    assert one is not None and two is not None
+    assert one.transport is two.transport is Transport.TCP
+    assert (one.base, one.remote.address) == (two.remote.address, two.base)
+    assert pair.connections >= {one.key, two.key}
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ((ACTIVE,), (PASSIVE,)),
+        ((PASSIVE,), (ACTIVE,)),
+        ((MEETING,), (MEETING,)),
+        ((ACTIVE, PASSIVE, MEETING), (ACTIVE, PASSIVE, MEETING)),
+    ],
+)
+@pytest.mark.parametrize("renominate", [False, True])
+def test_two_agents_agree_on_a_connection(kinds: Any, renominate: bool) -> None:
+    """Whoever dials; a round trip later than over UDP, and it holds for ten minutes."""
+    pair = IcePair(kinds=kinds, renominate=renominate)
+    pair.start()
+    agree(pair)
+    for side in pair.sides:
+        at = next(time for time, event in side.events if isinstance(event, PairNominated))
+        assert at <= SIGNAL_DELAY + 8 * DELAY
+    pair.run(600.0)
+    assert all(side.usable and not side.of(PairLost) for side in pair.sides)
+
+
+def test_udp_is_preferred_where_it_works_and_tcp_taken_where_not() -> None:
+    """The same candidates, with and without a network that lets datagrams through."""
+    both = (None, ACTIVE, PASSIVE)
+    for udp_works in (True, False):
+        pair = IcePair(kinds=(both, both))
+        pair.drops = lambda *_, works=udp_works: not works
+        pair.start()
+        pair.run(60.0)
+        for side in pair.sides:
+            assert side.agent.selected is not None
+            assert (side.agent.selected.transport is Transport.UDP) is udp_works
+
+
+def test_where_nobody_accepts_a_simultaneous_open_works() -> None:
+    """Both sides refuse connections; only the pair that is met half-way is left."""
+    kinds = (ACTIVE, PASSIVE, MEETING)
+    pair = IcePair(kinds=(kinds, (MEETING,)))
+    pair.listens = lambda _: False
+    pair.start()
+    agree(pair)
+
+
+def test_a_connection_that_breaks_is_dialled_again() -> None:
+    """With and without the agreement to regain pairs."""
+    for regain in (False, True):
+        pair = IcePair(kinds=((ACTIVE,), (PASSIVE,)), regain=regain, renominate=regain)
+        pair.start()
+        agree(pair)
+        pair.cut()
+        assert all(side.agent.selected is None for side in pair.sides)
+        agree(pair)
+
+
+@pytest.mark.parametrize("beginner", [0, 1])
+def test_a_restart_keeps_the_connection(beginner: int) -> None:
+    """RFC 6544 §9.2: the selected one is not closed, and the new session uses it again."""
+    pair = IcePair(kinds=((ACTIVE,), (PASSIVE,)))
+    pair.start()
+    agree(pair)
+    before = pair.sides[0].agent.selected
+    pair.sides[beginner].restart()
+    pair.run(20.0, each_step=lambda: None if all(side.usable for side in pair.sides) else pytest.fail("gap"))
+    agree(pair)
+    assert pair.sides[0].agent.selected is before
+    assert len(pair.sides[0].of(ConnectionWanted)) == 1
+    assert not any(side.of(ConnectionUnwanted) for side in pair.sides)
+
+
+@pytest.mark.parametrize("lite", [0, 1])
+def test_a_lite_agent_is_dialled(lite: int) -> None:
+    """RFC 6544 §4.4: it has passive candidates."""
+    kinds: Any = ((PASSIVE,), (ACTIVE,)) if lite == 0 else ((ACTIVE,), (PASSIVE,))
+    pair = IcePair(kinds=kinds, lite=(lite == 0, lite == 1))
+    pair.start()
+    agree(pair)
+    pair.cut()
+    agree(pair)
+
+
+def test_a_lite_agent_dials_nobody() -> None:
+    """Other kinds of TCP candidates are refused."""
+    agent = LiteAgent(False, entropy=bytes)
+    for kind in (ACTIVE, MEETING):
+        with pytest.raises(UsageError):
+            agent.add_local_candidate(CandidateFactory().host(BASE, kind), 0.0)
+
+
+# --- who means it ill -----------------------------------------------------------------------------------
+
+
+def test_ten_thousand_tcp_candidates_are_cut_down() -> None:
+    """As many as are kept, each dialled once at most, at the pace of checks."""
+    puppet = TcpPuppet(True, ACTIVE)
+    ports = (Address("198.51.100.66", 1 + n) for n in range(10_000))
+    puppet.meet(*(tcp_remote(each, PASSIVE, PRIORITY - n, str(n)) for n, each in enumerate(ports)))
+    puppet.sent_by(CONNECT_PATIENCE)
+    asked = wanted(events(puppet.agent))
+    assert len(asked) == len(set(asked)) == 64
+
+
+def test_a_stranger_who_connects_and_asks_learns_nothing() -> None:
+    """A connection is no proof: without the password there is an error and no pair."""
+    puppet = TcpPuppet(False, PASSIVE)
+    puppet.meet(tcp_remote(Address(REMOTE.host, DISCARD_PORT), ACTIVE))
+    puppet.connect(0.0, EPHEMERAL)
+    puppet.receive(puppet.check(key="x" * 24), EPHEMERAL, 0.01)
+    sent: list[Transmit] = puppet.sent()
+    assert requests(sent) == []
+    assert puppet.agent.valid_pairs() == []
