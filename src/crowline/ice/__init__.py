@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from crowline.ice.candidate import Candidate, CandidateFactory, CandidateType, TcpType
     from crowline.ice.candidate_line import CandidateLine, MalformedIceLine
     from crowline.ice.events import (
+        ConnectionUnwanted,
+        ConnectionWanted,
         FailureReason,
         IceEvent,
         IceFailed,
@@ -42,6 +44,8 @@ __all__ = [
     "CandidateFactory",
     "CandidateLine",
     "CandidateType",
+    "ConnectionUnwanted",
+    "ConnectionWanted",
     "EndOfCandidates",
     "FailureReason",
     "IceAgent",
@@ -77,8 +81,8 @@ __getattr__ = lazy(
         "candidate": "Candidate CandidateFactory CandidateType TcpType",
         "candidate_line": "CandidateLine MalformedIceLine",
         "events": (
-            "FailureReason IceEvent IceFailed LossReason Noticed Oddity PairLost PairNominated PairValid "
-            "Restarted RoleChanged SendRefused"
+            "ConnectionUnwanted ConnectionWanted FailureReason IceEvent IceFailed LossReason Noticed Oddity "
+            "PairLost PairNominated PairValid Restarted RoleChanged SendRefused"
         ),
         "line_signals": "LineSignals",
         "lite": "LiteAgent",
