@@ -138,7 +138,7 @@ async def test_relay_only_looks_for_no_name(server: Server, monkeypatch: pytest.
 async def test_what_a_name_leads_to_is_judged_like_any_address(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name for a port of a service gets no check, whoever answers for it."""
+    """A name for a port of a service gets no check, whoever answers for it; no relay hears of either."""
     found: list[str] = []
 
     async def find(self: CandidateNames, name: str) -> str:
@@ -151,8 +151,9 @@ async def test_what_a_name_leads_to_is_judged_like_any_address(
         assert watched is not None
         for port in (22, 50_000):
             watched.hear(CandidateSignal("1", 1, "udp", 100, mdns_name(bytes(16)), port, "host"))
-        await until(lambda: len(found) == 2 and bool(watched._gatherer._peers))
-        assert watched._gatherer._peers == [Address("127.0.0.1", 50_000)]
+        await until(lambda: len(found) == 2 and not watched._tasks)
+        assert [each.address for each in watched._agent._session.remotes] == [Address("127.0.0.1", 50_000)]
+        assert watched._gatherer._peers == []
 
 
 async def test_where_no_network_can_be_asked_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

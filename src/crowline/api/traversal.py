@@ -181,7 +181,8 @@ class Traversal:
             self._agent.end_of_remote_candidates(self._pump.now)
             self._pump.flush()
 
-    def add_remote(self, signal: CandidateSignal) -> None:
+    def add_remote(self, signal: CandidateSignal, *, relays: bool = True) -> None:
+        """`relays`: relayed addresses may be used towards it too."""
         candidate = from_signal(signal)
         if candidate is None or not self._is_wanted(candidate):
             return
@@ -189,7 +190,7 @@ class Traversal:
             if len(self._avoided) < MAX_REMOTE_CANDIDATES:
                 self._avoided.add(candidate.address)
             return
-        if self._may_check(candidate.address):
+        if relays and self._may_check(candidate.address):
             self._gatherer.permit(candidate.address)
         if len(self._remotes) < MAX_REMOTE_CANDIDATES:
             self._remotes.append(candidate)
@@ -340,7 +341,8 @@ class Traversal:
     async def _find_remote(self, signal: CandidateSignal) -> None:
         """A name that means something on the other side's network, which may be this one."""
         if not self._options.relay_only and (host := await self._names.find(signal.host)) is not None:
-            self.add_remote(msgspec.structs.replace(signal, host=host))
+            # No server is told what the name stands for; nor could it send there.
+            self.add_remote(msgspec.structs.replace(signal, host=host), relays=False)
 
     def _remove_remote(self, signal: CandidateGone) -> None:
         host = self._names.read(signal.host)
