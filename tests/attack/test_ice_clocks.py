@@ -134,6 +134,19 @@ def test_a_clock_that_stands_still_sends_nothing_twice() -> None:
             assert at is None or at > pair.now
 
 
+def test_a_restart_in_the_middle_of_a_nomination_leaves_no_timer_in_the_past() -> None:
+    """The time to nominate another pair belongs to the session that ended; a driver would spin on it."""
+    puppet = Puppet(True)
+    puppet.meet()
+    puppet.answer(puppet.one(), 0.04)
+    puppet.one()
+    assert puppet.agent.restart(0.05)
+    for now in (1.0, 3.0, 10.0, 30.0, 60.0):
+        puppet.agent.handle_timeout(now)
+        at = puppet.agent.next_timeout()
+        assert at is None or at > now
+
+
 def test_a_clock_that_went_back_breaks_nothing() -> None:
     """No monotonic clock does that; an agent that is told so waits, and goes on when time is back."""
     puppet = Puppet(True)

@@ -92,6 +92,23 @@ def test_a_check_of_which_one_send_left_is_one_that_nobody_answered() -> None:
     assert failed.reason is FailureReason.NO_ANSWER
 
 
+def test_a_way_on_which_only_role_conflicts_came_is_no_firewall() -> None:
+    """One way is barred here; by the other one the peer was reached, and never gave in."""
+    puppet = Puppet(True)
+    puppet.meet(remote(REMOTE), remote(OTHER_REMOTE, 1000, "2"))
+    puppet.end_candidates()
+    now: float | None = 0.0
+    while now is not None:
+        puppet.agent.handle_timeout(now)
+        for transmit in puppet.sent():
+            if transmit.destination == REMOTE:
+                puppet.agent.send_failed(BASE, REMOTE, SendProblem.FORBIDDEN)
+            else:
+                puppet.receive(puppet.error(transmit, 487), OTHER_REMOTE, now)
+        now = puppet.agent.next_timeout()
+    assert all_events(puppet.agent)[-1] == IceFailed(FailureReason.NO_ANSWER)
+
+
 def test_one_refused_way_does_not_keep_another_one_back() -> None:
     """With a route for one of two bases the pair of that one is agreed on, as fast as without the other."""
     alone = IcePair()

@@ -63,8 +63,9 @@ class Answering(ABC):
                 self._session.outbox.counters["early check of a stranger"] += 1
 
     def restart(self) -> None:
-        """Forget the checks of the session that has ended."""
+        """Forget the checks and nominations of the session that has ended."""
         self._early.clear()
+        self._nominator.restart()
 
     def _on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         session = self._session

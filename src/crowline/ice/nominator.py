@@ -47,6 +47,10 @@ class Nominator:
     def next_timeout(self) -> float | None:
         return self._again
 
+    def restart(self) -> None:
+        """What was being nominated belongs to a session that has ended: no time of it is waited for."""
+        self._again = None
+
     def nominated(self, valid: ValidPair, now: float) -> None:
         """A nomination of `valid` is agreed on."""
         session = self._session
