@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ INITIAL = b"\xc0\x00\x00\x00\x01\x08" + bytes(DATAGRAM_SIZE - 6)
 def pair(remote: str, priority: int) -> ValidPair:
     local = Candidate("1", 1, "udp", 1, BASE, CandidateType.HOST)
     other = Candidate("1", 1, "udp", 1, Address(remote, 6000), CandidateType.HOST)
-    return ValidPair(local, other, CandidatePair(local, other, priority))
+    return ValidPair(local, other, CandidatePair(local, other, priority), proven_at=time.monotonic())
 
 
 @dataclass

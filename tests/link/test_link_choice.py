@@ -7,7 +7,7 @@ from dataclasses import replace
 from crowline.base.addresses import Address
 from crowline.ice.candidate import Candidate, CandidateFactory
 from crowline.ice.pair import CandidatePair, ValidPair
-from crowline.link.choice import HUB_RANK, MAX_LINKS, deserves_link, rank_of
+from crowline.link.choice import HUB_RANK, MAX_LINKS_OF_A_KIND, deserves_link, rank_of
 
 FACTORY = CandidateFactory()
 LOCAL = FACTORY.host(Address("203.0.113.1", 5000))
@@ -44,10 +44,11 @@ def test_only_a_better_pair_gets_another() -> None:
 
 
 def test_links_are_bounded() -> None:
-    """The best pair waits until one of the others has gone."""
-    used = [direct(port, port) for port in range(1, MAX_LINKS + 1)]
+    """The best pair waits until one of the others has gone; relayed ones do not keep direct ones waiting."""
+    used = [direct(port, port) for port in range(1, MAX_LINKS_OF_A_KIND + 1)]
     assert not deserves_link(direct(99, 99), used)
     assert deserves_link(direct(99, 99), used[1:])
+    assert deserves_link(relayed(99, 99), used)
 
 
 def test_the_kind_decides_before_the_priority() -> None:

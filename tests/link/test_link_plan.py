@@ -7,8 +7,8 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.ice.candidate import CandidateFactory
 from crowline.ice.pair import CandidatePair, ValidPair
-from crowline.link.choice import MAX_LINKS
-from crowline.link.plan import LINGER, LONGEST_RETRY, REST, RETRY_AFTER, STEADY, LinkPlan
+from crowline.link.choice import MAX_LINKS_OF_A_KIND
+from crowline.link.plan import FRESH, LINGER, LONGEST_RETRY, REST, RETRY_AFTER, STEADY, LinkPlan
 
 LOCAL = CandidateFactory().host(Address("203.0.113.1", 5000))
 
@@ -83,9 +83,34 @@ def test_a_pair_that_is_no_better_gets_a_link_beside_one_that_carries_nothing() 
     assert not plan.wants(SECOND, [FIRST], [], 0.0)
 
 
+def test_what_has_a_fading_end_gets_no_link_beside_one_that_works() -> None:
+    """And does not keep a lasting pair from one, although that is no better."""
+    plan = LinkPlan()
+    plan.fade(SECOND.remote.address)
+    assert plan.is_fading(SECOND)
+    assert not plan.wants(SECOND, [direct(3, 1)], [], 0.0)
+    assert plan.wants(SECOND, [], [], 0.0)
+    assert plan.wants(direct(3, 1), [SECOND], [], 0.0)
+
+
+def test_a_pair_that_nothing_has_proven_for_long_must_answer_first() -> None:
+    """Nothing but a question for consent goes there (RFC 7675); it is looked at again soon."""
+    plan = LinkPlan()
+    assert not plan.must_answer(FIRST, FRESH)
+    assert plan.must_answer(FIRST, FRESH + 1)
+    assert not plan.wants(FIRST, [], [], FRESH + 1.5)
+    FIRST.proven_at = FRESH + 1.5
+    try:
+        assert plan.due(FRESH + 2).look
+        assert plan.wants(FIRST, [], [], FRESH + 2)
+        assert not plan.must_answer(FIRST, FRESH + 2)
+    finally:
+        FIRST.proven_at = 0.0
+
+
 def test_links_are_bounded_whatever_ails() -> None:
     """A peer with many candidates cannot have one opened after the other."""
-    used = [direct(port, port) for port in range(10, 10 + MAX_LINKS)]
+    used = [direct(port, port) for port in range(10, 10 + MAX_LINKS_OF_A_KIND)]
     assert not LinkPlan().wants(FIRST, used, [pair.key for pair in used], 0.0)
 
 

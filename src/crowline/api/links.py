@@ -127,12 +127,22 @@ class LinkTable:
             return
         used = [link.pair for link in self._links.values()]
         ailing = [link.key for link in self._links.values() if self._is_ailing(link.number)]
-        if self._plan.wants(pair, used, ailing, self._loop.time()):
+        now = self._loop.time()
+        if not self._plan.wants(pair, used, ailing, now):
+            return
+        if self._plan.must_answer(pair, now):
+            self._on_open(pair)
+            self._arm()
+        else:
             self._open(pair)
 
     def packet(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
         """A run of datagrams that are not STUN. A connection begins only on a pair that ICE has proven."""
-        link = self._links.get((local, source)) or self._accept(data, segment_size, source, local)
+        link = self._links.get((local, source))
+        if link is not None and self._is_ailing(link.number) and is_initial(data[:segment_size]):
+            self._remove(link, "the other side began anew")
+            link = None
+        link = link or self._accept(data, segment_size, source, local)
         if link is None:
             return
         link.quic.receive_run(data, segment_size, self._loop.time())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.lab.behaviour import ICMP, Allocation, Filtering, Hairpin, Mapping, NatBehaviour
+from crowline.lab.behaviour import ICMP, TCP, Allocation, Filtering, Hairpin, Mapping, NatBehaviour
 from crowline.lab.port_allocator import PortAllocator
 
 _Key = tuple[int, Address, str, int]  # protocol, inside address, remote host or "", remote port or 0
@@ -208,7 +208,8 @@ class Nat:
         port = self._allocate(allocation, protocol, inside, now)
         if port is None:
             return None
-        entry = _Entry(key, inside, Address(self.external_host, port), now + self._absolute, now)
+        ends = inf if protocol == TCP else now + self._absolute
+        entry = _Entry(key, inside, Address(self.external_host, port), ends, now)
         self._by_key[key] = entry
         self._by_port[protocol, port] = entry
         return entry

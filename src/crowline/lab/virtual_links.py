@@ -87,6 +87,16 @@ class VirtualLinks:
         self._settle()
         self._look()
 
+    def fade(self, end: Address) -> list[int]:
+        """What begins or ends there will not last: open others beside those links. Their numbers."""
+        self._plan.fade(end)
+        self._look()
+        return [link.number for link in self._links.values() if self.is_fading(link.pair)]
+
+    def is_fading(self, pair: ValidPair) -> bool:
+        """Whether a link on it is left for any other."""
+        return self._plan.is_fading(pair)
+
     def pair_valid(self, pair: ValidPair) -> None:
         """Open a link where the plan wants one."""
         if not self._is_client:
@@ -96,7 +106,12 @@ class VirtualLinks:
             return
         used = [link.pair for link in self._links.values()]
         ailing = [link.pair.key for link in self._links.values() if self._is_ailing(link.number)]
-        if self._plan.wants(pair, used, ailing, self._internet.now):
+        if not self._plan.wants(pair, used, ailing, self._internet.now):
+            return
+        if self._plan.must_answer(pair, self._internet.now):
+            self._on_open(pair)
+            self._arm()
+        else:
             end = StandInLink.connect(
                 destination=pair.remote.address,
                 local=pair.base,
@@ -109,7 +124,11 @@ class VirtualLinks:
 
     def packet(self, data: Buffer, source: Address, local: Address) -> None:
         """A datagram that is not STUN."""
-        link = self._links.get((local, source)) or self._accept(data, source, local)
+        link = self._links.get((local, source))
+        if link is not None and self._is_ailing(link.number) and is_hello(data):
+            self._remove(link, "the other side began anew")
+            link = None
+        link = link or self._accept(data, source, local)
         if link is not None:
             link.end.receive(data, source, self._internet.now, local)
             link.pump.flush()

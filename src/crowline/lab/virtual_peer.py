@@ -18,13 +18,16 @@ from crowline.ice.pair import ValidPair
 from crowline.lab.stand_in_pake import StandInPake
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_hub_stream import VirtualHubStream
+from crowline.lab.virtual_link_zero import VirtualLinkZero
 from crowline.lab.virtual_links import VirtualLink, VirtualLinks
 from crowline.lab.virtual_pump import VirtualPump
+from crowline.lab.virtual_renewal import VirtualRenewal
 from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
 from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
+from crowline.link.renewal import is_replaced
 from crowline.rendezvous.candidates import (
     REFRESH_INTERVAL,
     OwnCandidates,
@@ -47,7 +50,14 @@ from crowline.rendezvous.keys import derive
 from crowline.rendezvous.meeting import HUB, Meeting
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.seal import Opener, Sealer
-from crowline.rendezvous.signals import CandidateSignal, Description, EndOfCandidates, Signal
+from crowline.rendezvous.signals import (
+    CandidateFading,
+    CandidateGone,
+    CandidateSignal,
+    Description,
+    EndOfCandidates,
+    Signal,
+)
 from crowline.rendezvous.wire import ServerAddress
 from crowline.session.events import LinkChosen, SessionEvent, StreamReadable
 from crowline.session.links import Carrier, Hints, LinkTransmit
@@ -93,8 +103,7 @@ class VirtualPeer:
         self._credit = 0
         self._key: Secret | None = None
         self._links: VirtualLinks | None = None
-        self._hub_link: HubLink | None = None
-        self._hub_pump: VirtualPump[bytes, LinkEvent] | None = None
+        self._link_zero: VirtualLinkZero | None = None
         entropy = internet.random.randbytes
         self._session = Session(initiator=self.role is Role.HOST)
         self._session_pump: VirtualPump[LinkTransmit, SessionEvent] = VirtualPump(
@@ -108,6 +117,16 @@ class VirtualPeer:
         )
         self._own = OwnCandidates()
         self._sockets = VirtualSockets(internet, site, self)
+        self._renewal = VirtualRenewal(
+            internet,
+            self._sockets,
+            self._agent,
+            self._own,
+            in_use=lambda: [] if self.link is None else [self.link.pair.base],
+            signal=self._signal,
+            on_fading=self._fade,
+            on_retired=self._agent_pump.flush,
+        )
         self._meeting = Meeting(self.role, pake_factory=StandInPake, entropy=entropy, code=code)
         self._stream = VirtualHubStream(
             internet,
@@ -121,7 +140,8 @@ class VirtualPeer:
             internet, self._meeting, self._send_text, self._on_meeting_event
         )
         self._meeting.open(internet.now)
-        self._describe()
+        ta, own = round(MIN_TA * 1000), self._agent
+        self._signal(Description(own.ufrag, own.pwd, FINGERPRINT, ta, renominate=True, regains=True))
         self._sockets.offer_hosts()
 
     @property
@@ -150,9 +170,8 @@ class VirtualPeer:
         self._meeting_pump.flush()
 
     def _on_hub_binary(self, data: bytes) -> None:
-        if self._hub_link is not None and self._hub_pump is not None:
-            self._hub_link.receive(data, None, self._internet.now)
-            self._hub_pump.flush()
+        if self._link_zero is not None:
+            self._link_zero.receive(data)
             self._session_pump.flush()
 
     def _on_hub_closed(self, reason: str) -> None:
@@ -167,14 +186,6 @@ class VirtualPeer:
     def _signal(self, signal: Signal) -> None:
         self._meeting.signal(signal)
         self._meeting_pump.flush()
-
-    def _describe(self) -> None:
-        agent = self._agent
-        self._signal(
-            Description(
-                agent.ufrag, agent.pwd, FINGERPRINT, round(MIN_TA * 1000), renominate=True, regains=True
-            )
-        )
 
     def _on_meeting_event(self, event: MeetingEvent) -> None:
         if isinstance(event, Welcomed):
@@ -208,17 +219,17 @@ class VirtualPeer:
     def _on_key(self, key: Secret) -> None:
         self._key = key
         sealer, opener = (derive(key, f"link-zero/{each.value}") for each in (self.role, self.role.other))
-        self._hub_link = HubLink(Sealer(sealer), Opener(opener), self._credit)
-        self._hub_pump = VirtualPump(
-            self._internet, self._hub_link, self._stream.send_binary, self._on_hub_link_event
+        self._link_zero = VirtualLinkZero(
+            self._internet,
+            HubLink(Sealer(sealer), Opener(opener), self._credit),
+            self._stream.send_binary,
+            self._on_hub_link_event,
         )
-        link = _FlushedHubLink(self._hub_link, self._hub_pump)
-        self._attach(HUB_LINK, link, HUB_RANK, Hints(makeshift=True))
+        self._attach(HUB_LINK, self._link_zero, HUB_RANK, Hints(makeshift=True))
 
     def _on_grant(self, event: BudgetGranted) -> None:
-        if self._hub_link is not None and self._hub_pump is not None:
-            self._hub_link.grant(event.limit, final=event.final)
-            self._hub_pump.flush()
+        if self._link_zero is not None:
+            self._link_zero.grant(event.limit, final=event.final)
             self._session_pump.flush()
 
     def _on_signal(self, signal: Signal) -> None:
@@ -232,14 +243,19 @@ class VirtualPeer:
             if self._may_check(candidate.address):
                 self._sockets.permit(candidate.address)
             self._agent.add_remote_candidate(candidate, now)
+        elif isinstance(signal, CandidateGone):
+            self._agent.remove_remote_candidate(Address(signal.host, signal.port), now)
+        elif isinstance(signal, CandidateFading):
+            self._fade(Address(signal.host, signal.port))
         elif isinstance(signal, EndOfCandidates):
             self._agent.end_of_remote_candidates(now)
         self._agent_pump.flush()
 
     def _on_description(self, signal: Description) -> None:
         assert self._key is not None
+        internet = self._internet
         self._links = VirtualLinks(
-            self._internet,
+            internet,
             is_client=self.role is Role.JOIN,
             key=derive(self._key, "client-auth"),
             send=self._send,
@@ -247,7 +263,7 @@ class VirtualPeer:
             on_open=self._use,
             is_ailing=self._session.links.is_ailing,
             on_up=self._on_link_up,
-            on_data=self._on_link_data,
+            on_data=lambda link, data: self._session.receive(data, link.number, internet.now),
             on_down=self._on_link_down,
         )
         if signal.regains:
@@ -257,10 +273,16 @@ class VirtualPeer:
     # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------
 
     def on_candidate(self, candidate: Candidate) -> None:
+        if self._renewal.is_renewed(candidate.sending_base):
+            return
         for each in self._own.add(candidate):
             self._offer(each)
 
     def _offer(self, candidate: Candidate) -> None:
+        for known in self._agent.local_candidates():
+            if is_replaced(known, candidate):
+                self._agent.remove_local_candidate(known.address, self._internet.now)
+                self._signal(CandidateGone(known.address.host, known.address.port))
         self._agent.add_local_candidate(candidate, self._internet.now)
         self._signal(to_signal(candidate, private=False))
         self._agent_pump.flush()
@@ -309,10 +331,9 @@ class VirtualPeer:
 
     def _on_link_up(self, link: VirtualLink) -> None:
         self.up[link.number] = link
-        self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
-
-    def _on_link_data(self, link: VirtualLink, data: Buffer) -> None:
-        self._session.receive(data, link.number, self._internet.now)
+        is_fading = self._links is not None and self._links.is_fading(link.pair)
+        hints = Hints(link.pair.priority, link.pair.rtt, is_fading=is_fading)
+        self._attach(link.number, link, rank_of(link.pair), hints)
 
     def _on_link_down(self, link: VirtualLink, reason: str) -> None:
         self._agent.release(link.pair)
@@ -324,6 +345,18 @@ class VirtualPeer:
             self._session.receive(event.data, HUB_LINK, self._internet.now)
         elif isinstance(event, LinkDown):
             self._detach(HUB_LINK, event.reason)
+
+    # --- sockets that are renewed -----------------------------------------------------------------------
+
+    def on_seen(self, base: Address, address: Address) -> None:
+        self._renewal.seen(base, address)
+
+    def _fade(self, end: Address) -> None:
+        """What begins or ends there will not last."""
+        if self._links is not None:
+            for number in self._links.fade(end):
+                self._session.links.fade(number)
+            self._session_pump.flush()
 
     # --- the session ------------------------------------------------------------------------------------
 
@@ -340,15 +373,17 @@ class VirtualPeer:
         self._session_pump.flush()
 
     def _send_frames(self, transmit: LinkTransmit) -> None:
-        carrier: Carrier | None = self.up.get(transmit.link)
-        if transmit.link == HUB_LINK and self._hub_link is not None and self._hub_pump is not None:
-            carrier = _FlushedHubLink(self._hub_link, self._hub_pump)
+        is_zero = transmit.link == HUB_LINK
+        carrier: Carrier | None = self._link_zero if is_zero else self.up.get(transmit.link)
         if carrier is not None:
             carrier.send(b"".join(transmit.data), self._internet.now)
 
     def _on_event(self, event: SessionEvent) -> None:
         if isinstance(event, LinkChosen) and self._links is not None:
             self._links.chosen(event.link)
+            was = None if event.was is None else self.up.get(event.was)
+            if was is not None and self._session.links.is_ailing(was.number):
+                self._renewal.fell_silent(was.pair.base)
         self._on_session_event(event)
 
     def _on_session_event(self, event: SessionEvent) -> None:
@@ -362,23 +397,3 @@ class VirtualPeer:
             if self.role is Role.JOIN:
                 self._session.write(event.stream, GREETING)
             self._on_progress()
-
-
-class _FlushedHubLink:
-    """Link zero as a carrier that sends at once."""
-
-    def __init__(self, link: HubLink, pump: VirtualPump[bytes, LinkEvent]) -> None:
-        self._link = link
-        self._pump = pump
-
-    @property
-    def unanswered_since(self) -> float | None:
-        return self._link.unanswered_since
-
-    def room(self) -> int:
-        return self._link.room()
-
-    def send(self, data: Buffer, now: float) -> None:
-        self._link.send(data, now)
-        self._link.queued = 0
-        self._pump.flush()

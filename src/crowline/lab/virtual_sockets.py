@@ -38,6 +38,9 @@ class Datagrams(Protocol):
 
     def on_candidate(self, candidate: Candidate) -> None: ...
 
+    def on_seen(self, base: Address, address: Address) -> None:
+        """The server sees a socket under that address."""
+
     def on_gathered(self) -> None:
         """Said once: every question has been asked and answered."""
 
@@ -80,14 +83,39 @@ class VirtualSockets:
         for local in self._locals:
             self._owner.on_candidate(self._factory.host(local))
 
+    @property
+    def bases(self) -> list[Address]:
+        """The sockets."""
+        return list(self._locals)
+
     def query_stun(self, server: Address) -> None:
         """Ask the server from every socket of its family."""
         self._server = server
-        for local in self._locals:
-            if local.is_ipv6 == server.is_ipv6:
+        self.ask(self._locals)
+
+    def ask(self, bases: list[Address]) -> None:
+        """Ask the server under which addresses it sees those sockets."""
+        for local in bases:
+            if self._server is not None and local.is_ipv6 == self._server.is_ipv6:
                 self._pending += 1
-                self._binding.query(server, self._internet.now, local)
+                self._binding.query(self._server, self._internet.now, local)
         self._binding_pump.flush()
+
+    def renew(self, base: Address) -> Address:
+        """A new socket beside the one at `base`; the allocation moves there."""
+        successor = Address(base.host, self._internet.random.randint(*EPHEMERAL))
+        self._locals.append(successor)
+        self._internet.listen(self._host, successor, self._received)
+        self._owner.on_candidate(self._factory.host(successor))
+        self.ask([successor])
+        if self._relay is not None and self._relay.local == base:
+            self._relay.move(successor, lambda transmit: self.send_from(successor, transmit))
+        return successor
+
+    def retire(self, base: Address) -> None:
+        """Close a socket."""
+        self._locals.remove(base)
+        del self._host.sockets[base]
 
     def allocate(self, server: Address, username: str, password: str, tcp: TcpHost | None) -> None:
         """Ask for relayed addresses, by TCP where UDP is silent; `on_gathered` follows the last answer."""
@@ -236,6 +264,8 @@ class VirtualSockets:
             self._owner.on_packet(data, source, local)
 
     def _on_binding_event(self, event: BindingEvent) -> None:
+        if isinstance(event, Mapped) and event.local is not None:
+            self._owner.on_seen(event.local, event.address)
         if isinstance(event, Mapped) and event.local is not None and event.address != event.local:
             self._owner.on_candidate(self._factory.server_reflexive(event.address, event.local, event.server))
         self._done()
@@ -277,9 +307,13 @@ class _Relay:
             entropy=internet.random.randbytes,
             families=(FAMILY_IPV4, FAMILY_IPV6),
             transport=transport,
+            mobility=True,
         )
         self._pump: VirtualPump[Transmit, TurnEvent] = VirtualPump(
-            internet, self._client, send, lambda event: sockets.on_turn_event(self, event)
+            internet,
+            self._client,
+            lambda transmit: self._send(transmit),
+            lambda event: sockets.on_turn_event(self, event),
         )
 
     def begin(self) -> None:
@@ -293,6 +327,13 @@ class _Relay:
     def receive(self, data: Buffer) -> None:
         self._client.receive(data, self.server, self._internet.now, self.local)
         self._pump.flush()
+
+    def move(self, local: Address, send: Callable[[Transmit], None]) -> None:
+        """Go on from another socket, with the ticket that the server gave."""
+        if self._client.ticket is not None:
+            self.local, self._send = local, send
+            self._client.move(self._internet.now)
+            self._pump.flush()
 
     def grant(self, remote: Address) -> None:
         if self.base_for(remote) is not None:
@@ -308,7 +349,7 @@ class _Relay:
         self._pump.flush()
 
     def send(self, transmit: Transmit) -> None:
-        if self._held.admit(transmit):
+        if self._held.admit(transmit) and not self._client.is_moving:
             self._send(self._client.wrap(transmit.data, transmit.destination))
 
     def close(self) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Collection
 
 from crowline.ice.pair import ValidPair
 
-# Links that may be opening or up at once: the relayed one, the direct one, and one that is to replace it.
-MAX_LINKS = 4
+# Links of one category that may be opening or up at once: the one in use, one that is dying, and one that is
+# to replace them.
+MAX_LINKS_OF_A_KIND = 3
+MAX_LINKS = 2 * MAX_LINKS_OF_A_KIND
 # The session's number for link zero.
 HUB_LINK = 0
 # The kind of link decides first; among links of one rank, the session knows by merit and measurement.
@@ -31,12 +33,15 @@ def deserves_link(pair: ValidPair, used: Collection[ValidPair]) -> bool:
 
     A pair of the other transport is of another kind: which is better is known when both have been measured.
     """
-    if len(used) >= MAX_LINKS:
-        return False
-    return all(
+    return has_room(pair, used) and all(
         other.key != pair.key and (_kind_of(other) != _kind_of(pair) or other.priority < pair.priority)
         for other in used
     )
+
+
+def has_room(pair: ValidPair, used: Collection[ValidPair]) -> bool:
+    """Whether one more link may be opened beside those on `used`."""
+    return sum(1 for other in used if category_of(other) == category_of(pair)) < MAX_LINKS_OF_A_KIND
 
 
 def _kind_of(pair: ValidPair) -> tuple[str, str]:

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from crowline.base.addresses import Address
 from crowline.ice.pair import PairKey, ValidPair
-from crowline.link.choice import MAX_LINKS, category_of, deserves_link
+from crowline.link.choice import category_of, deserves_link, has_room
 
 # Seconds that a direct link stays after another one has taken over: what is still on its way arrives, and
 # both are measured long enough to know which is shorter.
@@ -20,8 +21,14 @@ LINGER = 10.0
 # end to the tries while the meeting lives.
 RETRY_AFTER = 1.0
 LONGEST_RETRY = 60.0
+# Seconds since its last proof after which a pair must answer before a link is opened on it (RFC 7675 §5.1).
+FRESH = 30.0
+# Seconds that it is given for that answer before it is looked at again.
+_ANSWER_TIME = 1.0
 # Seconds that a link must have been up for its failures before to be forgotten.
 STEADY = 60.0
+# Addresses remembered that will be gone soon: those of both sides in half an hour at the least.
+MAX_FADING_ENDS = 64
 # Seconds for which a pair rests that was better by its priority and let go for a shorter one: then it is
 # measured again.
 REST = 300.0
@@ -51,6 +58,7 @@ class LinkPlan:
         self._histories: dict[PairKey, _History] = {}
         self._ending: dict[PairKey, float] = {}
         self._fading: set[PairKey] = set()
+        self._fading_ends: dict[Address, None] = {}
 
     def wants(
         self, pair: ValidPair, used: Collection[ValidPair], ailing: Collection[PairKey], now: float
@@ -63,10 +71,20 @@ class LinkPlan:
         history = self._histories.get(pair.key)
         if history is not None and now < history.again_at:
             return False
-        if len(used) >= MAX_LINKS or any(other.key == pair.key for other in used):
+        if not has_room(pair, used) or any(other.key == pair.key for other in used):
             return False
-        lasting = [each for each in used if each.key not in self._fading and each.key not in ailing]
-        return deserves_link(pair, lasting)
+        working = [each for each in used if each.key not in ailing]
+        if self.is_fading(pair) and any(category_of(each) == category_of(pair) for each in working):
+            return False
+        return deserves_link(pair, [each for each in working if not self._is_leaving(each)])
+
+    def must_answer(self, pair: ValidPair, now: float) -> bool:
+        """Whether nothing has proven the pair for so long that consent has to come first: ask for it."""
+        if now - pair.proven_at <= FRESH:
+            return False
+        history = self._histories.setdefault(pair.key, _History())
+        history.again_at, history.is_waiting = now + _ANSWER_TIME, True
+        return True
 
     def in_turn(self, pairs: Iterable[ValidPair]) -> list[ValidPair]:
         """Those that failed least first, then the best."""
@@ -114,11 +132,17 @@ class LinkPlan:
         last, so that others are opened beside them."""
         for history in self._histories.values():
             history.failures, history.again_at, history.is_waiting = 0, 0.0, False
-        self.fade(used)
-
-    def fade(self, used: Iterable[ValidPair]) -> None:
-        """The ways of these links will not last: any other pair of their kind gets a link beside them."""
         self._fading.update(pair.key for pair in used)
+
+    def fade(self, end: Address) -> None:
+        """What begins or ends at that address will not last: another pair gets a link beside one there."""
+        if len(self._fading_ends) >= MAX_FADING_ENDS:
+            del self._fading_ends[next(iter(self._fading_ends))]
+        self._fading_ends[end] = None
+
+    def is_fading(self, pair: ValidPair) -> bool:
+        """Whether one of its ends will be gone soon."""
+        return pair.base in self._fading_ends or pair.remote.address in self._fading_ends
 
     def due(self, now: float) -> Due:
         """What is to be done now."""
@@ -133,6 +157,9 @@ class LinkPlan:
     def next_timeout(self) -> float | None:
         waiting = [each.again_at for each in self._histories.values() if each.is_waiting]
         return min([*self._ending.values(), *waiting], default=None)
+
+    def _is_leaving(self, pair: ValidPair) -> bool:
+        return pair.key in self._fading or self.is_fading(pair)
 
     def _failures(self, key: PairKey) -> int:
         history = self._histories.get(key)

@@ -38,11 +38,12 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     """The first signal: what ICE and links need to know of a side.
 
     `fingerprint` is the SHA-256 of its certificate (DER) in hexadecimal, `ta_ms` its pacing interval in
-    milliseconds, `renominate` whether it takes more than one nomination for a component. `restarts`: it takes
-    a later description with other credentials for an ICE restart (RFC 8445 §9), and may send one to a side
-    that says the same. `regains`: it tries pairs again that fell silent, and takes a new authenticated check
-    there for consent, with a side that says the same. `certificate` is the certificate itself, base64 on the wire; a side without it takes
-    no TLS links. One that does not have the fingerprint is refused with the whole description.
+    milliseconds, `renominate` whether it takes more than one nomination for a component. `restarts`: it
+    takes a later description with other credentials for an ICE restart (RFC 8445 §9), and may send one to
+    a side that says the same. `regains`: it tries pairs again that fell silent, and takes a new
+    authenticated check there for consent, with a side that says the same. `certificate` is the
+    certificate itself, base64 on the wire; a side without it takes no TLS links. One that does not have
+    the fingerprint is refused with the whole description.
     """
 
     ufrag: Text256
@@ -81,6 +82,13 @@ class CandidateGone(msgspec.Struct, frozen=True, tag_field="t", tag="candidate-g
     port: Port
 
 
+class CandidateFading(msgspec.Struct, frozen=True, tag_field="t", tag="candidate-fading"):
+    """That address will be gone soon: what uses it should move to another one of this side."""
+
+    host: Host
+    port: Port
+
+
 class EndOfCandidates(msgspec.Struct, frozen=True, tag_field="t", tag="end-of-candidates"):
     """No candidate follows (RFC 8838 §13)."""
 
@@ -98,7 +106,9 @@ class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
     sentence: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
-Signal: TypeAlias = Description | CandidateSignal | CandidateGone | EndOfCandidates | Hello | Bye
+Signal: TypeAlias = (
+    Description | CandidateSignal | CandidateGone | CandidateFading | EndOfCandidates | Hello | Bye
+)
 
 _decoder = msgspec.json.Decoder(Signal)
 

@@ -75,7 +75,7 @@ class LinkSet:
         now: float,
         hints: Hints,
     ) -> None:
-        member = Member(carrier, (rank, hints.merit or -1 - link), hints, now)
+        member = Member(carrier, (rank, hints.merit or -1 - link), hints, now, fading=hints.is_fading)
         self._members[link] = member
         if hold := self._ways.hold(member.way):
             member.begin_trial(now, hold)

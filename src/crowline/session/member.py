@@ -57,12 +57,14 @@ class Hints:
 
     `merit` orders links of one rank until their round trips are known; two of the same rank and merit use the
     same path. Without one (0) a link has a path of its own. `rtt` is the round trip as it was measured below
-    the link, in seconds. A `makeshift` link is left for any other that answers.
+    the link, in seconds. A `makeshift` link is left for any other that answers; the path of one that
+    `is_fading` will not last, so that it is left for any other of its rank.
     """
 
     merit: int = 0
     rtt: float | None = None
     makeshift: bool = False
+    is_fading: bool = False
 
 
 @dataclass(slots=True)
