@@ -1,7 +1,7 @@
 """Faults that ICE agents in wide use have had, as far as no test of a single part covers them.
 
-Others are where they belong: roles in `test_ice_role.py`, foundations in `test_ice_checklist.py`, early
-checks, slow answers and nominations without an answer in `test_ice_agent.py`, consent in `test_ice_consent.py`.
+Others are where they belong: roles in `test_ice_role.py`, foundations in `test_ice_checklist.py`, consent in
+`test_ice_consent.py`; early checks, slow answers and nominations without an answer in `test_ice_agent.py`.
 """
 
 from __future__ import annotations
