@@ -1,7 +1,8 @@
 """Sequences of operations on two ICE agents with a hostile wire, a hostile peer and bad clocks between them.
 
-Nothing may raise but `UsageError` where the caller asks for too much. After each step the events of an agent
-and what it says of itself agree, no third party got more than its share, and no timer waits in the past.
+Nothing may raise but `UsageError` where the caller asks for too much: candidates without number of its own.
+After each step the events of an agent and what it says of itself agree, no third party got more than its
+share, and no timer waits in the past.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.base.machine import Transmit
+from crowline.base.machine import Buffer, Transmit
 from crowline.base.send_problem import SendProblem
 from crowline.ice.agent import IceAgent
 from crowline.ice.budget import MAX_UNANSWERED, MAX_UNANSWERED_PER_HOST
@@ -316,7 +317,8 @@ class IceAgentsOperations(RuleBasedStateMachine):
         for side in self.sides:
             assert side.usable == []
             side.agent.close()
-            assert side.agent.next_timeout() is side.agent.next_transmit() is side.agent.next_event() is None
+            assert side.agent.next_timeout() is None
+            assert side.agent.next_transmit() is None and side.agent.next_event() is None
 
     # --- how it is done ---------------------------------------------------------------------------------
 
@@ -324,7 +326,7 @@ class IceAgentsOperations(RuleBasedStateMachine):
         times = [side.agent.next_timeout() for side in self.sides]
         return min((time for time in times if time is not None), default=None)
 
-    def _deliver(self, who: int, data: bytes, source: Address | None, base: Address) -> None:
+    def _deliver(self, who: int, data: Buffer, source: Address | None, base: Address) -> None:
         assert source is not None
         self.sides[who].agent.receive(data, source, self.now, base)
         self._settle()
