@@ -31,6 +31,7 @@ SAMPLES: tuple[a.AnyAttribute, ...] = (
     a.ChangeRequest(True, False), a.Userhash(bytes(32)), a.ChannelNumber(0x4000), a.Lifetime(600),
     a.EvenPort(True), a.RequestedTransport(17), a.ReservationToken(b"12345678"), a.Priority(1),
     a.ResponsePort(9), a.IceControlled(1), a.IceControlling(2), a.ConnectionId(7), a.Icmp(3, 4, 1500),
+    a.Nomination(3),
     a.MobilityTicket(b"ticket"), a.UnknownAttribute(0x7FFE, b"odd"), a.UnknownAttribute(0xFFFE, b""),
 )  # fmt: skip
 """One of each attribute there is."""

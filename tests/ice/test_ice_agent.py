@@ -22,6 +22,7 @@ from crowline.ice.events import (
     PairValid,
 )
 from crowline.ice.locals import LocalCandidates
+from crowline.ice.nomination import FirstValid
 from crowline.ice.nominator import FALLBACK_AFTER
 from crowline.stun.attributes import Priority, UnknownAttribute, UseCandidate, Username, XorMappedAddress
 from crowline.stun.message import MessageClass, is_stun
@@ -321,7 +322,7 @@ def test_the_controlled_side_takes_a_nomination_before_and_after_its_own_success
 
 def test_a_nomination_by_the_controlled_side_is_ignored() -> None:
     """USE-CANDIDATE means nothing to a controlling agent."""
-    puppet = Puppet(True, renominate=True)
+    puppet = Puppet(True, renominate=True, policy=FirstValid())
     puppet.meet()
     puppet.answer(puppet.one(), 0.04)
     puppet.sent()
@@ -388,7 +389,7 @@ def test_an_aggressive_peer_ends_with_the_best_of_its_nominations() -> None:
 
 def test_renomination_moves_to_a_better_pair_and_keeps_looking() -> None:
     """The first valid pair is nominated at once; a better one that comes late is nominated after it."""
-    puppet = Puppet(True, renominate=True)
+    puppet = Puppet(True, renominate=True, policy=FirstValid())
     puppet.meet(remote(REMOTE, LOW, "2"))
     for now in (0.04, 0.08):
         puppet.answer(puppet.one(), now)
@@ -404,7 +405,7 @@ def test_renomination_moves_to_a_better_pair_and_keeps_looking() -> None:
 
 def test_with_renomination_a_worse_pair_is_not_nominated_again() -> None:
     """A pair that becomes valid later and is no better changes nothing."""
-    puppet = Puppet(True, renominate=True)
+    puppet = Puppet(True, renominate=True, policy=FirstValid())
     puppet.meet()
     for now in (0.04, 0.08):
         puppet.answer(puppet.one(), now)

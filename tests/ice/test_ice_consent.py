@@ -9,6 +9,7 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.events import FailureReason, IceFailed, LossReason, PairLost, RoleChanged
+from crowline.ice.nomination import FirstValid
 from crowline.ice.pair import ValidPair
 from crowline.stun.attributes import UseCandidate
 from crowline.stun.message import MessageClass
@@ -171,7 +172,7 @@ def test_when_every_pair_is_lost_the_agent_says_so() -> None:
 
 def test_a_lost_selection_is_replaced_by_the_controlling_side() -> None:
     """After the selected pair is revoked the next valid pair is nominated."""
-    puppet = Puppet(True, renominate=True)
+    puppet = Puppet(True, renominate=True, policy=FirstValid())
     puppet.meet()
     for now in (0.04, 0.08):
         puppet.answer(puppet.one(), now)

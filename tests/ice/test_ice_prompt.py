@@ -7,6 +7,7 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.events import PairNominated
+from crowline.ice.nomination import FirstValid
 from crowline.stun.attributes import UseCandidate
 from ice_pair import DELAY, SIGNAL_DELAY, IcePair
 from puppet import HIGH_TIE, LOW_TIE, OTHER_REMOTE, REMOTE, Puppet, remote, request, requests
@@ -57,7 +58,7 @@ def test_two_agents_agree_within_four_one_way_delays() -> None:
 
 def test_a_side_that_keeps_changing_roles_gets_a_check_and_an_answer_for_each_check() -> None:
     """Each change makes the agent nominate anew; what that costs is bounded by what the other side spends."""
-    puppet = Puppet(True, ta=TA, renominate=True)
+    puppet = Puppet(True, ta=TA, renominate=True, policy=FirstValid())
     puppet.meet()
     puppet.answer(puppet.one(), 0.001)
     puppet.answer(puppet.one(), 0.002)
@@ -77,7 +78,7 @@ def test_a_side_that_keeps_changing_roles_gets_a_check_and_an_answer_for_each_ch
 def test_a_silent_nomination_holds_the_next_one_up_for_two_seconds_and_no_longer() -> None:
     """Not for the 39.5 s after which its transaction has failed; with and without renomination."""
     for renominate in (True, False):
-        puppet = Puppet(True, ta=TA, renominate=renominate)
+        puppet = Puppet(True, ta=TA, renominate=renominate, policy=FirstValid() if renominate else None)
         puppet.meet(remote(REMOTE), remote(OTHER_REMOTE, LOW, "2"))
         for time, check in puppet.sent_by(TA):
             if not is_nomination(check):

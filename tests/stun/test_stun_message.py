@@ -423,6 +423,7 @@ BY_FIELD = {
     "protocol": st.integers(0, 255),
     "seconds": st.integers(0, 2**32 - 1),
     "tie_breaker": st.integers(0, 2**64 - 1),
+    "rank": st.integers(0, 2**64 - 1),
     "reserve": st.booleans(),
     "change_ip": st.booleans(),
     "change_port": st.booleans(),

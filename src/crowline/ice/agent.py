@@ -38,8 +38,9 @@ class IceAgent(IceEndpoint):
     after the first one. `regain`: both sides agreed to try a pair again that fell silent, after 1, 2, 4 …
     60 s, and to take a new authenticated check for consent; without that only a restart brings it back (RFC
     7675 §5.1). `permits` judges remote addresses before anything is sent there. `policy` chooses
-    what to nominate: the first valid pair with renomination, else the best that can be had. Towards a lite
-    agent this side controls, whatever `controlling` says.
+    what to nominate: the first valid pair with renomination (then ordinary checks over UDP nominate too,
+    which saves a round trip), else the best that can be had. Towards a lite agent this side controls,
+    whatever `controlling` says.
     """
 
     def __init__(
@@ -65,7 +66,14 @@ class IceAgent(IceEndpoint):
             renominate=renominate,
             regain=regain,
         )
-        self._checker = Checker(session, entropy=entropy, ta=max(ta, MIN_TA), rto=rto, renominate=renominate)
+        self._checker = Checker(
+            session,
+            entropy=entropy,
+            ta=max(ta, MIN_TA),
+            rto=rto,
+            renominate=renominate,
+            eager=renominate and policy is None,
+        )
         self._patient_until: float | None = None
         super().__init__(session, self._checker.answering, entropy=entropy)
 

@@ -118,9 +118,10 @@ class FullAnswering(Answering):
         session.checklist.trigger(pair)
 
     def _is_new_nomination(self, pair: CandidatePair, check: VerifiedCheck) -> bool:
-        """False for a retransmission of what has been acted on."""
-        if pair.nominated_by == check.message.transaction_id:
+        """False for a retransmission of what has been acted on, and for what was overtaken on its way."""
+        is_late = check.rank is not None and check.rank <= pair.nomination
+        if is_late or pair.nominated_by == check.message.transaction_id:
             return False
         pair.nominated_by = check.message.transaction_id
-        self._session.number_nomination(pair)
+        self._session.rank_nomination(pair, check.rank)
         return True

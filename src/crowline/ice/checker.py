@@ -44,15 +44,17 @@ class Checker:
         ta: float,
         rto: float,
         renominate: bool,
+        eager: bool,
     ) -> None:
         self.session = session
         self.role = session.role
         self.locals = session.locals
-        self._nominator = Nominator(session, renominate=renominate)
+        self._nominator = Nominator(session, renominate=renominate, eager=eager)
         self.answering = FullAnswering(session, self._nominator)
         self._outbox = session.outbox
         self._outstanding = session.outstanding
         self._consent = session.consent
+        self._renominate = renominate
         self._entropy = entropy
         self._ta = ta
         self._rto = rto
@@ -184,9 +186,14 @@ class Checker:
         if round_trip is not None:
             valid.measure(round_trip)
         # A nomination that was abandoned meanwhile is a plain success.
-        ours = check.use_candidate and pair.nominating
+        ours = pair.nominating if check.use_candidate else self._went_along(check)
         if ours or (pair.nominate_on_success and not session.role.controlling):
             self._nominator.nominated(valid, now)
+
+    def _went_along(self, check: Check) -> bool:
+        """Whether an ordinary check that was answered has nominated its pair."""
+        is_current = check.rank > 0 and check.rank == check.pair.nomination
+        return is_current and self.role.controlling and not check.pair.nominating
 
     def _on_role_conflict(self, check: Check) -> None:
         """RFC 8445 §7.2.5.1: the role to leave is the one that this request claimed."""
@@ -250,8 +257,9 @@ class Checker:
             self._outbox.say(ConnectionWanted(way.base, way.remote, meets))
 
     def _send_check(self, pair: CandidatePair, nominates: bool, now: float) -> None:
+        rank = pair.nomination if not nominates and self._nominator.goes_along(pair) else 0
         credentials = self.session.credentials
-        transaction_id, request = self._write_check(pair, credentials, use_candidate=nominates)
+        transaction_id, request = self._write_check(pair, credentials, use_candidate=nominates or rank > 0)
         # RFC 8445 §14.3: with many checks on their way, each waits longer for its turn again.
         schedule = Schedule(rto=max(self._rto, self._ta * len(self._outstanding)))
         base, destination, transport = pair.way
@@ -265,7 +273,7 @@ class Checker:
             transport=transport,
         )
         priority = pair.local.peer_reflexive_priority
-        self._outstanding.add(Check(pair, transaction, priority, self.role.controlling, nominates))
+        self._outstanding.add(Check(pair, transaction, priority, self.role.controlling, nominates, rank))
         self._send_due(now)
 
     def _send_due(self, now: float) -> None:
@@ -291,5 +299,8 @@ class Checker:
     ) -> tuple[bytes, bytes]:
         transaction_id = self._entropy(TRANSACTION_ID_SIZE)
         priority, claim = pair.local.peer_reflexive_priority, self.role.attribute()
-        request = write_check(transaction_id, credentials, priority, claim, use_candidate=use_candidate)
+        rank = pair.nomination if self._renominate else 0
+        request = write_check(
+            transaction_id, credentials, priority, claim, use_candidate=use_candidate, rank=rank
+        )
         return transaction_id, request

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 from crowline.base.addresses import Address
 from crowline.stun.attributes import (
+    Attribute,
     ErrorCode,
     IceControlled,
     IceControlling,
+    Nomination,
     Priority,
     UnknownAttributes,
     UseCandidate,
@@ -85,6 +87,7 @@ class VerifiedCheck:
     sender: str
     priority: int
     use_candidate: bool
+    rank: int | None
     claim: IceControlling | IceControlled | None
     sha256: bool
 
@@ -124,7 +127,7 @@ def verify_check(received: Received, credentials: Credentials) -> VerifiedCheck 
     if received.unknown_required:
         error = ErrorCode(UNKNOWN_ATTRIBUTE, "Unknown Attribute")
         return Refusal(message, error, signed=True, unknown=received.unknown_required)
-    priority = message.get(Priority)
+    priority, nomination = message.get(Priority), message.get(Nomination)
     controlling, controlled = message.get(IceControlling), message.get(IceControlled)
     if priority is None or (controlling is not None and controlled is not None):
         return None
@@ -133,6 +136,7 @@ def verify_check(received: Received, credentials: Credentials) -> VerifiedCheck 
         sender=sender,
         priority=priority.value,
         use_candidate=message.get(UseCandidate) is not None,
+        rank=None if nomination is None else nomination.rank,
         claim=controlling if controlling is not None else controlled,
         sha256=received.sha256_offset is not None,
     )
@@ -159,16 +163,17 @@ def write_check(
     claim: IceControlling | IceControlled,
     *,
     use_candidate: bool,
+    rank: int = 0,
 ) -> bytes:
-    """A check (RFC 8445 §7.2.2); `priority` is what the sending candidate would have as peer-reflexive."""
+    """A check (RFC 8445 §7.2.2); `priority` is what the sending candidate would have as peer-reflexive.
+
+    `rank`: that of the nomination, where it is to be told.
+    """
     username = Username(f"{credentials.remote_ufrag}:{credentials.local_ufrag}")
-    attributes = (username, Priority(priority), claim)
-    message = Message(
-        Method.BINDING,
-        MessageClass.REQUEST,
-        transaction_id,
-        (*attributes, UseCandidate()) if use_candidate else attributes,
-    )
+    attributes: list[Attribute] = [username, Priority(priority), claim]
+    if use_candidate:
+        attributes += [UseCandidate(), Nomination(rank)] if rank else [UseCandidate()]
+    message = Message(Method.BINDING, MessageClass.REQUEST, transaction_id, tuple(attributes))
     return message.encode(key=credentials.remote_key, fingerprint=True)
 
 

@@ -183,7 +183,7 @@ class _LiteAnswering(Answering):
         if pair is None or pair.revoked:
             self._session.outbox.counters["check without a pair"] += 1
             return
-        self._session.number_nomination(pair)
+        self._session.rank_nomination(pair, check.rank)
         self._nominator.nominated(valid or _prove(self._session, pair, now), now)
 
     def _is_new_nomination(self, check: VerifiedCheck, way: Way) -> bool:

@@ -20,6 +20,8 @@ class Check:
     priority: int
     controlling: bool
     use_candidate: bool
+    # An ordinary check, but one that nominates too: with this rank.
+    rank: int = 0
     superseded: bool = False
     # How many of its first sends have not left: refused by this machine, or held back.
     unsent: int = 0
@@ -79,6 +81,11 @@ class OutstandingChecks:
         """Answers to checks of this pair no longer matter."""
         for check in [check for check in self._checks.values() if check.pair is pair]:
             self.remove(check)
+
+    def void_nominations(self) -> None:
+        """Ordinary checks on their way nominate no more: roles have changed."""
+        for check in self._checks.values():
+            check.rank = 0
 
     def clear(self) -> None:
         """No answer matters any more."""

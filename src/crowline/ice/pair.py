@@ -60,7 +60,7 @@ class CandidatePair:
     nominating: bool = False
     # The request that nominated it; its retransmissions say nothing new.
     nominated_by: bytes = b""
-    # The number of that request among all nominations: an earlier one does not undo a later one.
+    # The rank of its nomination (`IceSession.rank_nomination`): a lower one does not undo a higher one.
     nomination: int = 0
     # Role conflicts answered so far; a peer that only ever answers 487 is given up.
     conflicts: int = 0

@@ -27,6 +27,9 @@ from crowline.ice.valid import ValidList
 # What may be regained by new checks, where both sides agreed to that.
 _SILENCE = (LossReason.CONSENT_EXPIRED, LossReason.NOMINATION_FAILED, LossReason.CONNECTION_LOST)
 
+# The ranks of nominations that have a check of their own begin here.
+LATER = 1 << 63
+
 
 class IceSession:
     """The state that answers, checks and nominations share, and the changes that touch several parts of it.
@@ -108,10 +111,14 @@ class IceSession:
         gone = (address, transport)
         self._remove(lambda way: (way.remote, way.transport) == gone, LossReason.REMOTE_REMOVED)
 
-    def number_nomination(self, pair: CandidatePair) -> None:
-        """A nomination of `pair` is the latest of all."""
+    def rank_nomination(self, pair: CandidatePair, rank: int | None = None) -> None:
+        """A nomination of `pair` has that rank; without one it is the latest of all, and outranks the others.
+
+        A nomination that goes along with an ordinary check has the pair's priority for its rank: below 2^63
+        (RFC 8445 §6.1.2.3), and so less than all of those.
+        """
         self._nominations += 1
-        pair.nomination = self._nominations
+        pair.nomination = LATER + self._nominations if rank is None else rank
 
     # --- pairs that work ------------------------------------------------------------------------------
 
@@ -156,6 +163,9 @@ class IceSession:
         if was_selected:
             self.concluded = False
         self._forget(valid, reason)
+        if not self.role.controlling:
+            # The other side may nominate it again in the way that it did.
+            checked.nomination, checked.nominated_by = 0, b""
         checked.apply(PairInput.LOSE)
         self.checklist.untrigger(checked)
         self.outstanding.forget(checked)
@@ -174,8 +184,10 @@ class IceSession:
         """What was agreed under the old roles is void; the side that controls now nominates again."""
         self.checklist.prioritise(self.role.controlling)
         self.valid.start_over()
+        self.outstanding.void_nominations()
         for pair in self.checklist:
             pair.nominate_on_success = False
+            pair.nomination, pair.nominated_by = 0, b""
             # Sent again, these checks would claim the old role and stir up the conflict anew.
             self.outstanding.supersede(pair)
             if pair.state is PairState.IN_PROGRESS:

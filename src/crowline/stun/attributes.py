@@ -24,6 +24,7 @@ from crowline.stun.numbers import (
     Icmp,
     Lifetime,
     MobilityTicket,
+    Nomination,
     Priority,
     RequestedTransport,
     ReservationToken,
@@ -58,7 +59,7 @@ __all__ = [
     "MAGIC_COOKIE", "AdditionalAddressFamily", "AddressErrorCode", "AlternateDomain",
     "AlternateServer", "AnyAttribute", "Attribute", "ChangeRequest", "ChannelNumber", "ConnectionId",
     "Data", "DontFragment", "ErrorCode", "EvenPort", "IceControlled", "IceControlling", "Icmp", "Lifetime",
-    "MalformedStun", "MappedAddress", "MobilityTicket", "Nonce", "OtherAddress", "Padding",
+    "MalformedStun", "MappedAddress", "MobilityTicket", "Nomination", "Nonce", "OtherAddress", "Padding",
     "PasswordAlgorithm", "PasswordAlgorithms", "Priority", "Realm", "RequestedAddressFamily",
     "RequestedTransport", "ReservationToken", "ResponseOrigin", "ResponsePort", "Software", "TieBreaker",
     "UnknownAttribute", "UnknownAttributes", "UseCandidate", "Userhash", "Username",
@@ -261,6 +262,6 @@ ATTRIBUTES: dict[int, type[Attribute]] = {
         RequestedTransport, DontFragment, PasswordAlgorithm, Userhash, XorMappedAddress, ReservationToken,
         Priority, UseCandidate, Padding, ResponsePort, AdditionalAddressFamily, AddressErrorCode,
         PasswordAlgorithms, AlternateDomain, Software, AlternateServer, IceControlled, IceControlling,
-        ResponseOrigin, OtherAddress, ConnectionId, Icmp, MobilityTicket,
+        ResponseOrigin, OtherAddress, ConnectionId, Icmp, MobilityTicket, Nomination,
     )
 }  # fmt: skip

@@ -22,6 +22,24 @@ class Priority(Attribute, frozen=True):
         return cls(read_number(cls, value, 4))
 
 
+class Nomination(Attribute, frozen=True):
+    """The rank of a nomination among all of its side: of two, both sides take the higher one.
+
+    Sent with USE-CANDIDATE by agents of ours that agreed to renominate; a number of no registry, from the
+    half that others ignore (RFC 8489 §18.3).
+    """
+
+    type = 0xC3C1
+    rank: int
+
+    def write(self, transaction_id: bytes) -> bytes:
+        return struct.pack("!Q", self.rank)
+
+    @classmethod
+    def read(cls, value: bytes, transaction_id: bytes) -> Self:
+        return cls(read_number(cls, value, 8))
+
+
 class Lifetime(Attribute, frozen=True):
     """Seconds an allocation lives: RFC 8656 §18.2."""
 
