@@ -224,6 +224,16 @@ def test_a_failed_attempt_fails_its_pair() -> None:
     assert events(puppet.agent)[-1] == IceFailed(FailureReason.NO_ANSWER)
 
 
+def test_a_connection_that_comes_after_its_attempt_failed_is_a_new_chance() -> None:
+    """A simultaneous open may be reset and still succeed a moment later."""
+    puppet = TcpPuppet(True, MEETING)
+    puppet.meet(tcp_remote(kind=MEETING))
+    puppet.agent.disconnected(BASE, REMOTE, 1.0)
+    puppet.connect(1.2)
+    puppet.answer(puppet.one(), 1.3)
+    assert [type(event) for event in events(puppet.agent)][-1] is PairValid
+
+
 def test_a_driver_that_never_says_how_it_went_is_not_waited_for() -> None:
     """After as long as a check takes, the attempt is given up."""
     puppet = TcpPuppet(True, ACTIVE)
@@ -371,6 +381,13 @@ def test_a_removed_address_takes_its_connections_along_and_no_others() -> None:
     puppet.agent.remove_local_candidate(BASE, 0.02, transport=Transport.TCP)
     assert events(puppet.agent) == [ConnectionUnwanted(BASE, REMOTE)]
     assert [each.transport for _, each in puppet.sent_by(1.0)] == [Transport.UDP]
+
+
+def test_a_connection_at_rest_is_left_alone() -> None:
+    """Keepalives are for datagrams (RFC 8445 §11): whatever follows on the stream is its users' own."""
+    puppet = nominated()
+    assert puppet.sent_by(100.0) == []
+    assert puppet.agent.selected is not None
 
 
 def test_silence_on_a_connection_is_silence() -> None:

@@ -129,8 +129,8 @@ class IceAgent(IceEndpoint):
     def _on_response(self, received: Received, way: Way, now: float) -> None:
         self._checker.receive_response(received, way, now)
 
-    def _on_connected(self, way: Way, now: float) -> None:
-        self._checker.connected(way, now)
+    def _on_connected(self, way: Way, now: float, *, wanted: bool) -> None:
+        self._checker.connected(way, now, wanted=wanted)
 
     def _restart(self, *, by_peer: bool) -> None:
         super()._restart(by_peer=by_peer)

@@ -80,11 +80,18 @@ class Checker:
             if self._start(pair, now):
                 self._next_check = now + self._ta
 
-    def connected(self, way: Way, now: float) -> None:
-        """The connection that was asked for is there: the check that waits for it leaves."""
+    def connected(self, way: Way, now: float, *, wanted: bool) -> None:
+        """There is a connection: the check that waits for it leaves.
+
+        One that comes after all, when its pair has failed, is a new chance: so simultaneous opens behave.
+        """
         pair = self.session.checklist.find(way)
-        if pair is not None and pair.state is PairState.IN_PROGRESS:
+        if pair is None or pair.revoked:
+            return
+        if wanted and pair.state is PairState.IN_PROGRESS:
             self._send_check(pair, pair.nominating and self.role.controlling, now)
+        elif pair.state is PairState.FAILED and not (pair.is_passive or self.session.concluded):
+            self.session.checklist.trigger(pair)
 
     def handle_timeout(self, now: float) -> None:
         self._sleep_off(now)
@@ -96,6 +103,8 @@ class Checker:
         for pair in self._consent.due(now):
             self._ask_consent(pair, now)
         for pair in self._consent.keepalives(now):
+            if pair.transport.is_stream:
+                continue  # RFC 8445 §11 has them over UDP only
             data = write_keepalive(self._entropy(TRANSACTION_ID_SIZE))
             self._outbox.ask(pair.way.transmit(data))
         self.session.end_former(self.session.former.expired(now), LossReason.RESTARTED)

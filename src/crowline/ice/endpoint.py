@@ -199,8 +199,8 @@ class IceEndpoint(ABC):
             self._session.outbox.counters["unknown base"] += 1
             return
         way = Way(local, remote, Transport.TCP)
-        if self._session.connections.opened(way):
-            self._on_connected(way, now)
+        wanted = self._session.connections.opened(way)
+        self._on_connected(way, now, wanted=wanted)
         self._settle(now)
 
     def disconnected(self, local: Address, remote: Address, now: float) -> None:
@@ -270,8 +270,8 @@ class IceEndpoint(ABC):
     def _on_response(self, received: Received, way: Way, now: float) -> None:
         """An answer to a request came."""
 
-    def _on_connected(self, way: Way, now: float) -> None:  # noqa: B027
-        """A connection that was asked for is there; a lite agent asks for none."""
+    def _on_connected(self, way: Way, now: float, *, wanted: bool) -> None:  # noqa: B027
+        """There is a connection; `wanted`: it had been asked for, which a lite agent does not do."""
 
     @abstractmethod
     def _settle(self, now: float) -> None:
