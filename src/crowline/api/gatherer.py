@@ -8,7 +8,7 @@ ChannelData, everyone else STUN and QUIC.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from crowline.api.race import RelayServer
@@ -67,6 +67,9 @@ class Gatherer:
         self._relays = Relays(self)
         self._relayed: dict[Address, Relay] = {}
         self._servers: set[Address] = set()
+        # Told which socket a STUN server sees under which address.
+        self.on_seen: Callable[[Address, Address], None] = lambda base, address: None
+        self._stun_servers: dict[Address, None] = {}
         self._answering: set[Address] = set()
         self._peers: list[Address] = []
         self._offer_host = offer_host
@@ -113,14 +116,28 @@ class Gatherer:
     def query_stun(self, servers: list[Address]) -> None:
         """Ask every server from every socket of its family."""
         self._servers.update(servers)
-        if not self._offer_host:
-            return
-        for server in servers:
-            for local in self._sockets:
-                if local.is_ipv6 == server.is_ipv6 and _can_reach(local, server):
-                    self._pending += 1
-                    self._binding.query(server, self._binding_pump.now, local)
-        self._binding_pump.flush()
+        self._stun_servers.update(dict.fromkeys(servers))
+        self._query(servers, self._sockets)
+
+    def ask(self, bases: Collection[Address]) -> None:
+        """Ask every server that was asked before from those sockets again."""
+        self._query(self._stun_servers, bases)
+
+    def renew(self, base: Address) -> Address | None:
+        """A socket beside the one at `base`, to which an allocation moves that has a ticket for that."""
+        if (socket := self._open(base.host)) is None:
+            return None
+        if self._offer_host:
+            self._owner.on_candidate(self._factory.host(socket.local))
+        self.ask([socket.local])
+        self._relays.renew(base, socket)
+        return socket.local
+
+    def retire(self, base: Address) -> None:
+        """Nothing of ours leaves by that socket any more but what an allocation without a ticket needs."""
+        if base in self._sockets and not self._relays.uses(base):
+            self._sockets.pop(base).close()
+        self._owner.on_base_lost(base)
 
     def allocate(self, server: RelayServer, login: Login) -> None:
         """Ask for relayed addresses at one server, by the first way that leads to it."""
@@ -276,8 +293,17 @@ class Gatherer:
         self._binding_pump.flush()
         return True
 
+    def _query(self, servers: Iterable[Address], bases: Iterable[Address]) -> None:
+        for server in servers if self._offer_host else ():
+            for local in bases:
+                if local.is_ipv6 == server.is_ipv6 and _can_reach(local, server):
+                    self._pending += 1
+                    self._binding.query(server, self._binding_pump.now, local)
+        self._binding_pump.flush()
+
     def _on_binding_event(self, event: BindingEvent) -> None:
         if isinstance(event, Mapped) and event.local is not None:
+            self.on_seen(event.local, event.address)
             candidate = self._factory.server_reflexive(event.address, event.local, event.server)
             if self._hides_host or event.address != event.local:
                 self._owner.on_candidate(candidate)

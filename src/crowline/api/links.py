@@ -118,6 +118,16 @@ class LinkTable:
         self._settle()
         self._look()
 
+    def fade(self, end: Address) -> list[int]:
+        """What begins or ends there will not last: open others beside those links. Their numbers."""
+        self._plan.fade(end)
+        self._look()
+        return [link.number for link in self._links.values() if self._plan.is_fading(link.pair)]
+
+    def is_fading(self, pair: ValidPair) -> bool:
+        """Whether a link on it is to be left for any other of its rank."""
+        return self._plan.is_fading(pair)
+
     def pair_valid(self, pair: ValidPair) -> None:
         """Open a link where this pair is better than those that links use or are about to use."""
         if not self._client:

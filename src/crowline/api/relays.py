@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Collection
 
 from crowline.api.race import Race, RelayServer, RelaysOwner
-from crowline.api.relay import Login, Relay
+from crowline.api.relay import DatagramWay, Login, Relay
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.net.patience import within
+from crowline.net.udp import UdpSocket
 
 # Seconds at the end in which servers may say that they have taken allocations back: two tries by UDP.
 GIVE_BACK_LIMIT = 1.0
@@ -70,6 +71,16 @@ class Relays:
         """This machine's network changed; it no longer has the addresses `gone`."""
         for race in self._races:
             race.follow(gone)
+
+    def renew(self, base: Address, socket: UdpSocket) -> None:
+        """Move allocations from the socket at `base` to another one, where the server gave tickets."""
+        for relay in self.winners():
+            if relay.way.local == base and relay.client.ticket is not None and not relay.client.is_moving:
+                relay.move(DatagramWay(socket), relay.server)
+
+    def uses(self, base: Address) -> bool:
+        """Whether an allocation goes by the socket at `base`."""
+        return any(relay.way.local == base for race in self._races for relay in race.relays)
 
     async def give_back(self) -> None:
         """Before `close`: have the servers free what they hold, and wait a moment for their word.

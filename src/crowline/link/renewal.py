@@ -91,7 +91,12 @@ class Renewal:
     def is_renewed(self, base: Address) -> bool:
         """Whether nothing new is to be built on that socket."""
         mapping = self._mappings.get(base)
-        return mapping is not None and mapping.is_renewed
+        return mapping is not None and (mapping.is_renewed or mapping.has_ended)
+
+    def put_off(self, base: Address, now: float) -> None:
+        """There can be no successor now; try again when another mapping's time is nearly over."""
+        if (mapping := self._mappings.get(base)) is not None:
+            mapping.born, mapping.has_ended = now, False
 
     def due(self, now: float, in_use: Collection[Address]) -> RenewalWork:
         """What is to be done now; the chosen path uses the bases `in_use`."""

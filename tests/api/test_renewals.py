@@ -1,0 +1,106 @@
+"""Sockets that are renewed in the event loop, by the gatherer that has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from crowline.api.gatherer import Gatherer
+from crowline.api.renewals import Renewals
+from crowline.base.addresses import Address
+from crowline.base.send_problem import SendProblem
+from crowline.ice.candidate import Candidate, CandidateType
+from crowline.link import renewal
+
+HERE, THERE = Address("203.0.113.1", 40000), Address("203.0.113.1", 40001)
+PATIENCE = 30.0  # seconds for what must happen, on the slowest machine
+
+
+class Side:
+    """A gatherer on loopback with what renews its sockets, and what both of them told."""
+
+    def __init__(self) -> None:
+        self.hosts: list[Address] = []
+        self.lost: list[Address] = []
+        self.fading: list[Address] = []
+        self.used: list[Address] = []
+        self.gatherer = Gatherer(self, ["127.0.0.1"])
+        self.gatherer.offer_hosts()
+        self.renewals = Renewals(self.gatherer, self)
+        self.first = self.hosts[0]
+        self.renewals.opened(self.first)
+
+    def on_candidate(self, candidate: Candidate) -> None:
+        if candidate.type is CandidateType.HOST:
+            self.hosts.append(candidate.address)
+
+    def on_base_lost(self, base: Address) -> None:
+        self.lost.append(base)
+
+    def on_gathered(self) -> None: ...
+
+    def on_stun(self, data: memoryview, source: Address, local: Address) -> None: ...
+
+    def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None: ...
+
+    def on_drained(self) -> None: ...
+
+    def on_unsent(self, base: Address, destination: Address, problem: SendProblem) -> None: ...
+
+    def bases_in_use(self) -> list[Address]:
+        return self.used
+
+    def on_fading(self, base: Address) -> None:
+        self.fading.append(base)
+
+    def close(self) -> None:
+        self.renewals.close()
+        self.gatherer.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+async def test_a_socket_whose_mapping_ended_gets_a_successor_and_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The successor is offered, the other side's links are to move, and the old one is gone."""
+    monkeypatch.setattr(renewal, "MIN_LIFETIME", 0.0)
+    side = Side()
+    side.renewals.seen(side.first, HERE)
+    side.renewals.fell_silent(side.first)
+    side.renewals.seen(side.first, THERE)
+    assert side.renewals.is_renewed(side.first)
+    await until(lambda: side.lost == [side.first])
+    assert side.fading == [side.first]
+    assert len(side.hosts) == 2
+    assert set(side.gatherer._sockets) == {side.hosts[1]}
+    side.close()
+
+
+async def test_silence_makes_the_servers_asked_from_that_socket_again() -> None:
+    """By whoever has the sockets; nothing else happens while no answer says that the mapping moved."""
+    side = Side()
+    asked: list[Address] = []
+    side.gatherer.ask = asked.extend  # type: ignore[method-assign]
+    side.renewals.seen(side.first, HERE)
+    side.renewals.fell_silent(side.first)
+    await until(lambda: asked == [side.first])
+    assert not side.fading
+    side.close()
+
+
+async def test_nothing_happens_after_the_end() -> None:
+    """A timer that was running does not fire into what is closed."""
+    side = Side()
+    side.renewals.seen(side.first, HERE)
+    side.renewals.close()
+    side.renewals.fell_silent(side.first)
+    assert side.renewals._timer is None
+    side.gatherer.close()
