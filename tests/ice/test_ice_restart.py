@@ -6,6 +6,7 @@ import pytest
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
+from crowline.ice.budget import KEPT_FOR_HEARD, MAX_UNANSWERED
 from crowline.ice.candidate import CandidateType
 from crowline.ice.events import (
     IceFailed,
@@ -381,7 +382,7 @@ def test_a_restart_of_the_other_side_renews_no_budget() -> None:
         puppet.agent.add_remote_candidate(remote(STRANGER), 1.0 + number)
         found = puppet.sent_by(1.9 + number)
         sent += len([each for _, each in found if each.destination == STRANGER])
-    assert sent == 20
+    assert sent == MAX_UNANSWERED - KEPT_FOR_HEARD
     puppet.agent.restart(50.0)
     puppet.agent.set_remote("puppet-end", "the last password of the puppet", 50.0)
     puppet.agent.add_remote_candidate(remote(STRANGER), 50.0)

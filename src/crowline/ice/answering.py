@@ -97,6 +97,7 @@ class FullAnswering(Answering):
     def _act_on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         """Learn the candidate, queue a triggered check, note a nomination (RFC 8445 §7.3.1.3-7.3.1.5)."""
         session = self._session
+        session.outbox.heard(way.remote)
         wanted = check.use_candidate and not session.role.controlling
         pair = session.checklist.find(way)
         if pair is None and (wanted or not session.concluded):

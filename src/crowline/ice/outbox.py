@@ -6,7 +6,7 @@ from collections import Counter, deque
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
-from crowline.ice.budget import Budget
+from crowline.ice.budget import KEPT_FOR_HEARD, Budget
 from crowline.ice.events import IceEvent, Noticed, Oddity, SendRefused
 
 MAX_ADDRESSES = 512  # remote addresses whose datagrams are counted: more than all candidates together
@@ -20,7 +20,7 @@ class Outbox:
         self.transmits: deque[Transmit] = deque()
         self.events: deque[IceEvent] = deque()
         self.counters: Counter[str] = Counter()
-        self._budget = Budget(MAX_ADDRESSES)
+        self._budget = Budget(MAX_ADDRESSES, KEPT_FOR_HEARD)
         self._refusals = Budget(MAX_ADDRESSES)
         self._noticed: set[Oddity] = set()
         self._refused: set[SendRefused] = set()
@@ -64,13 +64,17 @@ class Outbox:
             self._refused.add(refusal)
             self.say(refusal)
 
+    def heard(self, address: Address) -> None:
+        """An authenticated check came from `address`: it may be asked with what was kept for that."""
+        self._budget.heard(address)
+
     def proven(self, address: Address) -> None:
         """An authenticated answer came from `address`: no limit any more."""
         self._budget.answered(address)
 
     def renew(self) -> None:
         """This side begins anew: every address may be asked as if for the first time."""
-        self._budget = Budget(MAX_ADDRESSES)
+        self._budget = Budget(MAX_ADDRESSES, KEPT_FOR_HEARD)
 
     def forget_proven(self) -> None:
         """The other side begins anew: what it has proven makes room, what it has used up does not."""
