@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Desk:
             client=self.client,
             secrets=LinkSecrets(IDENTITY, IDENTITY.fingerprint, Secret(b"k" * 32)),
             entropy=os.urandom,
+            numbers=itertools.count(1),
             send=self.sent.append,
             valid_pairs=lambda: self.pairs,
             on_open=lambda pair: None,

@@ -138,13 +138,13 @@ async def test_a_restart_for_a_new_address_keeps_the_links_that_carry(
             here = await room.peer()
             await until(lambda: ends_at(there, "127.0.0.2") and ends_at(here, "127.0.0.3"))
             found = traversal_of(room)
-            before, ufrag = set(room._connection.paths.up), found._agent.ufrag
+            before, ufrag = set(room._connection.carriers.paths.up), found._agent.ufrag
             signal = found._signal
             monkeypatch.setattr(found, "_signal", lambda each: (told.append(each), signal(each)))
             machine.has("127.0.0.2", "127.0.0.4")
             change(room)
             await until(lambda: found._agent.selected is not None and found._agent.ufrag != ufrag)
-            assert before <= set(room._connection.paths.up)
+            assert before <= set(room._connection.carriers.paths.up)
     descriptions = [each for each in told if isinstance(each, Description)]
     assert [each.ufrag != ufrag and each.restarts for each in descriptions] == [True]
     hosts = [each.host for each in told[told.index(descriptions[0]) :] if isinstance(each, CandidateSignal)]
@@ -162,7 +162,7 @@ async def test_a_side_that_knows_no_restarts_is_told_candidates_alone(
             await room.peer()
             await until(lambda: ends_at(there, "127.0.0.2"))
             found = traversal_of(room)
-            monkeypatch.setattr(found, "_may_restart", False)
+            monkeypatch.setattr(found._restarts, "is_understood", False)
             ufrag = found._agent.ufrag
             machine.has("127.0.0.4")
             change(room)

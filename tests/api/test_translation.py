@@ -14,6 +14,7 @@ from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.nat64 import WELL_KNOWN_NAME, Nat64Prefix, Pref64
 from crowline.ice.candidate import Candidate, CandidateType
+from crowline.link.identity import Identity
 from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, Signal
 
 PREFIX = Nat64Prefix.parse("2001:470:64::/96")
@@ -111,12 +112,13 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traversal]:
     made = Traversal(
         Owner(),
         Options("ws://localhost"),
+        identity=Identity.generate(),
         controlling=True,
         hub_host="::1",
         loopback=False,
         signal=told.append,
     )
-    made.begin(bytes(32))
+    made.begin()
     assert made.set_remote(Description("ufrag", "p" * 22, "00" * 32))
     with closing(made):
         yield made

@@ -36,8 +36,9 @@ async def test_a_server_needs_no_configuration_but_ports() -> None:
     async with Server(LOOPBACK) as server, connect(f"{server.url}/v1", proxy=None) as socket:
         welcome = await hear(socket)
         assert isinstance(welcome, wire.Welcome)
-        [service] = welcome.stun
-        assert (service.host, service.port) == ("127.0.0.1", server.stun.port)
+        service, by_tcp = welcome.stun
+        assert service == wire.ServerAddress("127.0.0.1", server.stun.port)
+        assert by_tcp.transport == "tcp" and by_tcp.host == "127.0.0.1"
         assert welcome.budget == server.config.limits.budget
         mapped = (await ask_binding(Address(service.host, service.port))).get(XorMappedAddress)
         assert mapped is not None
@@ -85,7 +86,7 @@ async def test_all_addresses_means_where_the_hub_was_reached() -> None:
     async with Server(config) as server, connect(f"{server.url}/v1", proxy=None) as socket:
         welcome = await hear(socket)
         assert isinstance(welcome, wire.Welcome)
-        assert [service.host for service in welcome.stun] == [""]
+        assert {service.host for service in welcome.stun} == {""}
 
 
 async def test_a_public_address_is_told() -> None:
@@ -94,7 +95,8 @@ async def test_a_public_address_is_told() -> None:
     async with Server(config) as server, connect(f"{server.url}/v1", proxy=None) as socket:
         welcome = await hear(socket)
         assert isinstance(welcome, wire.Welcome)
-        assert welcome.stun == (wire.ServerAddress("203.0.113.5", server.stun.port),)
+        assert welcome.stun[0] == wire.ServerAddress("203.0.113.5", server.stun.port)
+        assert {service.host for service in welcome.stun} == {"203.0.113.5"}
 
 
 async def test_ports_are_free_again_after_the_end() -> None:

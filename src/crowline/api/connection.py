@@ -11,20 +11,27 @@ import logging
 import os
 from collections.abc import Callable, Collection, Coroutine
 
+from crowline.api.carriers import Carriers
 from crowline.api.hub_channel import HubChannel, reach_hub
-from crowline.api.links import LinkSecrets, LinkTable, PairLink
+from crowline.api.links import LinkSecrets
 from crowline.api.observers import Observers
 from crowline.api.options import Options
-from crowline.api.paths import PathBook
+from crowline.api.pair_links import Link, PairLinks, transport_of, trust_in
 from crowline.api.timing import Timing
 from crowline.api.traversal import Traversal
 from crowline.api.watch import Watch
 from crowline.base.addresses import Address
-from crowline.base.errors import CrowlineError, NobodyCame, ProtocolViolation, ServerUnreachable, error_for
+from crowline.base.errors import (
+    CrowlineError,
+    NobodyCame,
+    ProtocolViolation,
+    ServerUnreachable,
+    error_for,
+)
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
-from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
+from crowline.link.choice import HUB_LINK
 from crowline.link.identity import Identity
 from crowline.net.patience import within
 from crowline.net.pump import Pump
@@ -52,7 +59,7 @@ from crowline.session.events import (
     SessionEvent,
     StreamOpened,
 )
-from crowline.session.links import Carrier, Hints, LinkTransmit
+from crowline.session.links import LinkTransmit
 from crowline.session.session import Session
 
 # The QUIC library warns of every connection that a peer closes; links say what matters of that as events.
@@ -78,19 +85,20 @@ class Connection:
         self.timing = Timing()
         self.words: tuple[str, ...] = ()
         self.session = Session(initiator=role is Role.HOST)
-        self.paths = PathBook(self.session, options.server)
+        self.carriers = Carriers(
+            self.session, options.server, on_first=self._on_first_carrier, on_change=self.flush
+        )
         self._options = options
         self._loop = asyncio.get_running_loop()
         self.code_ready: asyncio.Future[Code] = self._loop.create_future()
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[CrowlineError | None] = self._loop.create_future()
         self._session_pump = Pump[LinkTransmit, SessionEvent](
-            self.session, self._send_frames, self._on_session_event
+            self.session, self.carriers.send, self._on_session_event
         )
         self._identity = Identity.generate()
         self._hub: HubChannel | None = None
         self._traversal: Traversal | None = None
-        self._links: LinkTable | None = None
         self._key: Secret | None = None
         self._watch: Watch | None = None
         self._farewell = asyncio.Event()
@@ -108,7 +116,7 @@ class Connection:
             meeting,
             on_event=self._on_meeting_event,
             on_link_data=lambda data: self._receive(HUB_LINK, data),
-            on_link_down=lambda reason: self._detach(HUB_LINK, reason),
+            on_link_down=self.carriers.hub_down,
             on_link_room=self.flush,
             on_broken=self._on_hub_broken,
             on_returned=self._on_hub_returned,
@@ -117,13 +125,14 @@ class Connection:
         self._traversal = Traversal(
             self,
             self._options,
+            identity=self._identity,
             controlling=self.role is Role.JOIN,
             hub_host=socket.server_host,
             loopback=socket.is_loopback,
             signal=self._hub.signal,
         )
         self._hub.start()
-        self._traversal.begin(self._identity.fingerprint)
+        self._traversal.begin()
         if self._options.timeout is not None:
             self._later(self._options.timeout, self._give_up_waiting)
 
@@ -145,8 +154,7 @@ class Connection:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._session_pump.close()
-        if self._links is not None:
-            self._links.close()
+        self.carriers.close()
         farewells = [self._hub.close()] if self._hub is not None else []
         if self._traversal is not None:
             farewells.append(self._traversal.give_back())
@@ -206,7 +214,7 @@ class Connection:
             self._on_left(event)
         elif isinstance(event, PeerReturned):
             # Link zero is not by its new WebSocket; the hub may have seen nothing of the old one's end.
-            self._detach(HUB_LINK, "the other side had to reach the server again")
+            self.carriers.hub_down("the other side had to reach the server again")
         elif isinstance(event, MeetingFailed):
             if self._key is None:
                 self._end(event.error)
@@ -233,8 +241,7 @@ class Connection:
         self.words = event.verifier
         if not self._options.direct_only:
             link = self._hub.open_link(self.role, event.key)
-            self.paths.add_hub()
-            self._attach(HUB_LINK, link, HUB_RANK, Hints(makeshift=True))
+            self.carriers.hub_up(link)
 
     def _on_signal(self, signal: Signal) -> None:
         assert self._traversal is not None
@@ -250,22 +257,25 @@ class Connection:
         if self._key is None:
             return
         fingerprint = bytes.fromhex(signal.fingerprint)
-        if self._links is not None:
-            if fingerprint == self._links.peer_fingerprint:
+        if (pairs := self.carriers.pairs) is not None:
+            if fingerprint == pairs.peer_fingerprint:
                 self._traversal.set_remote(signal)
             return
-        self._links = LinkTable(
-            client=self.role is Role.JOIN,
+        is_client = self.role is Role.JOIN
+        trust = trust_in(signal, self._identity, is_client=is_client)
+        self.carriers.pairs = PairLinks(
+            client=is_client,
             secrets=LinkSecrets(self._identity, fingerprint, derive(self._key, "client-auth")),
+            trust=trust,
             entropy=os.urandom,
-            send=self._traversal.send,
-            valid_pairs=self._traversal.valid_pairs,
-            on_open=self._traversal.use,
+            pairs=self._traversal,
             is_ailing=self.session.links.is_ailing,
             on_up=self._on_link_up,
-            on_data=lambda link, data: self._receive(link.number, data),
-            on_down=self._on_link_down,
+            on_data=self._receive,
+            on_down=self.carriers.link_down,
+            on_drained=self.flush,
         )
+        self._traversal.open_tcp(usable=trust is not None)
         if not self._traversal.set_remote(signal):
             self._fail(ProtocolViolation("The other side's description makes no sense."))
 
@@ -274,7 +284,7 @@ class Connection:
         if self._key is None and not event.final:
             # It may come back and prove itself; the meeting knows how long to wait for that.
             return
-        self._detach(HUB_LINK, "the other side left the server")
+        self.carriers.hub_down("the other side left the server")
         if self._watch is not None:
             self._watch.left()
         self.session.links.ping(self._loop.time() + 1.0)
@@ -293,7 +303,7 @@ class Connection:
         if self._key is None:
             self._end(ServerUnreachable("The server closed the connection.", hint="Try again in a moment."))
         else:
-            self._detach(HUB_LINK, "the connection to the server ended")
+            self.carriers.hub_down("the connection to the server ended")
 
     def _on_goodbye(self, code: int, sentence: str) -> None:
         self._farewell.set()
@@ -302,26 +312,29 @@ class Connection:
     # What the traversal says ------------------------------------------------------------------------
 
     def on_pair_valid(self, pair: ValidPair) -> None:
-        if self._links is not None:
-            self._links.pair_valid(pair)
+        if (pairs := self.carriers.pairs) is not None:
+            pairs.pair_valid(pair)
+
+    def on_pair_nominated(self, pair: ValidPair) -> None:
+        if (pairs := self.carriers.pairs) is not None:
+            pairs.pair_nominated(pair)
 
     def on_pair_lost(self, pair: ValidPair, reason: str) -> None:
-        if self._links is not None:
-            self._links.pair_lost(pair.key, reason)
+        if (pairs := self.carriers.pairs) is not None:
+            pairs.pair_lost(pair, reason)
 
     def on_network_changed(self, gone: Collection[str]) -> None:
         assert self._hub is not None
         self._hub.follow(gone)
+        if (pairs := self.carriers.pairs) is not None:
+            pairs.hosts_lost(gone, "this side's address is gone")
 
     def on_restarted(self) -> None:
-        self.session.links.start_over(self._loop.time())
-        if self._links is not None:
-            self._links.network_changed()
-        self.flush()
+        self.carriers.restarted()
 
     def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
-        if self._links is not None:
-            self._links.packet(data, segment_size, source, local)
+        if (pairs := self.carriers.pairs) is not None:
+            pairs.packet(data, segment_size, source, local)
 
     def on_drained(self) -> None:
         self.flush()
@@ -331,35 +344,20 @@ class Connection:
 
     # What the links say -----------------------------------------------------------------------------
 
-    def _on_link_up(self, link: PairLink) -> None:
+    def _on_link_up(self, link: Link) -> None:
         assert self._traversal is not None
-        self.paths.add(link, self._traversal.transport_of(link.pair.base))
-        self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
+        self.carriers.link_up(link, transport_of(link, self._traversal.transport_of))
 
-    def _on_link_down(self, link: PairLink, reason: str) -> None:
-        assert self._traversal is not None
-        self._traversal.release(link.pair)
-        if self.paths.remove(link.number):
-            self._detach(link.number, reason)
-
-    def _attach(self, number: int, carrier: Carrier, rank: int, hints: Hints) -> None:
-        self.session.attach(number, carrier, rank, self._loop.time(), hints)
+    def _on_first_carrier(self) -> None:
+        self.timing.usable = self._loop.time()
         if not self.opened.done():
-            self.timing.usable = self._loop.time()
             self.opened.set_result(None)
-            if self._watch is not None:
-                self._watch.usable = True
-        self.flush()
-
-    def _detach(self, number: int, reason: str) -> None:
-        if number == HUB_LINK:
-            self.paths.remove_hub()
-        self.session.detach(number, self._loop.time(), reason)
-        self.flush()
+        if self._watch is not None:
+            self._watch.usable = True
 
     def _is_stuck(self) -> bool:
         """Whether no link is up but an exhausted link zero. Before there is a key, none can be."""
-        if self._key is None or self.paths.up:
+        if self._key is None or self.carriers.paths.up:
             return False
         link = self._hub.link if self._hub is not None else None
         return link is None or link.is_exhausted
@@ -382,9 +380,7 @@ class Connection:
         if self._farewell.is_set():
             # Links end one after the other now; none of that is a path to tell of.
             return
-        if self._links is not None:
-            self._links.chosen(event.link)
-        now, before = self.paths.choose(event)
+        now, before = self.carriers.choose(event)
         if now is not None and now.is_direct and self.timing.direct is None:
             self.timing.direct = self._loop.time()
         self.observers.tell_path(now, before)
@@ -393,11 +389,9 @@ class Connection:
 
     def flush(self) -> None:
         """Hand on what arrived, then send what there is."""
-        if self._links is not None:
-            self._links.flush()
+        self.carriers.flush()
         self._session_pump.flush()
-        if self._links is not None:
-            self._links.flush()
+        self.carriers.flush()
         if self._hub is not None:
             self._hub.flush_link()
 
@@ -408,13 +402,6 @@ class Connection:
         self.session.receive(data, number, now)
         if number == HUB_LINK:
             self.flush()
-
-    def _send_frames(self, transmit: LinkTransmit) -> None:
-        hub_link = self._hub.link if self._hub is not None else None
-        carrier = hub_link if transmit.link == HUB_LINK else self.paths.up.get(transmit.link)
-        if carrier is not None:
-            for part in transmit.data:
-                carrier.send(part, self._loop.time())
 
     def _later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
         self._timers.append(self._loop.call_later(delay, call, *arguments))

@@ -61,8 +61,8 @@ class Gatherer:
         """`offer_host`: the sockets themselves and what they are mapped to. `hides_host`: the other side will
         not be told the sockets' addresses, so it is told what servers see even where that is the same.
         """
+        self.factory = CandidateFactory()
         self._owner = owner
-        self._factory = CandidateFactory()
         self._sockets: dict[Address, UdpSocket] = {}
         self._relays = Relays(self)
         self._relayed: dict[Address, Relay] = {}
@@ -90,7 +90,7 @@ class Gatherer:
         """Offer the sockets themselves."""
         if self._offer_host:
             for local in self._sockets:
-                self._owner.on_candidate(self._factory.host(local))
+                self._owner.on_candidate(self.factory.host(local))
 
     def follow(self, addresses: Iterable[str], gone: Collection[str]) -> None:
         """This machine's network changed: it can be reached at `addresses` now, and at `gone` no more.
@@ -104,7 +104,7 @@ class Gatherer:
         for host in addresses:
             socket = self._open(host) if host not in known else None
             if socket is not None and self._offer_host:
-                self._owner.on_candidate(self._factory.host(socket.local))
+                self._owner.on_candidate(self.factory.host(socket.local))
         # Another network may let less through.
         self._answering.clear()
         self._relays.follow(gone)
@@ -128,7 +128,7 @@ class Gatherer:
         if (socket := self._open(base.host)) is None:
             return None
         if self._offer_host:
-            self._owner.on_candidate(self._factory.host(socket.local))
+            self._owner.on_candidate(self.factory.host(socket.local))
         self.ask([socket.local])
         self._relays.renew(base, socket)
         return socket.local
@@ -143,6 +143,14 @@ class Gatherer:
         """Ask for relayed addresses at one server, by the first way that leads to it."""
         self._pending += 1
         self._relays.allocate(server, login)
+
+    def expect_more(self) -> None:
+        """Somebody else asks too; `expected_came` is called at the end of that."""
+        self._pending += 1
+
+    def expected_came(self) -> None:
+        """What was expected has come, or will not."""
+        self._done()
 
     def asked_all(self) -> None:
         """Nothing more will be asked; `on_gathered` follows the last answer."""
@@ -199,7 +207,7 @@ class Gatherer:
         for remote in list(self._peers):
             if remote.is_ipv6 == event.relayed.is_ipv6:
                 relay.permit(remote)
-        self._owner.on_candidate(self._factory.relayed(event.relayed, event.mapped, relay.server))
+        self._owner.on_candidate(self.factory.relayed(event.relayed, event.mapped, relay.server))
 
     def on_relay_lost(self, relay: Relay) -> None:
         for relayed in relay.relayed:
@@ -304,7 +312,7 @@ class Gatherer:
     def _on_binding_event(self, event: BindingEvent) -> None:
         if isinstance(event, Mapped) and event.local is not None:
             self.on_seen(event.local, event.address)
-            candidate = self._factory.server_reflexive(event.address, event.local, event.server)
+            candidate = self.factory.server_reflexive(event.address, event.local, event.server)
             if self._hides_host or event.address != event.local:
                 self._owner.on_candidate(candidate)
         self._done()

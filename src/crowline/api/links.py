@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from crowline.base.addresses import Address
@@ -70,6 +70,7 @@ class LinkTable:
 
     `on_open` hears of each pair on which a link is opened or accepted, `on_down` of each that is not used any
     more, whether its link was up or not. `is_ailing` says of a link's number whether it carries nothing.
+    `numbers` gives the links' numbers for the session.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class LinkTable:
         client: bool,
         secrets: LinkSecrets,
         entropy: Callable[[int], bytes],
+        numbers: Iterator[int],
         send: Callable[[Transmit], None],
         valid_pairs: Callable[[], Iterable[ValidPair]],
         on_open: Callable[[ValidPair], None],
@@ -98,7 +100,7 @@ class LinkTable:
         self._early: dict[tuple[Address, Address], list[tuple[bytes, int]]] = {}
         self._plan = LinkPlan()
         self._chosen: int | None = None
-        self._numbers = 0
+        self._numbers = numbers
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -232,8 +234,7 @@ class LinkTable:
             runs.append((bytes(data), segment_size))
 
     def _add(self, pair: ValidPair, quic: QuicLink) -> PairLink:
-        self._numbers += 1
-        link = PairLink(self, self._numbers, pair, quic)
+        link = PairLink(self, next(self._numbers), pair, quic)
         self._links[link.key] = link
         self._on_open(pair)
         return link

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crowline.api.links import PairLink
+from crowline.api.pair_links import Link
 from crowline.api.path import Path, PathKind, PathTransport
 from crowline.base.transport import Transport
 from crowline.link.choice import HUB_LINK
@@ -23,7 +23,7 @@ class PathBook:
     """Knows every link that is or was up by its session number; number 0 is link zero."""
 
     def __init__(self, session: Session, hub_url: str) -> None:
-        self.up: dict[int, PairLink] = {}
+        self.up: dict[int, Link] = {}
         self._session = session
         self._hub_url = hub_url
         self._has_hub = False
@@ -37,7 +37,7 @@ class PathBook:
     def remove_hub(self) -> None:
         self._has_hub = False
 
-    def add(self, link: PairLink, transport: Transport) -> None:
+    def add(self, link: Link, transport: Transport) -> None:
         """`transport`: how its packets leave this machine."""
         self.up[link.number] = link
         self._transports[link.number] = transport

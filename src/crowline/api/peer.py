@@ -169,16 +169,16 @@ class Peer:
     @property
     def path(self) -> Path | None:
         """How bytes travel now, and why; None while there is no path."""
-        return self._connection.paths.current
+        return self._connection.carriers.paths.current
 
     def paths(self) -> list[Path]:
         """Every usable path, the one in use first."""
-        return self._connection.paths.all()
+        return self._connection.carriers.paths.all()
 
     @property
     def carried(self) -> dict[str, int]:
         """Stream bytes in both directions by kind of path: ``hub``, ``relay``, ``direct``."""
-        return self._connection.paths.carried()
+        return self._connection.carriers.paths.carried()
 
     @property
     def setup_ms(self) -> float | None:

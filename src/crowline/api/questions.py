@@ -37,6 +37,11 @@ class Questions:
         """Ask all STUN servers from all sockets."""
         await asyncio.gather(*(self._query_at(server) for server in self.stun_servers))
 
+    async def tcp_servers(self) -> list[Address]:
+        """The STUN servers that take TCP, as far as their names are known in time."""
+        names = [(each.host, each.port) for each in self.stun_servers if each.transport == "tcp"]
+        return [self._towards(found) for found in await resolve(names, self._hub_host)]
+
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""
         if grant is not None:

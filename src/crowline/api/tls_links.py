@@ -43,6 +43,10 @@ class TlsPairLink:
         """``relay`` or ``direct``."""
         return category_of(self.pair)
 
+    @property
+    def is_up(self) -> bool:
+        return self.tls.is_up
+
     # For the session --------------------------------------------------------------------------------
 
     @property
@@ -135,6 +139,10 @@ class TlsLinkTable:
         self._links.add(link)
         link.pump.flush()
 
+    def links(self) -> list[TlsPairLink]:
+        """Those that are up, and those that are about to be."""
+        return list(self._links)
+
     def flush(self) -> None:
         """Send and hand on what the last calls made."""
         while self.dirty:
@@ -146,7 +154,7 @@ class TlsLinkTable:
             return
         self._links.remove(link)
         self.dirty.discard(link)
-        is_ours_to_end = link.tls.is_up
+        is_ours_to_end = link.is_up
         link.release()
         if is_ours_to_end:
             self._finishing.add(link.stream)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from crowline.api.allowed import Allowed
 from crowline.api.candidate_names import CandidateNames
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
 from crowline.api.questions import Questions
-from crowline.api.restart_pace import RestartPace
+from crowline.api.restarts import Restarts
+from crowline.api.tcp_ways import TcpWays
 from crowline.api.translation import Translation
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
@@ -23,18 +25,27 @@ from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
-from crowline.ice.events import IceEvent, LossReason, PairLost, PairValid, Restarted, SendRefused
+from crowline.ice.events import (
+    IceEvent,
+    LossReason,
+    PairLost,
+    PairNominated,
+    PairValid,
+    Restarted,
+    SendRefused,
+)
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
+from crowline.link.identity import Identity
 from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
+from crowline.net.tcp_framed import FramedStream
 from crowline.rendezvous.candidates import (
     REFRESH_INTERVAL,
     OwnCandidates,
     address_of,
     from_signal,
     gone_signal,
-    may_be_checked,
     to_signal,
 )
 from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, EndOfCandidates, Signal
@@ -49,6 +60,9 @@ class Owner(Protocol):
     """What a traversal tells whoever began it."""
 
     def on_pair_valid(self, pair: ValidPair) -> None: ...
+
+    def on_pair_nominated(self, pair: ValidPair) -> None:
+        """Both sides agree on the pair, before anything else happens on it."""
 
     def on_pair_lost(self, pair: ValidPair, reason: str) -> None: ...
 
@@ -82,6 +96,7 @@ class Traversal:
         owner: Owner,
         options: Options,
         *,
+        identity: Identity,
         controlling: bool,
         hub_host: str,
         loopback: bool,
@@ -92,10 +107,15 @@ class Traversal:
         self._loopback = loopback
         self._signal = signal
         self._addresses = local_addresses(loopback=loopback)
-        # Relayed addresses of the other side where nothing may go through a server, not even a check.
-        self._avoided: set[Address] = set()
+        self._translation = Translation(self._addresses)
+        self._allowed = Allowed(
+            options,
+            self._addresses,
+            loopback=loopback,
+            meant=self._translation.meant,
+        )
         self._agent = IceAgent(
-            controlling, entropy=os.urandom, ta=MIN_TA, renominate=True, permits=self._may_check
+            controlling, entropy=os.urandom, ta=MIN_TA, renominate=True, permits=self._allowed.check
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
         self._own = OwnCandidates()
@@ -107,23 +127,25 @@ class Traversal:
             offer_host=not options.relay_only,
             hides_host=options.hide_addresses,
         )
-        self._translation = Translation(self._addresses)
         self._questions = Questions(self._gatherer, hub_host, self._translation.towards)
         self._remotes: list[Candidate] = []
-        self._fingerprint = ""
+        self._tcp = TcpWays(
+            self,
+            self._agent,
+            self._pump,
+            self._gatherer.factory,
+            hides_host=options.hide_addresses,
+        )
+        self._identity = identity
         self._is_over = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: NetworkWatch | None = None
-        self._pace = RestartPace()
-        self._restart_timer: asyncio.TimerHandle | None = None
-        # The network has changed since the last restart; whether the other side knows what one is.
-        self._wants_restart = self._may_restart = False
+        self._restarts = Restarts(self._restart_now)
 
     # This side's candidates -------------------------------------------------------------------------
 
-    def begin(self, fingerprint: bytes) -> None:
+    def begin(self) -> None:
         """Describe this side and offer its sockets; what else leads to them follows as it is found."""
-        self._fingerprint = fingerprint.hex()
         self._describe()
         self._gatherer.offer_hosts()
 
@@ -145,6 +167,7 @@ class Traversal:
 
     def meet(self) -> None:
         """The other side is there: offer what has been found, and what will be."""
+        self._gatherer.expect_more()  # what TCP finds, once it is known whether the other side can use it
         for candidate in self._own.meet():
             self._offer(candidate)
 
@@ -154,11 +177,18 @@ class Traversal:
             await self._translation.find()
         await self._questions.allocate(grant)
 
+    def open_tcp(self, *, usable: bool) -> None:
+        """Seek ways by TCP too, where both sides can use what comes of them."""
+        if usable and not self._options.relay_only:
+            self._spawn(self._open_tcp())
+        else:
+            self.on_tcp_gathered()
+
     # The other side's -------------------------------------------------------------------------------
 
     def set_remote(self, description: Description) -> bool:
         """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3)."""
-        self._may_restart = description.restarts
+        self._restarts.is_understood = description.restarts
         self._remotes.clear()
         if description.regains:
             self._agent.agree_to_regain()
@@ -184,13 +214,11 @@ class Traversal:
     def add_remote(self, signal: CandidateSignal, *, relays: bool = True) -> None:
         """`relays`: relayed addresses may be used towards it too."""
         candidate = from_signal(signal)
-        if candidate is None or not self._is_wanted(candidate):
+        if candidate is None or not self._allowed.candidate(candidate):
             return
-        if self._options.direct_only and candidate.type is CandidateType.RELAYED:
-            if len(self._avoided) < MAX_REMOTE_CANDIDATES:
-                self._avoided.add(candidate.address)
+        if self._allowed.avoids(candidate):
             return
-        if relays and self._may_check(candidate.address):
+        if relays and self._allowed.check(candidate.address):
             self._gatherer.permit(candidate.address)
         if len(self._remotes) < MAX_REMOTE_CANDIDATES:
             self._remotes.append(candidate)
@@ -209,12 +237,14 @@ class Traversal:
         usable = usable_hosts()
         gone = {host for host in self._gatherer.hosts() if host not in usable}
         self._addresses = [each for each in local_addresses(loopback=self._loopback) if each in usable]
+        self._allowed.addresses = self._addresses
         self._gatherer.follow(self._addresses, gone)
+        self._tcp.follow(self._addresses, gone)
         self._names.follow(self._addresses)
         self._translation.follow(self._addresses)
         self._spawn(self._questions.query_stun())
         self._spawn(self._translate())
-        self._wants_restart = True
+        self._restarts.is_due = True
         # An address that went and came back may have come back in another network.
         self._owner.on_network_changed(gone | change.renewed)
 
@@ -224,19 +254,13 @@ class Traversal:
         What carries data goes on meanwhile. Where the other side is not known yet, or would not understand,
         new candidates must do.
         """
-        if not self._wants_restart or self._restart_timer is not None or self._is_over:
-            return
-        wait = self._pace.wait(self._pump.now)
-        if wait:
-            self._restart_timer = asyncio.get_running_loop().call_later(wait, self._restart_now)
-        else:
-            self._restart_now()
+        self._restarts.take()
 
     # Pairs ------------------------------------------------------------------------------------------
 
     def valid_pairs(self) -> list[ValidPair]:
         """The pairs that work and are allowed, best first."""
-        return [pair for pair in self._agent.valid_pairs() if self._allows(pair)]
+        return [pair for pair in self._agent.valid_pairs() if self._allowed.pair(pair)]
 
     def use(self, pair: ValidPair) -> None:
         """Keep consent for a pair that carries data, and make its packets cheap."""
@@ -248,8 +272,20 @@ class Traversal:
         self._agent.release(pair)
 
     def send(self, transmit: Transmit) -> None:
-        """Send by the base that `transmit.local` names."""
-        self._gatherer.send(transmit)
+        """Send by the base that `transmit.local` names, of that transport."""
+        if transmit.transport.is_stream:
+            self._tcp.send(transmit)
+        else:
+            self._gatherer.send(transmit)
+
+    def stream(self, pair: ValidPair) -> FramedStream | None:
+        """The connection of a TCP pair."""
+        return self._tcp.stream(pair)
+
+    @property
+    def controlling(self) -> bool:
+        """This side's role in ICE now."""
+        return self._agent.controlling
 
     def transport_of(self, base: Address) -> Transport:
         """How packets of that base leave this machine."""
@@ -258,36 +294,37 @@ class Traversal:
     async def give_back(self) -> None:
         """Stop checking, and give back what servers hold for us; `close` follows."""
         self._stay()
-        self._pump.close()
-        self._agent.close()
+        self._tcp.close()
         await self._gatherer.give_back()
 
     def close(self) -> None:
         """Close every socket."""
         self._stay()
-        self._pump.close()
-        self._agent.close()
+        self._tcp.close()
         self._gatherer.close()
 
     # What the gatherer says -------------------------------------------------------------------------
 
     def on_candidate(self, candidate: Candidate) -> None:
-        if not self._is_wanted(candidate):
+        if not self._allowed.candidate(candidate):
             return
         for each in self._own.add(candidate):
             self._offer(each)
 
-    def on_base_lost(self, base: Address) -> None:
+    def on_base_lost(self, base: Address, transport: Transport = Transport.UDP) -> None:
         for candidate in self._own.remove(base):
             if (host := self._names.written(candidate)) is not None:
-                self._signal(gone_signal(candidate.address, host=host))
-        self._agent.remove_local_candidate(base, self._pump.now)
+                self._signal(gone_signal(candidate.address, candidate.protocol, host=host))
+        self._agent.remove_local_candidate(base, self._pump.now, transport=transport)
         self._pump.flush()
 
     def on_gathered(self) -> None:
         self._signal(EndOfCandidates())
         self._agent.end_of_local_candidates(self._pump.now)
         self._pump.flush()
+
+    def on_tcp_gathered(self) -> None:
+        self._gatherer.expected_came()
 
     def on_stun(self, data: memoryview, source: Address, local: Address) -> None:
         self._agent.receive(data, source, self._pump.now, local)
@@ -306,15 +343,18 @@ class Traversal:
     # ------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: IceEvent) -> None:
-        if isinstance(event, PairValid) and self._allows(event.pair):
+        self._tcp.on_event(event)
+        if isinstance(event, PairValid) and self._allowed.pair(event.pair):
             self._owner.on_pair_valid(event.pair)
+        elif isinstance(event, PairNominated) and self._allowed.pair(event.pair):
+            self._owner.on_pair_nominated(event.pair)
         elif isinstance(event, PairLost):
             self._gatherer.verify(event.pair.base)
             self._owner.on_pair_lost(event.pair, event.reason.value)
             local = event.pair.local
             if event.reason is LossReason.LOCAL_REMOVED and local.type is CandidateType.PEER_REFLEXIVE:
                 # Nobody but the other side has ever named it.
-                self._signal(gone_signal(local.address))
+                self._signal(gone_signal(local.address, local.protocol))
         elif isinstance(event, SendRefused):
             self._on_send_refused(event)
         elif isinstance(event, Restarted):
@@ -349,7 +389,9 @@ class Traversal:
         address = address_of(host, signal.port) if host is not None else None
         if address is not None:
             for each in {address, self._translation.towards(address)}:
-                self._agent.remove_remote_candidate(each, self._pump.now)
+                self._agent.remove_remote_candidate(
+                    each, self._pump.now, transport=Transport(signal.transport)
+                )
             self._pump.flush()
 
     def _on_restarted(self) -> None:
@@ -360,21 +402,20 @@ class Traversal:
         self._questions.restart()
         self._owner.on_restarted()
 
-    def _restart_now(self) -> None:
-        self._restart_timer = None
-        self._wants_restart = False
-        if self._may_restart and self._agent.restart(self._pump.now):
-            self._pace.take(self._pump.now)
-            self._pump.flush()
+    def _restart_now(self) -> bool:
+        began = self._agent.restart(self._pump.now)
+        self._pump.flush()
+        return began
 
     def _describe(self) -> None:
         self._signal(
             Description(
                 ufrag=self._agent.ufrag,
                 pwd=self._agent.pwd,
-                fingerprint=self._fingerprint,
+                fingerprint=self._identity.fingerprint.hex(),
                 ta_ms=round(MIN_TA * 1000),
                 renominate=True,
+                certificate=self._identity.certificate_der,
                 restarts=True,
                 regains=True,
             )
@@ -385,7 +426,7 @@ class Traversal:
         for known in self._agent.local_candidates():
             # The mapping has moved: what it was before leads elsewhere.
             if _is_replaced(known, candidate):
-                self._agent.remove_local_candidate(known.address, self._pump.now)
+                self._agent.remove_local_candidate(known.address, self._pump.now, transport=known.protocol)
         self._tell(candidate)
         self._pump.flush()
 
@@ -394,37 +435,26 @@ class Traversal:
         if (host := self._names.written(candidate)) is not None:
             self._signal(to_signal(candidate, private=private, host=host))
 
+    async def _open_tcp(self) -> None:
+        self._tcp.open(self._addresses, await self._questions.tcp_servers())
+
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _stay(self) -> None:
-        """Follow the network no more."""
+        """Check no more, and follow the network no more."""
         self._is_over = True
+        self._pump.close()
+        self._agent.close()
         self._names.close()
         self._translation.close()
         if self._watch is not None:
             self._watch.close()
-        if self._restart_timer is not None:
-            self._restart_timer.cancel()
+        self._restarts.close()
         for task in self._tasks:
             task.cancel()
-
-    def _is_wanted(self, candidate: Candidate) -> bool:
-        return not self._options.relay_only or candidate.type is CandidateType.RELAYED
-
-    def _allows(self, pair: ValidPair) -> bool:
-        if self._options.direct_only:
-            remote = self._translation.meant(pair.remote.address)
-            return pair.kind != "relay" and remote not in self._avoided
-        return not self._options.relay_only or pair.kind == "relay"
-
-    def _may_check(self, address: Address) -> bool:
-        address = self._translation.meant(address)
-        return address not in self._avoided and may_be_checked(
-            address, own=self._addresses, loopback=self._loopback
-        )
 
 
 def _is_replaced(known: Candidate, by: Candidate) -> bool:

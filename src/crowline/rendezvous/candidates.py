@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 
 from crowline.base.addresses import Address, AddressClass, classify
-from crowline.ice.candidate import Candidate, CandidateType
+from crowline.base.transport import Transport
+from crowline.ice.candidate import Candidate, CandidateType, TcpType
 from crowline.rendezvous.signals import CandidateGone, CandidateSignal
 
 # Ports below are services of somebody; a NAT maps none of them to a client's socket.
@@ -29,6 +30,7 @@ def to_signal(candidate: Candidate, *, private: bool, host: str = "") -> Candida
         kind=candidate.type.value,
         related_host=related.host if related else "",
         related_port=related.port if related else 0,
+        tcp_type=candidate.tcp_type.value if candidate.tcp_type else "",
     )
 
 
@@ -42,14 +44,15 @@ def from_signal(signal: CandidateSignal) -> Candidate | None:
             signal.priority,
             Address.parse(signal.host, signal.port),
             CandidateType(signal.kind),
+            tcp_type=TcpType(signal.tcp_type) if signal.tcp_type else None,
         )
     except ValueError:
         return None
 
 
-def gone_signal(address: Address, *, host: str = "") -> CandidateGone:
+def gone_signal(address: Address, transport: Transport = Transport.UDP, *, host: str = "") -> CandidateGone:
     """Nothing leads here by `address` any more, which was told as `host` if there is one."""
-    return CandidateGone(host or address.host, address.port)
+    return CandidateGone(host or address.host, address.port, "tcp" if transport is Transport.TCP else "udp")
 
 
 def address_of(host: str, port: int) -> Address | None:

@@ -62,7 +62,8 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
 
 
 class CandidateSignal(msgspec.Struct, frozen=True, tag_field="t", tag="candidate"):
-    """One candidate (RFC 8445 §5.1). `related_*` is the address below it, empty and 0 where there is none."""
+    """One candidate (RFC 8445 §5.1). `related_*` is the address below it, empty and 0 where there is none;
+    `tcp_type` says who dials where `transport` is TCP (RFC 6544 §4.5)."""
 
     foundation: Token
     component: Annotated[int, msgspec.Meta(ge=1, le=256)]
@@ -73,6 +74,7 @@ class CandidateSignal(msgspec.Struct, frozen=True, tag_field="t", tag="candidate
     kind: Literal["host", "srflx", "prflx", "relay"]
     related_host: Host = ""
     related_port: Port = 0
+    tcp_type: Literal["", "active", "passive", "so"] = ""
 
 
 class CandidateGone(msgspec.Struct, frozen=True, tag_field="t", tag="candidate-gone"):
@@ -80,6 +82,7 @@ class CandidateGone(msgspec.Struct, frozen=True, tag_field="t", tag="candidate-g
 
     host: Host
     port: Port
+    transport: Literal["udp", "tcp"] = "udp"
 
 
 class CandidateFading(msgspec.Struct, frozen=True, tag_field="t", tag="candidate-fading"):

@@ -187,17 +187,17 @@ class Server:
         return self._front is None or (self._front.is_idle and not self.hub.is_in_use)
 
     def _stun_services(self) -> tuple[ServerAddress, ...]:
-        """STUN as clients reach it: where the hub is, unless it listens or is seen elsewhere."""
+        """STUN as clients reach it, over UDP and TCP: where the hub is, unless it listens or is seen elsewhere."""
         assert self._front is not None
-        found = dict.fromkeys(self._service(address, "udp") for address in self._front.udp_addresses)
-        return tuple(found)[:MAX_SERVICES]
+        datagrams = dict.fromkeys(self._service(address, "udp") for address in self._front.udp_addresses)
+        streams = dict.fromkeys(self._service(address, "tcp") for address in self._front.tcp_addresses)
+        return (*datagrams, *streams)[:MAX_SERVICES]
 
     def _services(self) -> tuple[ServerAddress, ...]:
-        """The same for TURN, over UDP, TCP and TLS."""
+        """The same for TURN, which TLS leads to as well."""
         assert self._front is not None
-        streams = dict.fromkeys(self._service(address, "tcp") for address in self._front.tcp_addresses)
         secure = dict.fromkeys(self._tls_service(address) for address in self._front.tls_addresses)
-        return (*self._stun_services(), *streams, *secure)[:MAX_SERVICES]
+        return (*self._stun_services(), *secure)[:MAX_SERVICES]
 
     def _service(self, bound: Address, transport: Literal["udp", "tcp"]) -> ServerAddress:
         own = "" if is_wildcard(bound.host) else bound.host

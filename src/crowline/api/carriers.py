@@ -1,0 +1,104 @@
+"""What carries a meeting's session: link zero and the links on pairs, as paths that people see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from crowline.api.pair_links import Link, PairLinks
+from crowline.api.path import Path
+from crowline.api.paths import PathBook
+from crowline.base.machine import Buffer
+from crowline.base.transport import Transport
+from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
+from crowline.session.events import LinkChosen
+from crowline.session.links import Carrier, Hints, LinkTransmit
+from crowline.session.session import Session
+
+
+class Carriers:
+    """Attaches links to the session and detaches them. `pairs` is set once the other side is known.
+
+    `on_first` is called when the first is up, `on_change` after each change: flush then.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        hub_url: str,
+        *,
+        on_first: Callable[[], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.paths = PathBook(session, hub_url)
+        self.pairs: PairLinks | None = None
+        self._session = session
+        self._hub: Carrier | None = None
+        self._has_any = False
+        self._on_first = on_first
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+
+    def hub_up(self, link: Carrier) -> None:
+        """Link zero may be used, while there is nothing better."""
+        self._hub = link
+        self.paths.add_hub()
+        self._attach(HUB_LINK, link, HUB_RANK, Hints(makeshift=True))
+
+    def hub_down(self, reason: str) -> None:
+        self._hub = None
+        self.paths.remove_hub()
+        self._detach(HUB_LINK, reason)
+
+    def link_up(self, link: Link, transport: Transport) -> None:
+        """`transport`: how its packets leave this machine."""
+        self.paths.add(link, transport)
+        self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
+
+    def link_down(self, number: int, reason: str) -> None:
+        if self.paths.remove(number):
+            self._detach(number, reason)
+
+    def choose(self, event: LinkChosen) -> tuple[Path | None, Path | None]:
+        """The session has chosen: the path that carries the streams from now on, and the one before."""
+        if self.pairs is not None:
+            self.pairs.chosen(self.paths.up.get(event.link) if event.link is not None else None)
+        return self.paths.choose(event)
+
+    def send(self, transmit: LinkTransmit) -> None:
+        """Hand a link what the session has for it."""
+        carrier = self._hub if transmit.link == HUB_LINK else self.paths.up.get(transmit.link)
+        if carrier is not None:
+            for part in transmit.data:
+                carrier.send(part, self._loop.time())
+
+    def receive(self, number: int, data: Buffer) -> None:
+        """Hand the session what a link brought."""
+        self._session.receive(data, number, self._loop.time())
+
+    def restarted(self) -> None:
+        """A network is another one: what fell silent may work now, and what works may not last."""
+        self._session.links.start_over(self._loop.time())
+        if self.pairs is not None:
+            self.pairs.network_changed()
+        self._on_change()
+
+    def flush(self) -> None:
+        """Send what the links have."""
+        if self.pairs is not None:
+            self.pairs.flush()
+
+    def close(self) -> None:
+        if self.pairs is not None:
+            self.pairs.close()
+
+    def _attach(self, number: int, carrier: Carrier, rank: int, hints: Hints) -> None:
+        self._session.attach(number, carrier, rank, self._loop.time(), hints)
+        if not self._has_any:
+            self._has_any = True
+            self._on_first()
+        self._on_change()
+
+    def _detach(self, number: int, reason: str) -> None:
+        self._session.detach(number, self._loop.time(), reason)
+        self._on_change()

@@ -1,0 +1,184 @@
+"""The links of one meeting on pairs of ICE: QUIC on those over UDP, TLS on those over TCP, as one table."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Collection
+from typing import Protocol, TypeAlias
+
+from crowline.api.links import LinkSecrets, LinkTable, PairLink
+from crowline.api.tls_links import TlsLinkTable, TlsPairLink
+from crowline.base.addresses import Address
+from crowline.base.errors import LocalProblem
+from crowline.base.machine import Buffer, Transmit
+from crowline.base.transport import Transport
+from crowline.ice.pair import ValidPair
+from crowline.link.identity import Identity
+from crowline.link.plan import LINGER
+from crowline.link.tls_trust import TlsTrust, UnusableCertificate
+from crowline.net import own_certificate
+from crowline.net.tcp_framed import FramedStream
+from crowline.rendezvous.signals import Description
+
+Link: TypeAlias = PairLink | TlsPairLink
+
+
+class Pairs(Protocol):
+    """Where the pairs come from: a traversal."""
+
+    @property
+    def controlling(self) -> bool: ...
+
+    def valid_pairs(self) -> list[ValidPair]: ...
+
+    def use(self, pair: ValidPair) -> None: ...
+
+    def release(self, pair: ValidPair) -> None: ...
+
+    def send(self, transmit: Transmit) -> None: ...
+
+    def stream(self, pair: ValidPair) -> FramedStream | None: ...
+
+
+class PairLinks:
+    """`client` is the session role that plays the TLS client in both kinds. Without `trust` there are no TLS
+    links. `is_ailing` says of a link's number whether it carries nothing. `on_drained`: let the session send,
+    and `flush`.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        secrets: LinkSecrets,
+        trust: TlsTrust | None,
+        entropy: Callable[[int], bytes],
+        pairs: Pairs,
+        is_ailing: Callable[[int], bool],
+        on_up: Callable[[Link], None],
+        on_data: Callable[[int, Buffer], None],
+        on_down: Callable[[int, str], None],
+        on_drained: Callable[[], None],
+    ) -> None:
+        self.peer_fingerprint = secrets.peer_fingerprint
+        self._client = client
+        self._pairs = pairs
+        self._on_down = on_down
+        numbers = itertools.count(1)
+        self._quic = LinkTable(
+            client=client,
+            secrets=secrets,
+            entropy=entropy,
+            numbers=numbers,
+            send=pairs.send,
+            valid_pairs=lambda: [pair for pair in pairs.valid_pairs() if not pair.transport.is_stream],
+            on_open=pairs.use,
+            is_ailing=is_ailing,
+            on_up=on_up,
+            on_data=lambda link, data: on_data(link.number, data),
+            on_down=self._quic_down,
+        )
+        self._tls: TlsLinkTable | None = None
+        if trust is not None:
+            self._tls = TlsLinkTable(
+                trust=trust,
+                client_key=secrets.client_key,
+                entropy=entropy,
+                numbers=numbers,
+                on_up=on_up,
+                on_data=lambda link, data: on_data(link.number, data),
+                on_down=self._tls_down,
+                on_drained=on_drained,
+            )
+        # TLS links that a QUIC link has taken over from, until they end.
+        self._lingering: dict[TlsPairLink, asyncio.TimerHandle] = {}
+
+    def pair_valid(self, pair: ValidPair) -> None:
+        """Open a link where there is a reason for one; a TCP pair waits for its nomination."""
+        if not pair.transport.is_stream:
+            self._quic.pair_valid(pair)
+
+    def pair_nominated(self, pair: ValidPair) -> None:
+        """Both sides agree on the pair: a TCP connection becomes a link."""
+        if self._tls is None or not pair.transport.is_stream:
+            return
+        if (stream := self._pairs.stream(pair)) is not None:
+            self._tls.nominate(pair, stream, is_controlling=self._pairs.controlling)
+
+    def pair_lost(self, pair: ValidPair, reason: str) -> None:
+        """The agent gave the pair up. A TLS link does without it: it proves itself."""
+        if not pair.transport.is_stream:
+            self._quic.pair_lost(pair.key, reason)
+
+    def packet(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
+        """A run of datagrams that are not STUN."""
+        self._quic.packet(data, segment_size, source, local)
+
+    def hosts_lost(self, hosts: Collection[str], reason: str) -> None:
+        """Local addresses are gone: TLS links from there are over, which no packet will say."""
+        for link in self._tls.links() if self._tls is not None else ():
+            if link.key[0].host in hosts:
+                link.stream.drop(reason)
+
+    def network_changed(self) -> None:
+        """Of either side."""
+        self._quic.network_changed()
+
+    def chosen(self, link: Link | None) -> None:
+        """The streams flow by this link; None: by the server, or not at all."""
+        self._quic.chosen(link.number if link is not None else None)
+        for timer in self._lingering.values():
+            timer.cancel()
+        self._lingering.clear()
+        if self._tls is None or not self._client or link is None or link.category != "direct":
+            return
+        loop = asyncio.get_running_loop()
+        for other in self._tls.links():
+            if other is not link and other.category == "direct" and other.is_up:
+                self._lingering[other] = loop.call_later(LINGER, self._let_go, other)
+
+    def flush(self) -> None:
+        """Send and hand on what the last calls made."""
+        self._quic.flush()
+        if self._tls is not None:
+            self._tls.flush()
+
+    def close(self) -> None:
+        for timer in self._lingering.values():
+            timer.cancel()
+        self._quic.close()
+        if self._tls is not None:
+            self._tls.close()
+
+    def _let_go(self, link: TlsPairLink) -> None:
+        if self._tls is not None:
+            self._tls.end(link, "a better path took over")
+
+    def _quic_down(self, link: PairLink, reason: str) -> None:
+        self._pairs.release(link.pair)
+        self._on_down(link.number, reason)
+
+    def _tls_down(self, link: TlsPairLink, reason: str) -> None:
+        if (timer := self._lingering.pop(link, None)) is not None:
+            timer.cancel()
+        self._on_down(link.number, reason)
+
+
+def trust_in(description: Description, identity: Identity, *, is_client: bool) -> TlsTrust | None:
+    """What TLS links with whoever described itself so need; None where there can be none."""
+    try:
+        return TlsTrust(
+            is_client=is_client,
+            identity=identity,
+            certificate=description.certificate,
+            fingerprint=bytes.fromhex(description.fingerprint),
+            load=own_certificate.load,
+        )
+    except (UnusableCertificate, LocalProblem):
+        return None
+
+
+def transport_of(link: Link, of_base: Callable[[Address], Transport]) -> Transport:
+    """How the packets of a link leave this machine; `of_base` knows it of those over UDP."""
+    return Transport.TCP if isinstance(link, TlsPairLink) else of_base(link.pair.base)

@@ -1,0 +1,133 @@
+"""Meetings that find direct ways by TCP: links of TLS where UDP leads nowhere, and who offers what."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+import crowline
+from crowline.api.allowed import Allowed
+from crowline.api.hub_channel import HubChannel
+from crowline.api.peer import Peer
+from crowline.ice.candidate import Candidate
+from crowline.link.identity import Identity
+from crowline.rendezvous.signals import CandidateSignal, Signal
+from crowline.server.server import Server
+from serving import serving
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Signal]:
+    """What both sides tell each other."""
+    seen: list[Signal] = []
+    signal = HubChannel.signal
+
+    def note(self: HubChannel, each: Signal) -> None:
+        seen.append(each)
+        signal(self, each)
+
+    monkeypatch.setattr(HubChannel, "signal", note)
+    return seen
+
+
+@pytest.fixture
+def without_udp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither side has anything but TCP for the other."""
+    monkeypatch.setattr(Allowed, "candidate", lambda self, candidate: candidate.transport == "tcp")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 30.0
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+def by(peer: Peer, transport: str) -> bool:
+    return peer.path is not None and peer.path.is_direct and peer.path.transport == transport
+
+
+async def carry(here: Peer, there: Peer, data: bytes) -> None:
+    """Send `data` from one to the other and compare."""
+    stream = await here.open_stream()
+
+    async def send() -> None:
+        await stream.write(data)
+        await stream.close()
+
+    sending = asyncio.create_task(send())
+    incoming = await anext(aiter(there.streams()))
+    digest = hashlib.sha256()
+    while part := await incoming.read():
+        digest.update(part)
+    await sending
+    assert digest.digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.usefixtures("without_udp")
+async def test_without_udp_the_streams_move_to_a_direct_tls_link(server: Server) -> None:
+    """From the server to the link, in mid-stream; both sides call the path direct, by TCP."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        carrying = asyncio.create_task(carry(here, there, os.urandom(3_000_000)))
+        await until(lambda: by(here, "tcp") and by(there, "tcp"))
+        await carrying
+        await carry(there, here, os.urandom(12_000_000))
+        assert {path.kind for path in here.paths()} >= {"lan", "hub"}
+
+
+@pytest.mark.usefixtures("without_udp")
+async def test_a_direct_tls_link_says_goodbye(server: Server) -> None:
+    """Who leaves the block is gone for the other side too, by the link alone."""
+    async with crowline.host(server.url) as room:
+        async with crowline.join(room.code, server.url) as there:
+            here = await room.peer()
+            await until(lambda: by(here, "tcp") and by(there, "tcp"))
+        await until(room._connection.ended.done)
+        assert room._connection.ended.result() is None
+
+
+async def test_udp_goes_before_tcp(server: Server) -> None:
+    """Where both lead across, the link is one of QUIC."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: by(here, "udp") and by(there, "udp"))
+        await carry(here, there, os.urandom(100_000))
+        assert by(here, "udp") and by(there, "udp")
+
+
+async def test_a_side_that_makes_no_tls_links_is_told_no_tcp_candidates(
+    server: Server, told: list[Signal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It showed no certificate; the meeting goes its way without."""
+    monkeypatch.setattr(Identity, "certificate_der", b"")
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: by(here, "udp") and by(there, "udp"))
+    candidates = [each for each in told if isinstance(each, CandidateSignal)]
+    assert candidates and not [each for each in candidates if each.transport == "tcp"]
+
+
+async def test_relay_only_tells_no_tcp_candidates(server: Server, told: list[Signal]) -> None:
+    """They would show the other side this machine's addresses."""
+    async with (
+        crowline.host(server.url, relay_only=True) as room,
+        crowline.join(room.code, server.url) as there,
+    ):
+        here = await room.peer()
+        await until(lambda: here.path is not None and here.path.kind == "relay")
+        await carry(here, there, b"by the relay")
+        found = room._connection._traversal
+        assert found is not None
+        own: list[Candidate] = found._own.offered()
+        assert own and not [each for each in own if each.transport == "tcp"]
