@@ -403,6 +403,41 @@ def test_silence_on_a_connection_is_silence() -> None:
     ]
 
 
+def test_a_connection_that_was_handed_over_gets_no_more_stun() -> None:
+    """No consent, and no second nomination of its pair, which stays valid until the connection ends."""
+    puppet = nominated(renominate=True, regain=True, udp=True)
+    pair = puppet.agent.selected
+    puppet.agent.use(pair, 0.1)
+    puppet.agent.hand_over(pair)
+    assert puppet.sent_by(100.0) == []
+    puppet.agent.add_remote_candidate(remote(OTHER_REMOTE), 100.0)
+    puppet.agent.receive(puppet.success(puppet.one()), OTHER_REMOTE, 100.1, BASE)
+    puppet.agent.receive(puppet.success(puppet.one()), OTHER_REMOTE, 100.2, BASE)
+    better = puppet.agent.selected
+    assert better is not pair
+    puppet.agent.remove_remote_candidate(OTHER_REMOTE, 101.0)
+    assert puppet.sent_by(200.0) == []
+    assert puppet.agent.valid_pairs() == [pair]
+    events(puppet.agent)
+    puppet.agent.disconnected(BASE, REMOTE, 200.0)
+    assert events(puppet.agent) == [PairLost(pair, LossReason.CONNECTION_LOST)]
+    puppet.agent.handle_timeout(201.0)
+    assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, False)]
+
+
+def test_a_restart_asks_for_no_second_connection_beside_one_that_was_handed_over() -> None:
+    """There is one for each 5-tuple; when it ends, the pair is tried anew."""
+    puppet = nominated()
+    puppet.agent.hand_over(puppet.agent.selected)
+    puppet.ufrag, puppet.pwd = "another", "another password of the puppet"
+    puppet.meet(tcp_remote(), now=1.0)
+    assert puppet.sent_by(100.0) == []
+    assert not wanted(happened := events(puppet.agent))
+    assert not any(isinstance(event, ConnectionUnwanted) for event in happened)
+    puppet.agent.disconnected(BASE, REMOTE, 101.0)
+    assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, False)]
+
+
 # --- two agents -----------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,13 @@ class IceAgent(IceEndpoint):
     def _on_connected(self, way: Way, now: float, *, wanted: bool) -> None:
         self._checker.connected(way, now, wanted=wanted)
 
+    def _on_disconnected(self, way: Way) -> None:
+        """While the connection was handed over, a restart has left its pair out."""
+        for sender in self._session.locals.senders():
+            for remote in self._session.remotes:
+                if Way(sender.sending_base, remote.address, sender.protocol) == way:
+                    self._pair(sender, remote)
+
     def _restart(self, *, by_peer: bool) -> None:
         super()._restart(by_peer=by_peer)
         self._patient_until = None

@@ -21,9 +21,19 @@ class Connections:
     def __init__(self) -> None:
         self._wanted: dict[Way, float] = {}  # the end of patience with each
         self._open: dict[Way, bool] = {}  # whether a pair has claimed it
+        self._handed_over: set[Way] = set()
 
     def is_open(self, way: Way) -> bool:
-        return way in self._open
+        return way in self._open or way in self._handed_over
+
+    def is_handed_over(self, way: Way) -> bool:
+        """Whether it carries something else than ICE."""
+        return way in self._handed_over
+
+    def hand_over(self, way: Way) -> None:
+        """It is somebody else's until it ends."""
+        if self._open.pop(way, None) is not None:
+            self._handed_over.add(way)
 
     def is_wanted(self, way: Way) -> bool:
         """Whether it was asked for, and neither came nor failed."""
@@ -43,6 +53,7 @@ class Connections:
         """There is no connection, nor an attempt at one."""
         self._wanted.pop(way, None)
         self._open.pop(way, None)
+        self._handed_over.discard(way)
 
     def forget(self, serves: Callable[[Way], bool]) -> list[Way]:
         """Forget those that served a pair, or should have, and `serves` none any more; which these are."""

@@ -175,7 +175,8 @@ class IceEndpoint(ABC):
         """Data goes by `pair` from now on. False when it is no longer valid: its `PairLost` is queued."""
         if not self._session.is_working(pair):
             return False
-        self._session.consent.start(pair, now)
+        if not pair.handed_over:
+            self._session.consent.start(pair, now)
         return True
 
     def release(self, pair: ValidPair) -> None:
@@ -207,8 +208,20 @@ class IceEndpoint(ABC):
         """Between these there is neither a connection nor an attempt at one any more."""
         if self._over:
             return
-        self._session.connection_lost(Way(local, remote, Transport.TCP), now)
+        way = Way(local, remote, Transport.TCP)
+        self._session.connection_lost(way, now)
+        self._on_disconnected(way)
         self._settle(now)
+
+    def hand_over(self, pair: ValidPair) -> None:
+        """The connection of `pair` carries something else than ICE from now on (RFC 6544 §10.1).
+
+        Nothing is checked, asked or nominated by it any more. The pair stays valid until `disconnected`; a
+        restart asks for no second connection there.
+        """
+        self._session.consent.stop(pair)
+        self._session.connections.hand_over(pair.way)
+        pair.handed_over = self._session.connections.is_handed_over(pair.way)
 
     # --- verbs that do not differ ---------------------------------------------------------------------
 
@@ -272,6 +285,9 @@ class IceEndpoint(ABC):
 
     def _on_connected(self, way: Way, now: float, *, wanted: bool) -> None:  # noqa: B027
         """There is a connection; `wanted`: it had been asked for, which a lite agent does not do."""
+
+    def _on_disconnected(self, way: Way) -> None:  # noqa: B027
+        """There is no connection on `way` any more; a lite agent has nothing to do about that."""
 
     @abstractmethod
     def _settle(self, now: float) -> None:

@@ -117,6 +117,8 @@ class ValidPair:
     rtt: float | None = None
     nominated: bool = False
     proven_at: float = 0.0
+    # Its connection carries something else than ICE from now on.
+    handed_over: bool = False
 
     @property
     def base(self) -> Address:
@@ -142,7 +144,12 @@ class ValidPair:
 
     @property
     def may_be_nominated(self) -> bool:
-        """Not when a nomination got no answer and nothing has proven the pair since, or too often."""
+        """Not when a nomination got no answer and nothing has proven the pair since, or too often.
+
+        Nor where there is no way left to say it by.
+        """
+        if self.handed_over:
+            return False
         failed = self.checked.nominations_failed
         if failed == 0:
             return True

@@ -76,6 +76,8 @@ class IceSession:
         """Put a pair on the check list; ``None`` when it is redundant or there is no room."""
         pair = CandidatePair(local, remote)
         pair.prioritise(self.role.controlling)
+        if self.connections.is_handed_over(pair.way):
+            return None
         known = self.checklist.find(pair.way)
         if known is None:
             return pair if self.checklist.add(pair) else None
