@@ -32,12 +32,10 @@ def looks_at_ports(profile: Profile) -> bool:
 
 
 def expected(a: Profile, b: Profile) -> str:
-    """From the descriptions alone: no port mapping, no prediction, no TCP but to the server's port 3478."""
-    firewalls = {a.firewall, b.firewall}
-    if not firewalls <= {Firewall.NONE, Firewall.UDP_BLOCKED}:
+    """From the descriptions alone: no port mapping, no prediction. Where UDP is blocked TCP is punched, which
+    every preset treats like UDP."""
+    if not {a.firewall, b.firewall} <= {Firewall.NONE, Firewall.UDP_BLOCKED}:
         return "hub"
-    if Firewall.UDP_BLOCKED in firewalls:
-        return "relay"
     if a.ipv6 is not Ipv6.NONE and b.ipv6 is not Ipv6.NONE:
         return "direct"
     if Ipv6.NAT64 in (a.ipv6, b.ipv6):
@@ -73,7 +71,9 @@ def test_what_is_expected_of_some_pairs_is_common_knowledge() -> None:
         ("symmetric", "mobile"): "relay",
         ("cgn", "home"): "direct",
         ("cgn-symmetric", "cgn-symmetric"): "relay",
-        ("udp-blocked", "public"): "relay",
+        ("udp-blocked", "public"): "direct",
+        ("udp-blocked", "udp-blocked"): "direct",
+        ("udp-blocked", "symmetric"): "relay",
         ("ipv6-home", "ipv6-home"): "direct",
     }
     assert {pair: expected(PRESETS[pair[0]], PRESETS[pair[1]]) for pair in known} == known

@@ -276,3 +276,18 @@ def test_a_pair_of_addresses_is_used_once() -> None:
     tcp.listen(local(tcp, 80), lambda connection: None)
     with pytest.raises(UsageError):
         tcp.listen(local(tcp, 80), lambda connection: None)
+
+
+def test_what_is_sent_at_one_time_fits_into_segments() -> None:
+    """A line for small packets lets it through, in order."""
+    internet = Internet(1, delay=0.01)
+    accepted = listener(internet)
+    tcp = client(internet, 1, None)
+    internet.set_line(tcp.host, up=Impairment(mtu=1300), down=Impairment())
+    told = Told(internet)
+    connection = tcp.connect(SERVER, local(tcp), told)
+    messages = [bytes([number]) * 300 for number in range(20)]
+    for message in messages:
+        connection.send(message)
+    internet.run(limit=1.0)
+    assert accepted[0][1].messages == messages

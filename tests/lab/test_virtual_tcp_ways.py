@@ -68,7 +68,7 @@ class Side:
         self.pump.flush()
         self._tell(lambda now: self.other.agent.add_remote_candidate(candidate, now))
 
-    def on_tcp_gathered(self) -> None:
+    def on_gathered(self) -> None:
         self.gathered += 1
         self.agent.end_of_local_candidates(self.internet.now)
         self._tell(self.other.agent.end_of_remote_candidates)

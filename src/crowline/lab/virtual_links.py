@@ -98,11 +98,15 @@ class VirtualLinks:
         return self._plan.is_fading(pair)
 
     def pair_valid(self, pair: ValidPair) -> None:
-        """Open a link where the plan wants one."""
+        """Open a link where the plan wants one; by TCP, on the pair that both sides agreed on."""
         if not self._is_client:
             early = self._early.pop(pair.key, None)
             if early is not None:
                 self.packet(early, pair.remote.address, pair.base)
+            return
+        if pair.transport.is_stream:
+            if pair.nominated and pair.key not in self._links:
+                self._connect(pair)
             return
         used = [link.pair for link in self._links.values()]
         ailing = [link.pair.key for link in self._links.values() if self._is_ailing(link.number)]
@@ -112,15 +116,7 @@ class VirtualLinks:
             self._on_open(pair)
             self._arm()
         else:
-            end = StandInLink.connect(
-                destination=pair.remote.address,
-                local=pair.base,
-                key=self._key,
-                link_id=self._internet.random.randbytes(LINK_ID_LENGTH),
-                now=self._internet.now,
-                rtt=pair.rtt,
-            )
-            self._add(pair, end).pump.flush()
+            self._connect(pair)
 
     def packet(self, data: Buffer, source: Address, local: Address) -> None:
         """A datagram that is not STUN."""
@@ -147,6 +143,17 @@ class VirtualLinks:
             self._settle()
         else:
             self._remove(link, event.reason)
+
+    def _connect(self, pair: ValidPair) -> None:
+        end = StandInLink.connect(
+            destination=pair.remote.address,
+            local=pair.base,
+            key=self._key,
+            link_id=self._internet.random.randbytes(LINK_ID_LENGTH),
+            now=self._internet.now,
+            rtt=pair.rtt,
+        )
+        self._add(pair, end).pump.flush()
 
     def _accept(self, data: Buffer, source: Address, local: Address) -> VirtualLink | None:
         if self._is_client or len(self._links) >= MAX_LINKS or not is_hello(data):

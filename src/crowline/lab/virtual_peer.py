@@ -11,30 +11,26 @@ from collections.abc import Callable
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
+from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate
-from crowline.ice.events import IceEvent, PairLost, PairValid
+from crowline.ice.events import IceEvent, PairLost, PairNominated, PairValid
 from crowline.ice.pair import ValidPair
 from crowline.lab.stand_in_pake import StandInPake
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_hub_stream import VirtualHubStream
 from crowline.lab.virtual_link_zero import VirtualLinkZero
 from crowline.lab.virtual_links import VirtualLink, VirtualLinks
+from crowline.lab.virtual_offers import VirtualOffers
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_renewal import VirtualRenewal
 from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
+from crowline.lab.virtual_tcp_ways import VirtualTcpWays
 from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
-from crowline.link.renewal import is_replaced
-from crowline.rendezvous.candidates import (
-    REFRESH_INTERVAL,
-    OwnCandidates,
-    from_signal,
-    may_be_checked,
-    to_signal,
-)
+from crowline.rendezvous.candidates import REFRESH_INTERVAL, from_signal, may_be_checked
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
     BudgetGranted,
@@ -115,13 +111,15 @@ class VirtualPeer:
         self._agent_pump: VirtualPump[Transmit, IceEvent] = VirtualPump(
             internet, self._agent, self._send, self._on_ice_event
         )
-        self._own = OwnCandidates()
+        self._offers = VirtualOffers(
+            internet, self._agent, searches=2, signal=self._signal, flush=self._agent_pump.flush
+        )
         self._sockets = VirtualSockets(internet, site, self)
         self._renewal = VirtualRenewal(
             internet,
             self._sockets,
             self._agent,
-            self._own,
+            self._offers.own,
             in_use=lambda: [] if self.link is None else [self.link.pair.base],
             signal=self._signal,
             on_fading=self._fade,
@@ -136,8 +134,14 @@ class VirtualPeer:
             on_binary=self._on_hub_binary,
             on_closed=self._on_hub_closed,
         )
+        self._tcp = VirtualTcpWays(
+            internet, self._stream.tcp, self, self._agent, self._agent_pump, self._sockets.factory
+        )
         self._meeting_pump: VirtualPump[Transmit, MeetingEvent] = VirtualPump(
-            internet, self._meeting, self._send_text, self._on_meeting_event
+            internet,
+            self._meeting,
+            lambda transmit: self._stream.send_text(bytes(transmit.data)),
+            self._on_meeting_event,
         )
         self._meeting.open(internet.now)
         ta, own = round(MIN_TA * 1000), self._agent
@@ -161,9 +165,6 @@ class VirtualPeer:
         return self._sockets.was_answered
 
     # --- the hub ----------------------------------------------------------------------------------------
-
-    def _send_text(self, transmit: Transmit) -> None:
-        self._stream.send_text(bytes(transmit.data))
 
     def _on_hub_text(self, data: bytes) -> None:
         self._meeting.receive(data, HUB, self._internet.now)
@@ -190,14 +191,14 @@ class VirtualPeer:
     def _on_meeting_event(self, event: MeetingEvent) -> None:
         if isinstance(event, Welcomed):
             self._credit = event.welcome.credit
-            self._refresh(self._service(event.welcome.stun))
+            self._stun = self._service(event.welcome.stun)
+            self._refresh(self._stun)
         elif isinstance(event, CodeReady):
             self._on_code(event.code)
         elif isinstance(event, PeerPresent):
             self.present = self._internet.now
             self._on_progress()
-            for candidate in self._own.meet():
-                self._offer(candidate)
+            self._offers.meet()
             assert event.turn is not None
             grant = event.turn
             # The proxy of a site leads to port 443 only, where TURN is not.
@@ -244,7 +245,8 @@ class VirtualPeer:
                 self._sockets.permit(candidate.address)
             self._agent.add_remote_candidate(candidate, now)
         elif isinstance(signal, CandidateGone):
-            self._agent.remove_remote_candidate(Address(signal.host, signal.port), now)
+            transport = Transport(signal.transport)
+            self._agent.remove_remote_candidate(Address(signal.host, signal.port), now, transport=transport)
         elif isinstance(signal, CandidateFading):
             self._fade(Address(signal.host, signal.port))
         elif isinstance(signal, EndOfCandidates):
@@ -269,35 +271,23 @@ class VirtualPeer:
         if signal.regains:
             self._agent.agree_to_regain()
         self._agent.set_remote(signal.ufrag, signal.pwd, self._internet.now)
+        self._tcp.open(self._addresses, self._stun)
 
     # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------
 
     def on_candidate(self, candidate: Candidate) -> None:
-        if self._renewal.is_renewed(candidate.sending_base):
-            return
-        for each in self._own.add(candidate):
-            self._offer(each)
-
-    def _offer(self, candidate: Candidate) -> None:
-        for known in self._agent.local_candidates():
-            if is_replaced(known, candidate):
-                self._agent.remove_local_candidate(known.address, self._internet.now)
-                self._signal(CandidateGone(known.address.host, known.address.port))
-        self._agent.add_local_candidate(candidate, self._internet.now)
-        self._signal(to_signal(candidate, private=False))
-        self._agent_pump.flush()
+        if not self._renewal.is_renewed(candidate.sending_base):
+            self._offers.add(candidate)
 
     def _refresh(self, server: Address) -> None:
         """Ask for the mappings, and again as long as nobody is there."""
-        if not self._own.met:
+        if not self._offers.own.met:
             self._sockets.query_stun(server)
             later = self._internet.now + REFRESH_INTERVAL
             self._internet.call_at(later, lambda: self._refresh(server))
 
     def on_gathered(self) -> None:
-        self._signal(EndOfCandidates())
-        self._agent.end_of_local_candidates(self._internet.now)
-        self._agent_pump.flush()
+        self._offers.gathered()
 
     def on_stun(self, data: Buffer, source: Address, local: Address) -> None:
         self._agent.receive(data, source, self._internet.now, local)
@@ -309,7 +299,8 @@ class VirtualPeer:
             self._session_pump.flush()
 
     def _send(self, transmit: Transmit) -> None:
-        self._sockets.send(transmit)
+        if not self._tcp.send(transmit) and not transmit.transport.is_stream:
+            self._sockets.send(transmit)
 
     def _may_check(self, address: Address) -> bool:
         return may_be_checked(address, own=self._addresses, loopback=False)
@@ -317,15 +308,25 @@ class VirtualPeer:
     # --- pairs and links --------------------------------------------------------------------------------
 
     def _on_ice_event(self, event: IceEvent) -> None:
+        self._tcp.on_event(event)
         if self._links is None:
             return
-        if isinstance(event, PairValid):
+        if isinstance(event, PairNominated) and event.pair.transport.is_stream:
+            self._tcp.nominate(event.pair)
+            self._links.pair_valid(event.pair)
+        elif isinstance(event, PairValid):
             self._links.pair_valid(event.pair)
         elif isinstance(event, PairLost):
             self._links.pair_lost(event.pair.key, event.reason.value)
 
+    def on_connection_lost(self, local: Address, remote: Address) -> None:
+        if self._links is not None:
+            self._links.pair_lost((local, remote), "the connection broke off")
+            self._session_pump.flush()
+
     def _use(self, pair: ValidPair) -> None:
-        self._agent.use(pair, self._internet.now)
+        if not pair.transport.is_stream:
+            self._agent.use(pair, self._internet.now)
         self._sockets.bind(pair.base, pair.remote.address)
         self._agent_pump.flush()
 
@@ -337,6 +338,7 @@ class VirtualPeer:
 
     def _on_link_down(self, link: VirtualLink, reason: str) -> None:
         self._agent.release(link.pair)
+        self._tcp.end(link.pair)
         if self.up.pop(link.number, None) is not None:
             self._detach(link.number, reason)
 

@@ -58,7 +58,7 @@ class VirtualSockets:
         self._internet = internet
         self._host = site.host
         self._owner = owner
-        self._factory = CandidateFactory()
+        self.factory = CandidateFactory()
         low, high = EPHEMERAL
         self._locals = [Address(each, internet.random.randint(low, high)) for each in site.addresses]
         self._server: Address | None = None
@@ -81,7 +81,7 @@ class VirtualSockets:
     def offer_hosts(self) -> None:
         """Offer the sockets themselves."""
         for local in self._locals:
-            self._owner.on_candidate(self._factory.host(local))
+            self._owner.on_candidate(self.factory.host(local))
 
     @property
     def bases(self) -> list[Address]:
@@ -106,7 +106,7 @@ class VirtualSockets:
         successor = Address(base.host, self._internet.random.randint(*EPHEMERAL))
         self._locals.append(successor)
         self._internet.listen(self._host, successor, self._received)
-        self._owner.on_candidate(self._factory.host(successor))
+        self._owner.on_candidate(self.factory.host(successor))
         self.ask([successor])
         if self._relay is not None and self._relay.local == base:
             self._relay.move(successor, lambda transmit: self.send_from(successor, transmit))
@@ -229,7 +229,7 @@ class VirtualSockets:
         for remote in self._peers:
             if remote.is_ipv6 == event.relayed.is_ipv6:
                 relay.grant(remote)
-        self._owner.on_candidate(self._factory.relayed(event.relayed, event.mapped, relay.server))
+        self._owner.on_candidate(self.factory.relayed(event.relayed, event.mapped, relay.server))
         if is_first:
             self._done()
 
@@ -267,7 +267,7 @@ class VirtualSockets:
         if isinstance(event, Mapped) and event.local is not None:
             self._owner.on_seen(event.local, event.address)
         if isinstance(event, Mapped) and event.local is not None and event.address != event.local:
-            self._owner.on_candidate(self._factory.server_reflexive(event.address, event.local, event.server))
+            self._owner.on_candidate(self.factory.server_reflexive(event.address, event.local, event.server))
         self._done()
 
     def _done(self) -> None:

@@ -25,6 +25,7 @@ SYN_REPEATS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 11.0)
 SYN_LIMIT = 19.0
 FIRST_REPEAT = 0.2  # seconds until a lost message is sent again, doubled each time: Linux's least RTO
 MESSAGE_TRIES = 10
+SEGMENT_SIZE = 1220  # bytes of messages that travel together: what IPv6's least MTU leaves
 EPHEMERAL = (32768, 60999)  # Linux's range of ports for connections that name none
 
 
@@ -134,10 +135,20 @@ class Connection:
         self._flush()
 
     def _flush(self) -> None:
-        if self._waiting and self.state is State.ESTABLISHED:
-            messages, self._waiting = tuple(self._waiting), []
+        while self._waiting and self.state is State.ESTABLISHED:
             self._sent += 1
-            self._repeat(Segment(Flag.DATA, self._sent, messages), 0)
+            self._repeat(Segment(Flag.DATA, self._sent, self._take_some()), 0)
+
+    def _take_some(self) -> tuple[bytes, ...]:
+        """The messages that one segment holds, at least one."""
+        size = count = 0
+        for message in self._waiting:
+            size += len(message)
+            if count and size > SEGMENT_SIZE:
+                break
+            count += 1
+        taken, self._waiting = tuple(self._waiting[:count]), self._waiting[count:]
+        return taken
 
     def _on_data(self, segment: Segment) -> None:
         if self.state is State.SYN_RECEIVED:

@@ -11,6 +11,7 @@ from crowline.base.transport import Transport
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_tcp import EPHEMERAL, Connection, TcpHost
+from crowline.net.tcp_mapping import MappingEvent, MappingLost
 from crowline.net.tcp_pairs import TcpHandlers
 from crowline.punch.dial_plan import Connect, DialCommand, DialEvent, DialPlan, GivenUp, Outcome
 from crowline.punch.syn_budget import SynBudget
@@ -67,6 +68,18 @@ class VirtualTcpPairs:
     def unwant(self, local: Address, remote: Address) -> None:
         if local in self._ports:
             self._ports[local].give_up(remote)
+        end = self._ends.get((local, remote))
+        if end is not None and not end.is_nominated:
+            self.end(local, remote)
+
+    def nominate(self, local: Address, remote: Address) -> None:
+        """The connection is a link's from now on: only `end` and `close` end it."""
+        end = self._ends.get((local, remote))
+        if end is not None:
+            end.is_nominated = True
+
+    def end(self, local: Address, remote: Address) -> None:
+        """End the connection; nothing is said of it."""
         end = self._ends.pop((local, remote), None)
         if end is not None:
             end.connection.close()
@@ -139,7 +152,7 @@ class _End:
         tell_plan: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.connection: Connection
-        self.is_trusted = False
+        self.is_trusted = self.is_nominated = False
         self._pairs = pairs
         self._on_open = on_open
         self._tell_plan = tell_plan
@@ -327,7 +340,7 @@ class _Question:
         tcp: TcpHost,
         base: Address,
         server: Address,
-        on_mapping: Callable[[Mapped], None],
+        on_mapping: Callable[[MappingEvent], None],
     ) -> None:
         self._internet, self._base, self._server = internet, base, server
         self._framer = StreamFramer()
@@ -350,6 +363,7 @@ class _Question:
 
     def on_closed(self, reason: str) -> None:
         self._pump.close()
+        self._on_mapping(MappingLost(self._server, self._base, reason))
 
     def _send(self, transmit: Transmit) -> None:
         self._connection.send(bytes(transmit.data))

@@ -11,14 +11,16 @@ from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory, TcpType
 from crowline.ice.events import ConnectionUnwanted, ConnectionWanted, IceEvent, PairValid
+from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_tcp import TcpHost
 from crowline.lab.virtual_tcp_pairs import VirtualTcpPairs
-from crowline.net.tcp_mapping import MappingEvent, MappingLost
+from crowline.net.tcp_mapping import MappingEvent
 from crowline.net.tcp_pairs import TcpHandlers
 from crowline.punch.syn_budget import SynBudget
+from crowline.stun.client import Mapped
 from crowline.stun.message import is_stun
 
 # Seconds after which nobody waits for a server's answer any more; one that comes later still counts.
@@ -30,7 +32,7 @@ class TcpOwner(Protocol):
 
     def on_candidate(self, candidate: Candidate) -> None: ...
 
-    def on_tcp_gathered(self) -> None:
+    def on_gathered(self) -> None:
         """Said once: the server has answered, or took too long."""
 
     def on_packet(self, data: Buffer, source: Address, local: Address) -> None:
@@ -85,11 +87,20 @@ class VirtualTcpWays:
             if event.pair.transport.is_stream:
                 self._pairs.authenticated(event.pair.base, event.pair.remote.address)
 
-    def is_open(self, local: Address, remote: Address) -> bool:
-        return self._pairs.is_open(local, remote)
+    def send(self, transmit: Transmit) -> bool:
+        """Send by the connection of its pair; False where there is none."""
+        return self._pairs.send(transmit)
 
-    def send(self, transmit: Transmit) -> None:
-        self._pairs.send(transmit)
+    def nominate(self, pair: ValidPair) -> None:
+        """A link begins on it."""
+        self._pairs.nominate(pair.base, pair.remote.address)
+
+    def end(self, pair: ValidPair) -> None:
+        """The link on it is over."""
+        if pair.transport.is_stream:
+            self._pairs.end(pair.base, pair.remote.address)
+            self._agent.disconnected(pair.base, pair.remote.address, self._internet.now)
+            self._pump.flush()
 
     def close(self) -> None:
         self._has_gathered = True
@@ -114,14 +125,13 @@ class VirtualTcpWays:
         self._owner.on_connection_lost(local, remote)
 
     def _mapping(self, event: MappingEvent) -> None:
-        if isinstance(event, MappingLost) or event.local is None:
+        base = event.local
+        if base is None:
             return
-        if event.address != event.local:
+        if isinstance(event, Mapped) and event.address != base:
             so = TcpType.SIMULTANEOUS_OPEN
-            self._owner.on_candidate(
-                self._factory.server_reflexive(event.address, event.local, event.server, so)
-            )
-        self._questions.discard(event.local)
+            self._owner.on_candidate(self._factory.server_reflexive(event.address, base, event.server, so))
+        self._questions.discard(base)
         self._check_gathered()
 
     def _check_gathered(self) -> None:
@@ -131,4 +141,4 @@ class VirtualTcpWays:
     def _gathered(self) -> None:
         if not self._has_gathered:
             self._has_gathered = True
-            self._owner.on_tcp_gathered()
+            self._owner.on_gathered()
