@@ -14,7 +14,7 @@ from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate
-from crowline.ice.events import IceEvent, PairLost, PairNominated, PairValid
+from crowline.ice.events import IceEvent, PairLost, PairNominated, PairReclassified, PairValid
 from crowline.ice.pair import ValidPair
 from crowline.lab.stand_in_pake import StandInPake
 from crowline.lab.virtual import Internet
@@ -192,7 +192,7 @@ class VirtualPeer:
         if isinstance(event, Welcomed):
             self._credit = event.welcome.credit
             self._stun = self._service(event.welcome.stun)
-            self._refresh(self._stun)
+            self._refresh()
         elif isinstance(event, CodeReady):
             self._on_code(event.code)
         elif isinstance(event, PeerPresent):
@@ -279,12 +279,11 @@ class VirtualPeer:
         if not self._renewal.is_renewed(candidate.sending_base):
             self._offers.add(candidate)
 
-    def _refresh(self, server: Address) -> None:
+    def _refresh(self) -> None:
         """Ask for the mappings, and again as long as nobody is there."""
         if not self._offers.own.met:
-            self._sockets.query_stun(server)
-            later = self._internet.now + REFRESH_INTERVAL
-            self._internet.call_at(later, lambda: self._refresh(server))
+            self._sockets.query_stun(self._stun)
+            self._internet.call_at(self._internet.now + REFRESH_INTERVAL, self._refresh)
 
     def on_gathered(self) -> None:
         self._offers.gathered()
@@ -316,13 +315,19 @@ class VirtualPeer:
             self._links.pair_valid(event.pair)
         elif isinstance(event, PairValid):
             self._links.pair_valid(event.pair)
+        elif isinstance(event, PairReclassified):
+            self._rerank(self._links.pair_reclassified(event.pair), event.pair)
         elif isinstance(event, PairLost):
             self._links.pair_lost(event.pair.key, event.reason.value)
+
+    def _rerank(self, number: int | None, pair: ValidPair) -> None:
+        if number is not None:
+            self._session.rerank(number, rank_of(pair), pair.priority, self._internet.now)
+            self._session_pump.flush()
 
     def on_connection_lost(self, local: Address, remote: Address) -> None:
         if self._links is not None:
             self._links.pair_lost((local, remote), "the connection broke off")
-            self._session_pump.flush()
 
     def _use(self, pair: ValidPair) -> None:
         if not pair.transport.is_stream:
