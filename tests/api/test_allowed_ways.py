@@ -9,7 +9,7 @@ import pytest
 
 import crowline
 from crowline.api.gatherer import MAX_PEERS
-from crowline.api.traversal import Traversal
+from crowline.api.other_side import OtherSide
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.net.udp import UdpSocket
@@ -68,14 +68,14 @@ async def test_direct_only_sends_nothing_to_a_relayed_address(
 ) -> None:
     """Not even a check, where the other side has one."""
     relayed: set[Address] = set()
-    add = Traversal.add_remote
+    add = OtherSide.add
 
-    def note(self: Traversal, signal: CandidateSignal) -> None:
+    def note(self: OtherSide, signal: CandidateSignal) -> None:
         if signal.kind == "relay":
             relayed.add(Address.parse(signal.host, signal.port))
         add(self, signal)
 
-    monkeypatch.setattr(Traversal, "add_remote", note)
+    monkeypatch.setattr(OtherSide, "add", note)
     async with (
         serving() as server,
         crowline.host(server.url, direct_only=True) as room,
@@ -98,5 +98,5 @@ async def test_a_flood_of_candidates_asks_the_server_for_a_bounded_number_of_per
         assert traversal is not None
         for number in range(1000):
             host = f"44.{number // 200}.1.{number % 200 + 1}"
-            traversal.add_remote(CandidateSignal("f", 1, "udp", 100, host, 5000, "host"))
+            traversal.hear(CandidateSignal("f", 1, "udp", 100, host, 5000, "host"))
         assert len(traversal._gatherer._peers) <= MAX_PEERS

@@ -147,12 +147,12 @@ async def test_relay_only_uses_the_relay_and_shows_no_address(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither side learns an address of the other but the server's."""
-    from crowline.api.traversal import Traversal
+    from crowline.api.other_side import OtherSide
     from crowline.rendezvous.signals import CandidateSignal
 
     told: list[CandidateSignal] = []
-    original = Traversal.add_remote
-    monkeypatch.setattr(Traversal, "add_remote", lambda self, s: (told.append(s), original(self, s))[1])
+    original = OtherSide.add
+    monkeypatch.setattr(OtherSide, "add", lambda self, s: (told.append(s), original(self, s))[1])
     async with (
         crowline.host(server.url, relay_only=True) as room,
         crowline.join(room.code, server.url, relay_only=True) as there,

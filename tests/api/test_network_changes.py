@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any
 
 import pytest
 
 import crowline
-from crowline.api import traversal
+from crowline.api import announcer, traversal
 from crowline.api.restart_pace import BURST, INTERVAL, RestartPace
 from crowline.api.room import enter
 from crowline.api.traversal import Traversal
@@ -139,8 +140,9 @@ async def test_a_restart_for_a_new_address_keeps_the_links_that_carry(
             await until(lambda: ends_at(there, "127.0.0.2") and ends_at(here, "127.0.0.3"))
             found = traversal_of(room)
             before, ufrag = set(room._connection.carriers.paths.up), found._agent.ufrag
-            signal = found._signal
-            monkeypatch.setattr(found, "_signal", lambda each: (told.append(each), signal(each)))
+            teller = found._announcer
+            signal = teller._signal
+            monkeypatch.setattr(teller, "_signal", lambda each: (told.append(each), signal(each)))
             machine.has("127.0.0.2", "127.0.0.4")
             change(room)
             await until(lambda: found._agent.selected is not None and found._agent.ufrag != ufrag)
@@ -175,13 +177,13 @@ async def test_relay_only_tells_no_address_after_a_change(
 ) -> None:
     """Neither in a candidate nor beside it."""
     told: list[CandidateSignal] = []
-    signal = Traversal._tell
+    to_signal = announcer.to_signal
 
-    def note(self: Traversal, candidate: object) -> None:
-        told.append(traversal.to_signal(candidate, private=self._options.relay_only))  # type: ignore[arg-type]
-        signal(self, candidate)  # type: ignore[arg-type]
+    def note(*arguments: Any, **options: Any) -> CandidateSignal:
+        told.append(to_signal(*arguments, **options))
+        return told[-1]
 
-    monkeypatch.setattr(Traversal, "_tell", note)
+    monkeypatch.setattr(announcer, "to_signal", note)
     machine.has("127.0.0.2")
     async with (
         crowline.host(server.url, relay_only=True) as room,

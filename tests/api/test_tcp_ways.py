@@ -129,5 +129,5 @@ async def test_relay_only_tells_no_tcp_candidates(server: Server, told: list[Sig
         await carry(here, there, b"by the relay")
         found = room._connection._traversal
         assert found is not None
-        own: list[Candidate] = found._own.offered()
+        own: list[Candidate] = found._announcer.offered()
         assert own and not [each for each in own if each.transport == "tcp"]

@@ -111,6 +111,7 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traversal]:
     told: list[Signal] = []
     made = Traversal(
         Owner(),
+        Owner(),
         Options("ws://localhost"),
         identity=Identity.generate(),
         controlling=True,

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from crowline.api.pair_links import Link, PairLinks
 from crowline.api.path import Path
 from crowline.api.paths import PathBook
+from crowline.base.addresses import Address
 from crowline.base.machine import Buffer
 from crowline.base.transport import Transport
+from crowline.ice.pair import ValidPair
 from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
 from crowline.session.events import LinkChosen
 from crowline.session.links import Carrier, Hints, LinkTransmit
@@ -53,11 +55,52 @@ class Carriers:
     def link_up(self, link: Link, transport: Transport) -> None:
         """`transport`: how its packets leave this machine."""
         self.paths.add(link, transport)
-        self._attach(link.number, link, rank_of(link.pair), Hints(link.pair.priority, link.pair.rtt))
+        is_fading = self.pairs is not None and self.pairs.is_fading(link.pair)
+        hints = Hints(link.pair.priority, link.pair.rtt, is_fading=is_fading)
+        self._attach(link.number, link, rank_of(link.pair), hints)
 
     def link_down(self, number: int, reason: str) -> None:
         if self.paths.remove(number):
             self._detach(number, reason)
+
+    # What the traversal says ------------------------------------------------------------------------
+
+    def on_pair_valid(self, pair: ValidPair) -> None:
+        if self.pairs is not None:
+            self.pairs.pair_valid(pair)
+
+    def on_pair_nominated(self, pair: ValidPair) -> None:
+        if self.pairs is not None:
+            self.pairs.pair_nominated(pair)
+
+    def on_pair_lost(self, pair: ValidPair, reason: str) -> None:
+        if self.pairs is not None:
+            self.pairs.pair_lost(pair, reason)
+
+    def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
+        if self.pairs is not None:
+            self.pairs.packet(data, segment_size, source, local)
+
+    def on_restarted(self) -> None:
+        """A network is another one: what fell silent may work now, and what works may not last."""
+        self._session.links.start_over(self._loop.time())
+        if self.pairs is not None:
+            self.pairs.network_changed()
+        self._on_change()
+
+    def bases_in_use(self) -> list[Address]:
+        """The base of the path that carries the streams."""
+        chosen = self._session.chosen
+        link = self.paths.up.get(chosen) if chosen is not None else None
+        return [] if link is None else [link.pair.base]
+
+    def on_fading(self, end: Address) -> None:
+        """What begins or ends there will not last: other links of its rank go before it."""
+        for number in self.pairs.fade(end) if self.pairs is not None else ():
+            self._session.links.fade(number)
+        self._on_change()
+
+    # What the session says --------------------------------------------------------------------------
 
     def choose(self, event: LinkChosen) -> tuple[Path | None, Path | None]:
         """The session has chosen: the path that carries the streams from now on, and the one before."""
@@ -76,12 +119,12 @@ class Carriers:
         """Hand the session what a link brought."""
         self._session.receive(data, number, self._loop.time())
 
-    def restarted(self) -> None:
-        """A network is another one: what fell silent may work now, and what works may not last."""
-        self._session.links.start_over(self._loop.time())
-        if self.pairs is not None:
-            self.pairs.network_changed()
-        self._on_change()
+    def silent_pair(self, event: LinkChosen) -> ValidPair | None:
+        """The pair of the link that was left, where that was direct, over UDP, and carries nothing."""
+        link = self.paths.up.get(event.was) if event.was is not None else None
+        if link is None or link.category != "direct" or link.pair.transport.is_stream:
+            return None
+        return link.pair if self._session.links.is_ailing(link.number) else None
 
     def flush(self) -> None:
         """Send what the links have."""

@@ -20,17 +20,9 @@ from crowline.api.pair_links import Link, PairLinks, transport_of, trust_in
 from crowline.api.timing import Timing
 from crowline.api.traversal import Traversal
 from crowline.api.watch import Watch
-from crowline.base.addresses import Address
-from crowline.base.errors import (
-    CrowlineError,
-    NobodyCame,
-    ProtocolViolation,
-    ServerUnreachable,
-    error_for,
-)
+from crowline.base.errors import CrowlineError, NobodyCame, ProtocolViolation, ServerUnreachable, error_for
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
-from crowline.ice.pair import ValidPair
 from crowline.link.choice import HUB_LINK
 from crowline.link.identity import Identity
 from crowline.net.patience import within
@@ -124,6 +116,7 @@ class Connection:
         )
         self._traversal = Traversal(
             self,
+            self.carriers,
             self._options,
             identity=self._identity,
             controlling=self.role is Role.JOIN,
@@ -311,30 +304,11 @@ class Connection:
 
     # What the traversal says ------------------------------------------------------------------------
 
-    def on_pair_valid(self, pair: ValidPair) -> None:
-        if (pairs := self.carriers.pairs) is not None:
-            pairs.pair_valid(pair)
-
-    def on_pair_nominated(self, pair: ValidPair) -> None:
-        if (pairs := self.carriers.pairs) is not None:
-            pairs.pair_nominated(pair)
-
-    def on_pair_lost(self, pair: ValidPair, reason: str) -> None:
-        if (pairs := self.carriers.pairs) is not None:
-            pairs.pair_lost(pair, reason)
-
     def on_network_changed(self, gone: Collection[str]) -> None:
         assert self._hub is not None
         self._hub.follow(gone)
         if (pairs := self.carriers.pairs) is not None:
             pairs.hosts_lost(gone, "this side's address is gone")
-
-    def on_restarted(self) -> None:
-        self.carriers.restarted()
-
-    def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
-        if (pairs := self.carriers.pairs) is not None:
-            pairs.packet(data, segment_size, source, local)
 
     def on_drained(self) -> None:
         self.flush()
@@ -380,6 +354,8 @@ class Connection:
         if self._farewell.is_set():
             # Links end one after the other now; none of that is a path to tell of.
             return
+        if self._traversal is not None and (silent := self.carriers.silent_pair(event)) is not None:
+            self._traversal.fell_silent(silent)
         now, before = self.carriers.choose(event)
         if now is not None and now.is_direct and self.timing.direct is None:
             self.timing.direct = self._loop.time()

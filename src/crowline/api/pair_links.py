@@ -121,6 +121,14 @@ class PairLinks:
             if link.key[0].host in hosts:
                 link.stream.drop(reason)
 
+    def fade(self, end: Address) -> list[int]:
+        """What begins or ends there will not last: open others beside those links. Their numbers."""
+        return self._quic.fade(end)
+
+    def is_fading(self, pair: ValidPair) -> bool:
+        """Whether a link on it is to be left for any other of its rank."""
+        return self._quic.is_fading(pair)
+
     def network_changed(self) -> None:
         """Of either side."""
         self._quic.network_changed()

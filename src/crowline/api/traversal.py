@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import TYPE_CHECKING, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from crowline.api.allowed import Allowed
+from crowline.api.announcer import Announcer
 from crowline.api.candidate_names import CandidateNames
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
+from crowline.api.other_side import OtherSide
 from crowline.api.questions import Questions
+from crowline.api.renewals import Renewals
 from crowline.api.restarts import Restarts
 from crowline.api.tcp_ways import TcpWays
 from crowline.api.translation import Translation
+from crowline.api.traversal_owner import PairOwner, TraversalOwner
 from crowline.base.addresses import Address
-from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
-from crowline.base.mdns_name import is_mdns_name
 from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
@@ -35,54 +35,22 @@ from crowline.ice.events import (
     SendRefused,
 )
 from crowline.ice.pair import ValidPair
-from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.link.identity import Identity
 from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
 from crowline.rendezvous.candidates import (
     REFRESH_INTERVAL,
-    OwnCandidates,
-    address_of,
-    from_signal,
-    gone_signal,
-    to_signal,
 )
-from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, EndOfCandidates, Signal
+from crowline.rendezvous.signals import (
+    Description,
+    Signal,
+)
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 
 if TYPE_CHECKING:
     from crowline.net.network import NetworkChange
     from crowline.net.network_watch import NetworkWatch
-
-
-class Owner(Protocol):
-    """What a traversal tells whoever began it."""
-
-    def on_pair_valid(self, pair: ValidPair) -> None: ...
-
-    def on_pair_nominated(self, pair: ValidPair) -> None:
-        """Both sides agree on the pair, before anything else happens on it."""
-
-    def on_pair_lost(self, pair: ValidPair, reason: str) -> None: ...
-
-    def on_network_changed(self, gone: Collection[str]) -> None:
-        """This machine's network is another one: streams that end at the addresses `gone` lead nowhere.
-
-        Call `restart` as soon as the other side can be told.
-        """
-
-    def on_restarted(self) -> None:
-        """Either side's network changed: all pairs are looked for anew."""
-
-    def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
-        """A run of datagrams that are not STUN."""
-
-    def on_drained(self) -> None:
-        """A burst of datagrams is over."""
-
-    def on_warning(self, sentence: str) -> None:
-        """Something that a person should know."""
 
 
 class Traversal:
@@ -93,7 +61,8 @@ class Traversal:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: TraversalOwner,
+        pairs: PairOwner,
         options: Options,
         *,
         identity: Identity,
@@ -103,9 +72,9 @@ class Traversal:
         signal: Callable[[Signal], None],
     ) -> None:
         self._owner = owner
+        self._pairs = pairs
         self._options = options
         self._loopback = loopback
-        self._signal = signal
         self._addresses = local_addresses(loopback=loopback)
         self._translation = Translation(self._addresses)
         self._allowed = Allowed(
@@ -118,7 +87,6 @@ class Traversal:
             controlling, entropy=os.urandom, ta=MIN_TA, renominate=True, permits=self._allowed.check
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
-        self._own = OwnCandidates()
         self._has_warned = False
         self._names = CandidateNames(self._addresses, hides=options.hide_addresses)
         self._gatherer = Gatherer(
@@ -127,8 +95,23 @@ class Traversal:
             offer_host=not options.relay_only,
             hides_host=options.hide_addresses,
         )
+        private = options.relay_only or options.hide_addresses
+        self._announcer = Announcer(
+            self._agent, self._pump, self._names, identity, private=private, signal=signal
+        )
+        self._other = OtherSide(
+            self._agent,
+            self._pump,
+            allowed=self._allowed,
+            names=self._names,
+            translation=self._translation,
+            permit=self._gatherer.permit,
+            on_fading=pairs.on_fading,
+            finds_names=not options.relay_only,
+        )
+        self._renewals = Renewals(self._gatherer, self)
+        self._gatherer.on_seen = self._renewals.seen
         self._questions = Questions(self._gatherer, hub_host, self._translation.towards)
-        self._remotes: list[Candidate] = []
         self._tcp = TcpWays(
             self,
             self._agent,
@@ -136,7 +119,6 @@ class Traversal:
             self._gatherer.factory,
             hides_host=options.hide_addresses,
         )
-        self._identity = identity
         self._is_over = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: NetworkWatch | None = None
@@ -146,7 +128,7 @@ class Traversal:
 
     def begin(self) -> None:
         """Describe this side and offer its sockets; what else leads to them follows as it is found."""
-        self._describe()
+        self._announcer.describe()
         self._gatherer.offer_hosts()
 
     async def query_stun(self, servers: Iterable[ServerAddress]) -> None:
@@ -162,14 +144,13 @@ class Traversal:
         while True:
             await self._questions.query_stun()
             await asyncio.sleep(REFRESH_INTERVAL)
-            if self._own.met:
+            if self._announcer.met:
                 return
 
     def meet(self) -> None:
         """The other side is there: offer what has been found, and what will be."""
         self._gatherer.expect_more()  # what TCP finds, once it is known whether the other side can use it
-        for candidate in self._own.meet():
-            self._offer(candidate)
+        self._announcer.meet()
 
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""
@@ -189,42 +170,11 @@ class Traversal:
     def set_remote(self, description: Description) -> bool:
         """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3)."""
         self._restarts.is_understood = description.restarts
-        self._remotes.clear()
-        if description.regains:
-            self._agent.agree_to_regain()
-        try:
-            self._agent.set_remote(description.ufrag, description.pwd, self._pump.now)
-        except UsageError:
-            return False
-        self._pump.flush()
-        return True
+        return self._other.describe(description)
 
     def hear(self, signal: Signal) -> None:
         """What the other side says of its candidates."""
-        if isinstance(signal, CandidateSignal) and is_mdns_name(signal.host):
-            self._spawn(self._find_remote(signal))
-        elif isinstance(signal, CandidateSignal):
-            self.add_remote(signal)
-        elif isinstance(signal, CandidateGone):
-            self._remove_remote(signal)
-        elif isinstance(signal, EndOfCandidates):
-            self._agent.end_of_remote_candidates(self._pump.now)
-            self._pump.flush()
-
-    def add_remote(self, signal: CandidateSignal, *, relays: bool = True) -> None:
-        """`relays`: relayed addresses may be used towards it too."""
-        candidate = from_signal(signal)
-        if candidate is None or not self._allowed.candidate(candidate):
-            return
-        if self._allowed.avoids(candidate):
-            return
-        if relays and self._allowed.check(candidate.address):
-            self._gatherer.permit(candidate.address)
-        if len(self._remotes) < MAX_REMOTE_CANDIDATES:
-            self._remotes.append(candidate)
-        self._agent.add_remote_candidate(candidate, self._pump.now)
-        self._check_translated([candidate])
-        self._pump.flush()
+        self._other.hear(signal)
 
     # A network that changes -------------------------------------------------------------------------
 
@@ -306,22 +256,20 @@ class Traversal:
     # What the gatherer says -------------------------------------------------------------------------
 
     def on_candidate(self, candidate: Candidate) -> None:
-        if not self._allowed.candidate(candidate):
+        base = candidate.sending_base
+        if not self._allowed.candidate(candidate) or self._renewals.is_renewed(base):
             return
-        for each in self._own.add(candidate):
-            self._offer(each)
+        if candidate.type is CandidateType.HOST and not candidate.protocol.is_stream:
+            self._renewals.opened(base)
+        self._announcer.add(candidate)
 
     def on_base_lost(self, base: Address, transport: Transport = Transport.UDP) -> None:
-        for candidate in self._own.remove(base):
-            if (host := self._names.written(candidate)) is not None:
-                self._signal(gone_signal(candidate.address, candidate.protocol, host=host))
-        self._agent.remove_local_candidate(base, self._pump.now, transport=transport)
-        self._pump.flush()
+        if not transport.is_stream:
+            self._renewals.closed(base)
+        self._announcer.lost(base, transport)
 
     def on_gathered(self) -> None:
-        self._signal(EndOfCandidates())
-        self._agent.end_of_local_candidates(self._pump.now)
-        self._pump.flush()
+        self._announcer.end()
 
     def on_tcp_gathered(self) -> None:
         self._gatherer.expected_came()
@@ -331,7 +279,7 @@ class Traversal:
         self._pump.flush()
 
     def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
-        self._owner.on_packets(data, segment_size, source, local)
+        self._pairs.on_packets(data, segment_size, source, local)
 
     def on_drained(self) -> None:
         self._owner.on_drained()
@@ -340,21 +288,34 @@ class Traversal:
         self._agent.send_failed(base, destination, problem)
         self._pump.flush()
 
+    # Sockets that are renewed ------------------------------------------------------------------------
+
+    def fell_silent(self, pair: ValidPair) -> None:
+        """A direct path carries nothing any more: perhaps its mapping has ended."""
+        self._renewals.fell_silent(pair.base)
+
+    def bases_in_use(self) -> Collection[Address]:
+        return self._pairs.bases_in_use()
+
+    def on_fading(self, base: Address) -> None:
+        self._announcer.fading(base)
+        self._pairs.on_fading(base)
+
     # ------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: IceEvent) -> None:
         self._tcp.on_event(event)
         if isinstance(event, PairValid) and self._allowed.pair(event.pair):
-            self._owner.on_pair_valid(event.pair)
+            self._pairs.on_pair_valid(event.pair)
         elif isinstance(event, PairNominated) and self._allowed.pair(event.pair):
-            self._owner.on_pair_nominated(event.pair)
+            self._pairs.on_pair_nominated(event.pair)
         elif isinstance(event, PairLost):
             self._gatherer.verify(event.pair.base)
-            self._owner.on_pair_lost(event.pair, event.reason.value)
+            self._pairs.on_pair_lost(event.pair, event.reason.value)
             local = event.pair.local
             if event.reason is LossReason.LOCAL_REMOVED and local.type is CandidateType.PEER_REFLEXIVE:
                 # Nobody but the other side has ever named it.
-                self._signal(gone_signal(local.address, local.protocol))
+                self._announcer.gone(local)
         elif isinstance(event, SendRefused):
             self._on_send_refused(event)
         elif isinstance(event, Restarted):
@@ -370,70 +331,18 @@ class Traversal:
     async def _translate(self) -> None:
         """Without IPv4, and once the way to it is known: ask and check by that way too."""
         if await self._translation.find():
-            self._check_translated(self._remotes)
-            self._pump.flush()
+            self._other.translate()
             await self._questions.query_stun()
 
-    def _check_translated(self, remotes: list[Candidate]) -> None:
-        for candidate in self._translation.checkable(remotes):
-            self._agent.add_remote_candidate(candidate, self._pump.now)
-
-    async def _find_remote(self, signal: CandidateSignal) -> None:
-        """A name that means something on the other side's network, which may be this one."""
-        if not self._options.relay_only and (host := await self._names.find(signal.host)) is not None:
-            # No server is told what the name stands for; nor could it send there.
-            self.add_remote(msgspec.structs.replace(signal, host=host), relays=False)
-
-    def _remove_remote(self, signal: CandidateGone) -> None:
-        host = self._names.read(signal.host)
-        address = address_of(host, signal.port) if host is not None else None
-        if address is not None:
-            for each in {address, self._translation.towards(address)}:
-                self._agent.remove_remote_candidate(
-                    each, self._pump.now, transport=Transport(signal.transport)
-                )
-            self._pump.flush()
-
     def _on_restarted(self) -> None:
-        """Tell the other side the new credentials, and under them everything again."""
-        self._describe()
-        for candidate in self._own.offered():
-            self._tell(candidate)
+        self._announcer.repeat()
         self._questions.restart()
-        self._owner.on_restarted()
+        self._pairs.on_restarted()
 
     def _restart_now(self) -> bool:
         began = self._agent.restart(self._pump.now)
         self._pump.flush()
         return began
-
-    def _describe(self) -> None:
-        self._signal(
-            Description(
-                ufrag=self._agent.ufrag,
-                pwd=self._agent.pwd,
-                fingerprint=self._identity.fingerprint.hex(),
-                ta_ms=round(MIN_TA * 1000),
-                renominate=True,
-                certificate=self._identity.certificate_der,
-                restarts=True,
-                regains=True,
-            )
-        )
-
-    def _offer(self, candidate: Candidate) -> None:
-        self._agent.add_local_candidate(candidate, self._pump.now)
-        for known in self._agent.local_candidates():
-            # The mapping has moved: what it was before leads elsewhere.
-            if _is_replaced(known, candidate):
-                self._agent.remove_local_candidate(known.address, self._pump.now, transport=known.protocol)
-        self._tell(candidate)
-        self._pump.flush()
-
-    def _tell(self, candidate: Candidate) -> None:
-        private = self._options.relay_only or self._options.hide_addresses
-        if (host := self._names.written(candidate)) is not None:
-            self._signal(to_signal(candidate, private=private, host=host))
 
     async def _open_tcp(self) -> None:
         self._tcp.open(self._addresses, await self._questions.tcp_servers())
@@ -448,6 +357,8 @@ class Traversal:
         self._is_over = True
         self._pump.close()
         self._agent.close()
+        self._renewals.close()
+        self._other.close()
         self._names.close()
         self._translation.close()
         if self._watch is not None:
@@ -455,12 +366,3 @@ class Traversal:
         self._restarts.close()
         for task in self._tasks:
             task.cancel()
-
-
-def _is_replaced(known: Candidate, by: Candidate) -> bool:
-    """Whether both say where one base is seen by one server, and `by` says it now."""
-    return (
-        known.foundation == by.foundation
-        and known.sending_base == by.sending_base
-        and known.address != by.address
-    )
