@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -222,6 +223,16 @@ def test_a_side_that_asks_for_consent_and_falls_silent_is_lost() -> None:
         assert lost == ([PairLost(pair, LossReason.CONSENT_EXPIRED)] if asks else [])
 
 
+def test_a_check_soon_after_the_nomination_is_no_question_of_consent() -> None:
+    """It is the rest of the search: whoever sends one need not go on asking."""
+    puppet = met()
+    puppet.nominate(0.0)
+    puppet.receive(puppet.check(), now=0.5)
+    puppet.sent_by(1000.0)
+    assert puppet.agent.selected is not None
+    assert puppet.agent.next_timeout() is None
+
+
 def test_a_lost_pair_needs_new_credentials_unless_both_agreed_otherwise() -> None:
     """RFC 7675 §5.1; with `regain` a new nomination is enough."""
     for regain in (True, False):
@@ -244,6 +255,30 @@ def test_misuse_is_told_to_the_caller() -> None:
         agent.add_local_candidate(factory.host(Address(BASE.host, BASE.port + 1)), 0.0)
     agent.add_local_candidate(factory.host(Address("2001:db8::1", 1)), 0.0)
     assert len(agent.local_candidates()) == 2
+
+
+@pytest.mark.parametrize("priorities", [((5, 3), (3, 5)), ((5, 5), (5, 5))])
+def test_two_lite_sides_choose_alike_where_pairs_are_nearly_equal(priorities: Any) -> None:
+    """The roles decide between mirrored priorities, the addresses between equal ones; not the order."""
+    agents = [LiteAgent(controlling, entropy=random.Random(1).randbytes) for controlling in (True, False)]
+    addresses = [[Address("2001:db8::1", 1), Address("192.0.2.1", 1)]]
+    addresses += [[Address("2001:db8::2", 2), Address("192.0.2.2", 2)]]
+    candidates = [
+        [remote(address, priority) for address, priority in zip(own, values, strict=True)]
+        for own, values in zip(addresses, priorities, strict=True)
+    ]
+    for agent, own, theirs in zip(agents, candidates, candidates[::-1], strict=True):
+        # One of them gathers in the other order.
+        for candidate in own if agent is agents[0] else own[::-1]:
+            agent.add_local_candidate(candidate, 0.0)
+        agent.set_remote("puppet", "a password of the puppet", 0.0, lite=True)
+        for candidate in theirs:
+            agent.add_remote_candidate(candidate, 0.0)
+        agent.end_of_local_candidates(0.0)
+        agent.end_of_remote_candidates(0.0)
+    one, two = (agent.selected for agent in agents)
+    assert one is not None and two is not None
+    assert (one.base, one.remote.address) == (two.remote.address, two.base)
 
 
 def test_two_lite_sides_of_different_families_have_no_way() -> None:

@@ -36,7 +36,7 @@ from crowline.ice.events import (
 from crowline.ice.lite import LiteAgent
 from crowline.stun.attributes import UseCandidate
 from ice_pair import DELAY, SIGNAL_DELAY, IcePair
-from puppet import BASE, OTHER_REMOTE, REMOTE, Puppet, events, remote, request, requests
+from puppet import BASE, HIGH_TIE, OTHER_REMOTE, REMOTE, Puppet, events, remote, request, requests
 
 ACTIVE, PASSIVE, MEETING = TcpType.ACTIVE, TcpType.PASSIVE, TcpType.SIMULTANEOUS_OPEN
 SERVER = Address("203.0.113.1", 3478)
@@ -272,6 +272,51 @@ def test_a_check_by_an_accepted_connection_makes_a_peer_reflexive_pair() -> None
     assert valid.pair.local.tcp_type is PASSIVE
 
 
+def test_a_change_of_roles_dials_once() -> None:
+    """The pair is checked anew, and its connection is on its way already."""
+    puppet = TcpPuppet(True, ACTIVE, PASSIVE)
+    puppet.meet(tcp_remote())
+    puppet.connect(0.0, EPHEMERAL)
+    claim = puppet.claim(controlling=True, tie=HIGH_TIE)
+    puppet.receive(puppet.check(claim=claim), EPHEMERAL, 0.01)
+    assert not puppet.agent.controlling
+    puppet.sent_by(1.0)
+    assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, False)]
+
+
+def test_a_connection_needs_no_allowance() -> None:
+    """What silent UDP has used up at that address does not hold back a check that was connected for."""
+    puppet = TcpPuppet(True, ACTIVE, udp=True)
+    for number in range(4):
+        puppet.agent.add_local_candidate(puppet.factory.host(Address("192.0.2.80", 1000 + number)), 0.0)
+    puppet.meet(remote(REMOTE), tcp_remote(priority=1))
+    puppet.sent_by(35.0)
+    assert puppet.agent.counters["held back"] > 0
+    puppet.connect(35.0)
+    assert [each.transport for each in puppet.sent()] == [Transport.TCP]
+
+
+def test_whoever_dials_us_meets_the_passive_candidate() -> None:
+    """Of the three that share a base, the one that is there for being dialled."""
+    puppet = TcpPuppet(False)
+    puppet.meet()
+    puppet.connect(0.0, EPHEMERAL)
+    puppet.receive(puppet.check(), EPHEMERAL, 0.01)
+    puppet.answer(puppet.sent()[-1], 0.02)
+    (pair,) = puppet.agent.valid_pairs()
+    assert (pair.local.tcp_type, pair.remote.tcp_type) == (PASSIVE, ACTIVE)
+
+
+def test_an_address_that_is_passive_too_does_not_make_who_dialled_passive() -> None:
+    """Without a translator the other side sees the base, which is the passive candidate's address."""
+    puppet = TcpPuppet(True)
+    puppet.meet(tcp_remote())
+    puppet.connect()
+    puppet.answer(puppet.one(), 0.01)
+    (pair,) = puppet.agent.valid_pairs()
+    assert (pair.local.address, pair.local.tcp_type) == (BASE, ACTIVE)
+
+
 def test_the_mapped_address_of_an_active_candidate_is_peer_reflexive() -> None:
     """RFC 6544 §7.1: port 9 is nobody's source."""
     puppet = TcpPuppet(True, ACTIVE)
@@ -358,6 +403,33 @@ def test_a_passive_side_waits_to_be_dialled_again() -> None:
     assert puppet.agent.selected is not None
 
 
+@pytest.mark.parametrize("regain", [False, True])
+def test_a_side_that_was_dialled_is_still_there_when_the_connection_breaks_late(regain: bool) -> None:
+    """Long after the first patience has ended, the dialling side gets as long again to come back."""
+    pair = IcePair(kinds=((ACTIVE,), (PASSIVE,)), regain=regain, renominate=regain)
+    pair.start()
+    pair.run(300.0)
+    pair.cut()
+    agree(pair)
+    assert not any(side.of(IceFailed) for side in pair.sides)
+
+
+def test_a_dialled_side_that_nobody_comes_back_to_has_failed() -> None:
+    """After its patience, when both sides' candidates are complete."""
+    puppet = TcpPuppet(False, PASSIVE)
+    puppet.meet(tcp_remote(Address(REMOTE.host, DISCARD_PORT), ACTIVE))
+    puppet.end_candidates()
+    puppet.connect(0.0, EPHEMERAL)
+    puppet.receive(puppet.check(), EPHEMERAL, 0.01)
+    puppet.answer(puppet.sent()[-1], 0.02)
+    puppet.sent_by(100.0)
+    puppet.agent.disconnected(BASE, EPHEMERAL, 100.0)
+    puppet.sent_by(139.0)
+    assert not any(isinstance(event, IceFailed) for event in events(puppet.agent))
+    puppet.sent_by(140.0)
+    assert events(puppet.agent) == [IceFailed(FailureReason.ALL_LOST)]
+
+
 def test_when_the_search_is_over_other_connections_are_not_wanted_any_more() -> None:
     """RFC 6544 §8: without renomination everything but what works is closed."""
     puppet = TcpPuppet(True, ACTIVE)
@@ -409,6 +481,7 @@ def test_a_connection_that_was_handed_over_gets_no_more_stun() -> None:
     pair = puppet.agent.selected
     puppet.agent.use(pair, 0.1)
     puppet.agent.hand_over(pair)
+    assert puppet.agent.use(pair, 0.2)
     assert puppet.sent_by(100.0) == []
     puppet.agent.add_remote_candidate(remote(OTHER_REMOTE), 100.0)
     puppet.agent.receive(puppet.success(puppet.one()), OTHER_REMOTE, 100.1, BASE)

@@ -132,8 +132,11 @@ class IceAgent(IceEndpoint):
     def _on_connected(self, way: Way, now: float, *, wanted: bool) -> None:
         self._checker.connected(way, now, wanted=wanted)
 
-    def _on_disconnected(self, way: Way) -> None:
-        """While the connection was handed over, a restart has left its pair out."""
+    def _on_disconnected(self, way: Way, now: float, *, worked: bool) -> None:
+        if worked and self._patient_until is not None:
+            # Whoever dialled dials again (RFC 6544 §11.1); the other side has to be there then.
+            self._patient_until = max(self._patient_until, now + PATIENCE)
+        # While the connection was handed over, a restart has left its pair out.
         for sender in self._session.locals.senders():
             for remote in self._session.remotes:
                 if Way(sender.sending_base, remote.address, sender.protocol) == way:

@@ -46,7 +46,7 @@ class Connections:
     def opened(self, way: Way) -> bool:
         """There is a connection. Gives whether it had been asked for."""
         wanted = self._wanted.pop(way, None) is not None
-        self._open[way] = wanted or self._open.get(way, False)
+        self._open.setdefault(way, False)
         return wanted
 
     def ended(self, way: Way) -> None:

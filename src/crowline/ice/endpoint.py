@@ -209,8 +209,7 @@ class IceEndpoint(ABC):
         if self._over:
             return
         way = Way(local, remote, Transport.TCP)
-        self._session.connection_lost(way, now)
-        self._on_disconnected(way)
+        self._on_disconnected(way, now, worked=self._session.connection_lost(way, now))
         self._settle(now)
 
     def hand_over(self, pair: ValidPair) -> None:
@@ -286,8 +285,8 @@ class IceEndpoint(ABC):
     def _on_connected(self, way: Way, now: float, *, wanted: bool) -> None:  # noqa: B027
         """There is a connection; `wanted`: it had been asked for, which a lite agent does not do."""
 
-    def _on_disconnected(self, way: Way) -> None:  # noqa: B027
-        """There is no connection on `way` any more; a lite agent has nothing to do about that."""
+    def _on_disconnected(self, way: Way, now: float, *, worked: bool) -> None:  # noqa: B027
+        """There is no connection any more; a lite agent has nothing to do about that."""
 
     @abstractmethod
     def _settle(self, now: float) -> None:

@@ -54,6 +54,13 @@ class PairValid:
 
 
 @dataclass(frozen=True, slots=True)
+class PairReclassified:
+    """A pair that works is of another `kind` than was thought: its checks had come before its candidate."""
+
+    pair: ValidPair
+
+
+@dataclass(frozen=True, slots=True)
 class PairNominated:
     """Both sides agree on this pair; with renomination, in place of an earlier one."""
 
@@ -135,6 +142,7 @@ class Noticed:
 
 IceEvent: TypeAlias = (
     PairValid
+    | PairReclassified
     | PairNominated
     | PairLost
     | IceFailed

@@ -101,7 +101,6 @@ class LiteAgent(IceEndpoint):
         self._session.end_former(self._session.former.expired(now), LossReason.RESTARTED)
         for pair in self._hearing.silent(now):
             self._session.lose(pair, LossReason.CONSENT_EXPIRED, now)
-            self._session.retries.forget(pair.checked)
         self._settle(now)
 
     def next_timeout(self) -> float | None:

@@ -11,7 +11,15 @@ from crowline.ice.checklist import CheckList
 from crowline.ice.checks import Credentials
 from crowline.ice.connections import Connections
 from crowline.ice.consent import ConsentKeeper
-from crowline.ice.events import ConnectionUnwanted, LossReason, PairLost, PairValid, Restarted, RoleChanged
+from crowline.ice.events import (
+    ConnectionUnwanted,
+    LossReason,
+    PairLost,
+    PairReclassified,
+    PairValid,
+    Restarted,
+    RoleChanged,
+)
 from crowline.ice.former import FormerSessions
 from crowline.ice.locals import LocalCandidates
 from crowline.ice.nomination import NominationPolicy
@@ -101,7 +109,9 @@ class IceSession:
                 pair.prioritise(self.role.controlling)
         for valid in self.valid.sorted():
             if _is_same(valid.remote, remote):
-                valid.remote = remote
+                kind, valid.remote = valid.kind, remote
+                if valid.kind != kind:
+                    self.outbox.say(PairReclassified(valid))
 
     def remove_base(self, base: Address, transport: Transport) -> None:
         """Nothing leaves by `base` any more."""
@@ -174,11 +184,11 @@ class IceSession:
         agreed = self.regain and reason in _SILENCE
         # RFC 7675 §5.1: only new credentials help, unless both sides agreed that a new check is enough.
         checked.revoked = reason in (LossReason.CONSENT_EXPIRED, LossReason.CONSENT_REVOKED) and not agreed
-        if checked.is_passive or self.checklist.find(checked.way) is not checked:
+        if self.checklist.find(checked.way) is not checked:
             return
         if agreed:
             self.retries.lost(checked, now)
-        elif reason is LossReason.CONNECTION_LOST and was_selected:
+        elif reason is LossReason.CONNECTION_LOST and was_selected and not checked.is_passive:
             # RFC 6544 §11.1: whoever dialled dials again.
             self.checklist.trigger(checked)
 
@@ -199,13 +209,17 @@ class IceSession:
 
     # --- connections ----------------------------------------------------------------------------------
 
-    def connection_lost(self, way: Way, now: float) -> None:
-        """There is no TCP connection on `way`: nothing came of an attempt, or it has ended."""
+    def connection_lost(self, way: Way, now: float) -> bool:
+        """There is no TCP connection on `way`: nothing came of an attempt, or it has ended.
+
+        True when a pair that worked is lost with it.
+        """
         self.connections.ended(way)
         valid = self.valid.find(way) or self.former.find(way)
         if valid is not None:
             self.lose(valid, LossReason.CONNECTION_LOST, now)
         self._give_up(way)
+        return valid is not None
 
     def release_connections(self) -> None:
         """Say which connections serve no pair any more (RFC 6544 §8)."""
