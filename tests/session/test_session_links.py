@@ -340,3 +340,16 @@ def test_random_harm_loses_and_repeats_no_byte_and_stops_nothing_for_two_seconds
         arrived[side].update(road.got(1 - side)[seen[side] :])
         assert len(road.got(1 - side)) == sent[side]
         assert arrived[side].digest() == written[side].digest()
+
+
+def test_a_link_of_less_rank_than_was_thought_is_left() -> None:
+    """As soon as that is known, and no byte is lost or repeated."""
+    road = Road()
+    road.write(b"before ")
+    for session in road.sessions:
+        session.rerank(DIRECT, 0, 0, road.now)
+        session.rerank(99, 5, 0, road.now)
+    road.write(b"after")
+    road.run(1)
+    assert road.chosen == [RELAY, RELAY]
+    assert road.got() == b"before after"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Oddity,
         PairLost,
         PairNominated,
+        PairReclassified,
         PairValid,
         Restarted,
         RoleChanged,
@@ -64,6 +65,7 @@ __all__ = [
     "Oddity",
     "PairLost",
     "PairNominated",
+    "PairReclassified",
     "PairValid",
     "Restarted",
     "RoleChanged",
@@ -82,7 +84,7 @@ __getattr__ = lazy(
         "candidate_line": "CandidateLine MalformedIceLine",
         "events": (
             "ConnectionUnwanted ConnectionWanted FailureReason IceEvent IceFailed LossReason Noticed Oddity "
-            "PairLost PairNominated PairValid Restarted RoleChanged SendRefused"
+            "PairLost PairNominated PairReclassified PairValid Restarted RoleChanged SendRefused"
         ),
         "line_signals": "LineSignals",
         "lite": "LiteAgent",

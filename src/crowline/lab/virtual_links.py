@@ -12,7 +12,7 @@ from crowline.lab.clock import Timer
 from crowline.lab.stand_in_link import LINK_ID_LENGTH, StandInLink, is_hello
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_pump import VirtualPump
-from crowline.link.choice import MAX_LINKS, category_of
+from crowline.link.choice import MAX_LINKS, category_of, rank_of
 from crowline.link.events import LinkData, LinkEvent, LinkUp
 from crowline.link.plan import LinkPlan
 
@@ -117,6 +117,14 @@ class VirtualLinks:
             self._arm()
         else:
             self._connect(pair)
+
+    def pair_reclassified(self, pair: ValidPair, rerank: Callable[[int, int, int, float], None]) -> None:
+        """`pair` is of another kind than was thought, and so is a link on it: as `Session.rerank`."""
+        link = self._links.get(pair.key)
+        if link is not None and link.pair is pair:
+            rerank(link.number, rank_of(pair), pair.priority, self._internet.now)
+        self._settle()
+        self._look()
 
     def packet(self, data: Buffer, source: Address, local: Address) -> None:
         """A datagram that is not STUN."""

@@ -316,14 +316,10 @@ class VirtualPeer:
         elif isinstance(event, PairValid):
             self._links.pair_valid(event.pair)
         elif isinstance(event, PairReclassified):
-            self._rerank(self._links.pair_reclassified(event.pair), event.pair)
+            self._links.pair_reclassified(event.pair, self._session.rerank)
+            self._session_pump.flush()
         elif isinstance(event, PairLost):
             self._links.pair_lost(event.pair.key, event.reason.value)
-
-    def _rerank(self, number: int | None, pair: ValidPair) -> None:
-        if number is not None:
-            self._session.rerank(number, rank_of(pair), pair.priority, self._internet.now)
-            self._session_pump.flush()
 
     def on_connection_lost(self, local: Address, remote: Address) -> None:
         if self._links is not None:

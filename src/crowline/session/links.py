@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from crowline.base.machine import Buffer
 from crowline.session.member import Carrier, Hints, Member, Trust
-from crowline.session.ways import Ways
+from crowline.session.ways import Way, Ways
 
 __all__ = ["BETTER_PATH", "FIRST_PATH", "RETURNED", "Carrier", "Hints", "LinkSet", "LinkTransmit"]
 
@@ -75,10 +75,17 @@ class LinkSet:
         now: float,
         hints: Hints,
     ) -> None:
-        member = Member(carrier, (rank, hints.merit or -1 - link), hints, now, fading=hints.is_fading)
+        member = Member(carrier, _way(link, rank, hints.merit), hints, now, fading=hints.is_fading)
         self._members[link] = member
         if hold := self._ways.hold(member.way):
             member.begin_trial(now, hold)
+
+    def rerank(self, link: int, rank: int, merit: int) -> bool:
+        """Have another rank and merit for `link` from now on; False where there is none."""
+        member = self._members.get(link)
+        if member is not None:
+            member.way = _way(link, rank, merit)
+        return member is not None
 
     def remove(self, link: int) -> bool:
         return self._members.pop(link, None) is not None
@@ -248,6 +255,11 @@ class LinkSet:
         if before.stuck_since is not None:
             return "nothing arrived any more by the path before"
         return ""
+
+
+def _way(link: int, rank: int, merit: int) -> Way:
+    """Without a merit, a link has a path of its own."""
+    return rank, merit or -1 - link
 
 
 def _ms(seconds: float | None) -> str:

@@ -97,6 +97,12 @@ class Session:
         self._table.rewind(link)
         self._choose(now, reason)
 
+    def rerank(self, link: int, rank: int, merit: int, now: float) -> None:
+        """The link is of another rank or merit than was thought when it was attached."""
+        self._now = now
+        if self.links.rerank(link, rank, merit):
+            self._choose(now)
+
     @property
     def chosen(self) -> int | None:
         return self.links.chosen
