@@ -36,6 +36,9 @@ class Pairs(Protocol):
 
     def release(self, pair: ValidPair) -> None: ...
 
+    def hand_over(self, pair: ValidPair) -> None:
+        """The connection of `pair` is a link's from now on."""
+
     def send(self, transmit: Transmit) -> None: ...
 
     def stream(self, pair: ValidPair) -> FramedStream | None: ...
@@ -105,6 +108,13 @@ class PairLinks:
             return
         if (stream := self._pairs.stream(pair)) is not None:
             self._tls.nominate(pair, stream, is_controlling=self._pairs.controlling)
+            if stream.is_nominated:
+                self._pairs.hand_over(pair)
+
+    def pair_reclassified(self, pair: ValidPair, rerank: Callable[[int, int, int, float], None]) -> None:
+        """`pair` is of another kind than was thought, and so is a link on it: as `Session.rerank`."""
+        if not pair.transport.is_stream:
+            self._quic.pair_reclassified(pair, rerank)
 
     def pair_lost(self, pair: ValidPair, reason: str) -> None:
         """The agent gave the pair up. A TLS link does without it: it proves itself."""

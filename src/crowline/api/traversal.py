@@ -30,6 +30,7 @@ from crowline.ice.events import (
     LossReason,
     PairLost,
     PairNominated,
+    PairReclassified,
     PairValid,
     Restarted,
     SendRefused,
@@ -221,6 +222,9 @@ class Traversal:
     def release(self, pair: ValidPair) -> None:
         self._agent.release(pair)
 
+    def hand_over(self, pair: ValidPair) -> None:
+        self._agent.hand_over(pair)
+
     def send(self, transmit: Transmit) -> None:
         """Send by the base that `transmit.local` names, of that transport."""
         if transmit.transport.is_stream:
@@ -309,6 +313,8 @@ class Traversal:
             self._pairs.on_pair_valid(event.pair)
         elif isinstance(event, PairNominated) and self._allowed.pair(event.pair):
             self._pairs.on_pair_nominated(event.pair)
+        elif isinstance(event, PairReclassified):
+            self._pairs.on_pair_reclassified(event.pair)
         elif isinstance(event, PairLost):
             self._gatherer.verify(event.pair.base)
             self._pairs.on_pair_lost(event.pair, event.reason.value)
