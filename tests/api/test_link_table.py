@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -18,6 +18,7 @@ from crowline.base.secrets import Secret
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.link import plan
+from crowline.link.choice import rank_of
 from crowline.link.identity import Identity
 from crowline.link.quic import DATAGRAM_SIZE
 
@@ -97,3 +98,18 @@ async def test_when_the_best_pair_is_lost_the_next_valid_one_gets_a_link(
     desk.table.pair_lost(best.key, "consent expired")
     await asyncio.sleep(0.01)
     assert [link.pair for link in desk.links] == [second]
+
+
+async def test_a_pair_that_turns_out_to_be_relayed_makes_room_for_a_direct_one(desks: list[Desk]) -> None:
+    """The link on it is ranked anew, and the direct pair that was not needed beside it gets one."""
+    seeming, direct = pair("198.51.100.1", 10), pair("198.51.100.2", 5)
+    desk = Desk(client=True, pairs=[seeming, direct])
+    desks.append(desk)
+    desk.table.pair_valid(seeming)
+    desk.table.pair_valid(direct)
+    [link] = desk.links
+    rank, ranks = rank_of(seeming), []
+    seeming.remote = replace(seeming.remote, type=CandidateType.RELAYED)
+    desk.table.pair_reclassified(seeming, lambda number, rank, merit, now: ranks.append((number, rank)))
+    assert ranks == [(link.number, rank_of(seeming))] and rank_of(seeming) < rank
+    assert [link.pair for link in desk.links] == [seeming, direct]

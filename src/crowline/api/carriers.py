@@ -73,6 +73,12 @@ class Carriers:
         if self.pairs is not None:
             self.pairs.pair_nominated(pair)
 
+    def on_pair_reclassified(self, pair: ValidPair) -> None:
+        """What looked direct is relayed, or the other way round."""
+        if self.pairs is not None:
+            self.pairs.pair_reclassified(pair, self._session.rerank)
+            self._on_change()
+
     def on_pair_lost(self, pair: ValidPair, reason: str) -> None:
         if self.pairs is not None:
             self.pairs.pair_lost(pair, reason)

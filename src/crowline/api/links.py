@@ -10,7 +10,7 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
-from crowline.link.choice import MAX_LINKS, category_of
+from crowline.link.choice import MAX_LINKS, category_of, rank_of
 from crowline.link.events import LinkData, LinkEvent, LinkUp
 from crowline.link.identity import Identity
 from crowline.link.plan import LinkPlan
@@ -129,6 +129,14 @@ class LinkTable:
     def is_fading(self, pair: ValidPair) -> bool:
         """Whether a link on it is to be left for any other of its rank."""
         return self._plan.is_fading(pair)
+
+    def pair_reclassified(self, pair: ValidPair, rerank: Callable[[int, int, int, float], None]) -> None:
+        """`pair` is of another kind than was thought, and so is a link on it: as `Session.rerank`."""
+        link = self._links.get(pair.key)
+        if link is not None and link.pair is pair:
+            rerank(link.number, rank_of(pair), pair.priority, self._loop.time())
+        self._settle()
+        self._look()
 
     def pair_valid(self, pair: ValidPair) -> None:
         """Open a link where this pair is better than those that links use or are about to use."""

@@ -33,6 +33,8 @@ class PairOwner(Protocol):
     def on_pair_nominated(self, pair: ValidPair) -> None:
         """Both sides agree on the pair, before anything else happens on it."""
 
+    def on_pair_reclassified(self, pair: ValidPair) -> None: ...
+
     def on_pair_lost(self, pair: ValidPair, reason: str) -> None: ...
 
     def on_packets(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
