@@ -307,6 +307,19 @@ def test_whoever_dials_us_meets_the_passive_candidate() -> None:
     assert (pair.local.tcp_type, pair.remote.tcp_type) == (PASSIVE, ACTIVE)
 
 
+def test_where_nothing_is_passive_whoever_dials_us_meets_half_way() -> None:
+    """The host's own address is kept private: what a server saw stands in for it."""
+    puppet = TcpPuppet(False, ACTIVE)
+    mapped = puppet.factory.server_reflexive(MAPPED, BASE, SERVER, MEETING)
+    puppet.agent.add_local_candidate(mapped, 0.0)
+    puppet.meet()
+    puppet.connect(0.0, EPHEMERAL)
+    puppet.receive(puppet.check(), EPHEMERAL, 0.01)
+    puppet.answer(puppet.sent()[-1], 0.02, mapped=MAPPED)
+    (pair,) = puppet.agent.valid_pairs()
+    assert pair.local == mapped
+
+
 def test_an_address_that_is_passive_too_does_not_make_who_dialled_passive() -> None:
     """Without a translator the other side sees the base, which is the passive candidate's address."""
     puppet = TcpPuppet(True)

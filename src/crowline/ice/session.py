@@ -188,8 +188,8 @@ class IceSession:
             return
         if agreed:
             self.retries.lost(checked, now)
-        elif reason is LossReason.CONNECTION_LOST and was_selected and not checked.is_passive:
-            # RFC 6544 §11.1: whoever dialled dials again.
+        elif reason is LossReason.CONNECTION_LOST and was_selected:
+            # RFC 6544 §11.1: whoever dialled dials again; for the other side there is nothing to start.
             self.checklist.trigger(checked)
 
     def role_changed(self) -> None:
