@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import crowline
+from crowline.base.errors import CrowlineError
 
 
 async def host() -> None:
@@ -30,4 +32,15 @@ async def join(code: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(join(sys.argv[2]) if sys.argv[1:2] == ["join"] else host())
+    match sys.argv[1:]:
+        case ["host"]:
+            end = host()
+        case ["join", code]:
+            end = join(code)
+        case _:
+            sys.exit("Usage: echo.py host | echo.py join CODE")
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(end)
+    except CrowlineError as error:
+        sys.exit(f"{error}\n{error.hint}")

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import socket
 import sys
+import threading
 from typing import Any
 
 from crowline.base.addresses import Address
@@ -58,9 +60,10 @@ class Ends:
         """A socket at each address of this machine."""
         loop = asyncio.get_running_loop()
         for host in local_addresses(loopback=True):
-            _, own = await loop.create_datagram_endpoint(lambda: OwnSocket(self), local_addr=(host, 0))
-            self.sockets[own.local] = own
-            self.connection.add_socket(own.local)
+            with contextlib.suppress(OSError):  # the address has just gone, or is not ready yet
+                _, own = await loop.create_datagram_endpoint(lambda: OwnSocket(self), local_addr=(host, 0))
+                self.sockets[own.local] = own
+                self.connection.add_socket(own.local)
 
     def send(self, transmit: Transmit) -> None:
         assert transmit.local is not None  # a connection says by which of its sockets
@@ -71,10 +74,18 @@ class Ends:
         print(f"({type(event).__name__})", file=sys.stderr, flush=True)
 
 
-async def standard_input() -> asyncio.StreamReader:
+def standard_input() -> asyncio.StreamReader:
+    """What is typed. A thread reads it, since no event loop can wait for terminals and files everywhere."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+    def read() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and so has the program
+            while data := os.read(sys.stdin.fileno(), 4096):
+                loop.call_soon_threadsafe(reader.feed_data, data)
+            loop.call_soon_threadsafe(reader.feed_eof)
+
+    threading.Thread(target=read, daemon=True).start()
     return reader
 
 
@@ -89,13 +100,13 @@ async def main(options: argparse.Namespace) -> None:
     stun = [await resolve(options.stun)] if options.stun else []
     turn = []
     if options.turn:
-        password = os.environ["TURN_PASSWORD"]
+        password = os.environ.get("TURN_PASSWORD", "")
         turn.append(TurnAccount(await resolve(options.turn), options.user, password))
     ends = Ends(controlling=options.role == "call")
     await ends.open()
     gathering = asyncio.create_task(ends.connection.gather(stun, turn, timeout=PATIENCE))
     try:
-        await chat(ends.connection, await standard_input())
+        await chat(ends.connection, standard_input())
     finally:
         gathering.cancel()
         await ends.connection.close()
@@ -105,12 +116,14 @@ async def chat(connection: IceConnection, lines: asyncio.StreamReader) -> None:
     """What is typed is signalling at first, and for the other side after that."""
     line = ""
     while line.strip() != "end-of-candidates":
-        line = (await lines.readuntil()).decode()
+        line = (await lines.readline()).decode(errors="replace")
+        if not line:
+            raise EOFError("The input ended before the other side's lines did.")
         connection.hear(line)
     pair = await connection.connected()
     print(f"connected ({pair.kind}) {pair.local.address} to {pair.remote.address}", flush=True)
-    while line := (await lines.readline()).decode():
-        connection.send(line.rstrip("\n").encode())
+    while typed := await lines.readline():
+        connection.send(typed.rstrip(b"\r\n"))
 
 
 if __name__ == "__main__":
@@ -119,9 +132,9 @@ if __name__ == "__main__":
     parser.add_argument("--stun")
     parser.add_argument("--turn")
     parser.add_argument("--user", default="")
+    options = parser.parse_args()
     try:
-        asyncio.run(main(parser.parse_args()))
-    except (CrowlineError, asyncio.IncompleteReadError) as error:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(main(options))
+    except (CrowlineError, OSError, ValueError, EOFError) as error:  # no path, no such name, no such port, …
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        pass

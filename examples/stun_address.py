@@ -45,20 +45,22 @@ async def resolve(server: str) -> Address:
     return address_of(*found[0][4][:2])
 
 
-async def main() -> None:
+async def main(servers: list[str]) -> None:
     loop = asyncio.get_running_loop()
     transport, own = await loop.create_datagram_endpoint(OwnSocket, local_addr=("0.0.0.0", 0))
     print(f"local port {transport.get_extra_info('sockname')[1]}", flush=True)
-    for server in sys.argv[1:]:
+    for server in servers:
         try:
             seen = await own.binding.ask(await resolve(server))
-        except CrowlineError as error:
-            print(error, flush=True)
+        except (CrowlineError, OSError, ValueError) as error:  # no answer, no such name, no such port
+            print(f"{server}: {error}", flush=True)
         else:
             print(f"{server} sees {seen.address}", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("Say which server to ask: stun_address.py SERVER[:PORT]…")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+        asyncio.run(main(sys.argv[1:]))

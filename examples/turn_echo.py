@@ -8,6 +8,7 @@ that no NAT of ours has to let anybody in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -43,16 +44,16 @@ class OwnSocket(asyncio.DatagramProtocol):
         self.is_lost.set()
 
 
-async def main(server: str, user: str, peers: list[str]) -> None:
+async def main(server: str, user: str, password: str, peers: list[Address]) -> None:
     loop = asyncio.get_running_loop()
     host, _, port = server.partition(":")
     found = await loop.getaddrinfo(host, int(port or 3478), family=socket.AF_INET)
-    account = TurnAccount(address_of(*found[0][4][:2]), user, os.environ["TURN_PASSWORD"])
+    account = TurnAccount(address_of(*found[0][4][:2]), user, password)
     _, own = await loop.create_datagram_endpoint(lambda: OwnSocket(account), local_addr=("0.0.0.0", 0))
     try:
         allocated = await own.relay.allocate()
         for peer in peers:
-            await own.relay.permit(Address.parse(peer, 0))
+            await own.relay.permit(peer)
         print(f"relayed {allocated.relayed}; the server sees {allocated.mapped}", flush=True)
         await own.is_lost.wait()
     finally:
@@ -60,9 +61,11 @@ async def main(server: str, user: str, peers: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or "TURN_PASSWORD" not in os.environ:
+        sys.exit("Usage: TURN_PASSWORD=… turn_echo.py SERVER[:PORT] USER PEER…")
     try:
-        asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
-    except CrowlineError as error:
+        peers = [Address.parse(peer, 0) for peer in sys.argv[3:]]
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(main(sys.argv[1], sys.argv[2], os.environ["TURN_PASSWORD"], peers))
+    except (CrowlineError, OSError, ValueError) as error:  # a refusal, no such name, no such address
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        pass
