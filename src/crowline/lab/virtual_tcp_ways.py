@@ -92,8 +92,9 @@ class VirtualTcpWays:
         return self._pairs.send(transmit)
 
     def nominate(self, pair: ValidPair) -> None:
-        """A link begins on it."""
+        """A link begins on it, and ICE has no more to do there."""
         self._pairs.nominate(pair.base, pair.remote.address)
+        self._agent.hand_over(pair)
 
     def end(self, pair: ValidPair) -> None:
         """The link on it is over."""
