@@ -1,14 +1,11 @@
-"""TCP candidates: who dials, when the check leaves, and what the end of a connection means (RFC 6544)."""
+"""TCP candidates: who dials, and when the check leaves (RFC 6544)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.candidate import (
     COMPONENT,
@@ -26,63 +23,23 @@ from crowline.ice.events import (
     ConnectionUnwanted,
     ConnectionWanted,
     FailureReason,
-    IceEvent,
     IceFailed,
-    LossReason,
-    PairLost,
-    PairNominated,
     PairValid,
 )
-from crowline.ice.lite import LiteAgent
 from crowline.stun.attributes import UseCandidate
-from ice_pair import DELAY, SIGNAL_DELAY, IcePair
-from puppet import BASE, HIGH_TIE, OTHER_REMOTE, REMOTE, Puppet, events, remote, request, requests
-
-ACTIVE, PASSIVE, MEETING = TcpType.ACTIVE, TcpType.PASSIVE, TcpType.SIMULTANEOUS_OPEN
-SERVER = Address("203.0.113.1", 3478)
-MAPPED = Address("203.0.113.7", 40000)
-EPHEMERAL = Address("198.51.100.2", 50123)
-PRIORITY = candidate_priority(CandidateType.HOST, tcp_local_preference(CandidateType.HOST, PASSIVE), 1, TCP)
-
-
-def tcp_remote(
-    address: Address = REMOTE, kind: TcpType = PASSIVE, priority: int = PRIORITY, foundation: str = "9"
-) -> Candidate:
-    return Candidate(foundation, COMPONENT, TCP, priority, address, CandidateType.HOST, tcp_type=kind)
-
-
-class TcpPuppet(Puppet):
-    """Before an agent that has TCP candidates too, or only these."""
-
-    def __init__(self, controlling: bool, *kinds: TcpType, udp: bool = False, **options: Any) -> None:
-        super().__init__(controlling, **options)
-        if not udp:
-            self.agent.remove_local_candidate(BASE, 0.0)
-        for kind in kinds or (ACTIVE, PASSIVE, MEETING):
-            self.agent.add_local_candidate(self.factory.host(BASE, kind), 0.0)
-
-    def receive(self, data: bytes, source: Address = REMOTE, now: float = 0.0) -> None:
-        self.agent.receive(data, source, now, self.base, Transport.TCP)
-
-    def connect(self, now: float = 0.0, address: Address = REMOTE) -> None:
-        self.agent.connected(BASE, address, now)
-
-
-def wanted(happened: list[IceEvent]) -> list[ConnectionWanted]:
-    return [event for event in happened if isinstance(event, ConnectionWanted)]
-
-
-def nominated(controlling: bool = True, **options: Any) -> TcpPuppet:
-    """An agent with a selected pair over TCP that it has dialled."""
-    puppet = TcpPuppet(controlling, ACTIVE, **options)
-    puppet.meet(tcp_remote())
-    puppet.connect(0.01)
-    puppet.answer(puppet.one(), 0.02)
-    puppet.answer(puppet.one(), 0.03)
-    assert puppet.agent.selected.transport is Transport.TCP
-    events(puppet.agent)
-    return puppet
-
+from puppet import BASE, HIGH_TIE, REMOTE, events, remote, request
+from tcp_puppet import (
+    ACTIVE,
+    EPHEMERAL,
+    MAPPED,
+    MEETING,
+    PASSIVE,
+    PRIORITY,
+    SERVER,
+    TcpPuppet,
+    tcp_remote,
+    wanted,
+)
 
 # --- candidates -----------------------------------------------------------------------------------------
 
@@ -364,287 +321,3 @@ def test_an_answer_over_the_other_transport_is_none() -> None:
     assert puppet.agent.valid_pairs() == []
     puppet.answer(check, 0.1)
     assert len(puppet.agent.valid_pairs()) == 1
-
-
-# --- the end of connections -----------------------------------------------------------------------------
-
-
-def test_the_end_of_a_connection_loses_its_pair() -> None:
-    """At once, with a reason in words; whoever dialled the selected one dials again (RFC 6544 §11.1)."""
-    puppet = nominated()
-    pair = puppet.agent.selected
-    puppet.agent.disconnected(BASE, REMOTE, 5.0)
-    assert events(puppet.agent) == [
-        PairLost(pair, LossReason.CONNECTION_LOST),
-        ConnectionWanted(BASE, REMOTE, False),
-    ]
-    puppet.connect(5.1)
-    puppet.answer(puppet.one(), 5.2)
-    puppet.answer(puppet.one(), 5.3)
-    assert puppet.agent.selected is not None and puppet.agent.selected is not pair
-
-
-def test_with_regain_a_lost_connection_is_dialled_again_and_again() -> None:
-    """After 1 s, 2 s, 4 s …, as for any silent pair."""
-    puppet = nominated(regain=True, renominate=True)
-    puppet.agent.disconnected(BASE, REMOTE, 5.0)
-    times = []
-    while (now := puppet.agent.next_timeout()) is not None and now < 600.0:
-        puppet.agent.handle_timeout(now)
-        if wanted(events(puppet.agent)):
-            times.append(now)
-            puppet.agent.disconnected(BASE, REMOTE, now)
-    assert times[0] == 6.0
-    assert len(times) >= 6
-
-
-def test_a_passive_side_waits_to_be_dialled_again() -> None:
-    """It can dial nobody; a new connection and a check on it bring the pair back."""
-    puppet = TcpPuppet(False, PASSIVE)
-    puppet.meet(tcp_remote(Address(REMOTE.host, DISCARD_PORT), ACTIVE))
-    puppet.connect(0.0, EPHEMERAL)
-    puppet.receive(puppet.check(use_candidate=True), EPHEMERAL, 0.01)
-    puppet.answer(puppet.sent()[-1], 0.02)
-    assert puppet.agent.selected is not None
-    puppet.agent.disconnected(BASE, EPHEMERAL, 1.0)
-    assert puppet.agent.selected is None
-    assert puppet.sent_by(30.0) == []
-    assert wanted(events(puppet.agent)) == []
-    puppet.connect(31.0, EPHEMERAL)
-    puppet.receive(puppet.check(use_candidate=True), EPHEMERAL, 31.1)
-    puppet.answer(puppet.sent()[-1], 31.2)
-    assert puppet.agent.selected is not None
-
-
-@pytest.mark.parametrize("regain", [False, True])
-def test_a_side_that_was_dialled_is_still_there_when_the_connection_breaks_late(regain: bool) -> None:
-    """Long after the first patience has ended, the dialling side gets as long again to come back."""
-    pair = IcePair(kinds=((ACTIVE,), (PASSIVE,)), regain=regain, renominate=regain)
-    pair.start()
-    pair.run(300.0)
-    pair.cut()
-    agree(pair)
-    assert not any(side.of(IceFailed) for side in pair.sides)
-
-
-def test_a_dialled_side_that_nobody_comes_back_to_has_failed() -> None:
-    """After its patience, when both sides' candidates are complete."""
-    puppet = TcpPuppet(False, PASSIVE)
-    puppet.meet(tcp_remote(Address(REMOTE.host, DISCARD_PORT), ACTIVE))
-    puppet.end_candidates()
-    puppet.connect(0.0, EPHEMERAL)
-    puppet.receive(puppet.check(), EPHEMERAL, 0.01)
-    puppet.answer(puppet.sent()[-1], 0.02)
-    puppet.sent_by(100.0)
-    puppet.agent.disconnected(BASE, EPHEMERAL, 100.0)
-    puppet.sent_by(139.0)
-    assert not any(isinstance(event, IceFailed) for event in events(puppet.agent))
-    puppet.sent_by(140.0)
-    assert events(puppet.agent) == [IceFailed(FailureReason.ALL_LOST)]
-
-
-def test_when_the_search_is_over_other_connections_are_not_wanted_any_more() -> None:
-    """RFC 6544 §8: without renomination everything but what works is closed."""
-    puppet = TcpPuppet(True, ACTIVE)
-    puppet.meet(tcp_remote(), tcp_remote(OTHER_REMOTE, PASSIVE, PRIORITY - 1, "2"))
-    puppet.agent.handle_timeout(0.005)
-    assert len(wanted(events(puppet.agent))) == 2
-    puppet.connect(0.01)
-    puppet.answer(puppet.one(), 0.02)
-    puppet.answer(puppet.one(), 0.03)
-    happened = events(puppet.agent)
-    assert ConnectionUnwanted(BASE, OTHER_REMOTE) in happened
-    assert ConnectionUnwanted(BASE, REMOTE) not in happened
-
-
-def test_a_removed_address_takes_its_connections_along_and_no_others() -> None:
-    """The UDP pair of the same addresses stays."""
-    puppet = TcpPuppet(True, ACTIVE, udp=True)
-    puppet.meet(remote(REMOTE), tcp_remote())
-    puppet.sent_by(0.01)
-    events(puppet.agent)
-    puppet.agent.remove_local_candidate(BASE, 0.02, transport=Transport.TCP)
-    assert events(puppet.agent) == [ConnectionUnwanted(BASE, REMOTE)]
-    assert [each.transport for _, each in puppet.sent_by(1.0)] == [Transport.UDP]
-
-
-def test_a_connection_at_rest_is_left_alone() -> None:
-    """Keepalives are for datagrams (RFC 8445 §11): whatever follows on the stream is its users' own."""
-    puppet = nominated()
-    assert puppet.sent_by(100.0) == []
-    assert puppet.agent.selected is not None
-
-
-def test_silence_on_a_connection_is_silence() -> None:
-    """Consent is asked over TCP too (RFC 7675 §5.1), and the connection is let go with it."""
-    puppet = nominated()
-    pair = puppet.agent.selected
-    puppet.agent.use(pair, 0.1)
-    asked = puppet.sent_by(60.0)
-    assert len(asked) >= 5 and all(each.transport is Transport.TCP for _, each in asked)
-    assert events(puppet.agent) == [
-        PairLost(pair, LossReason.CONSENT_EXPIRED),
-        ConnectionUnwanted(BASE, REMOTE),
-    ]
-
-
-def test_a_connection_that_was_handed_over_gets_no_more_stun() -> None:
-    """No consent, and no second nomination of its pair, which stays valid until the connection ends."""
-    puppet = nominated(renominate=True, regain=True, udp=True)
-    pair = puppet.agent.selected
-    puppet.agent.use(pair, 0.1)
-    puppet.agent.hand_over(pair)
-    assert puppet.agent.use(pair, 0.2)
-    assert puppet.sent_by(100.0) == []
-    puppet.agent.add_remote_candidate(remote(OTHER_REMOTE), 100.0)
-    puppet.agent.receive(puppet.success(puppet.one()), OTHER_REMOTE, 100.1, BASE)
-    puppet.agent.receive(puppet.success(puppet.one()), OTHER_REMOTE, 100.2, BASE)
-    better = puppet.agent.selected
-    assert better is not pair
-    puppet.agent.remove_remote_candidate(OTHER_REMOTE, 101.0)
-    assert puppet.sent_by(200.0) == []
-    assert puppet.agent.valid_pairs() == [pair]
-    events(puppet.agent)
-    puppet.agent.disconnected(BASE, REMOTE, 200.0)
-    assert events(puppet.agent) == [PairLost(pair, LossReason.CONNECTION_LOST)]
-    puppet.agent.handle_timeout(201.0)
-    assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, False)]
-
-
-def test_a_restart_asks_for_no_second_connection_beside_one_that_was_handed_over() -> None:
-    """There is one for each 5-tuple; when it ends, the pair is tried anew."""
-    puppet = nominated()
-    puppet.agent.hand_over(puppet.agent.selected)
-    puppet.ufrag, puppet.pwd = "another", "another password of the puppet"
-    puppet.meet(tcp_remote(), now=1.0)
-    assert puppet.sent_by(100.0) == []
-    assert not wanted(happened := events(puppet.agent))
-    assert not any(isinstance(event, ConnectionUnwanted) for event in happened)
-    puppet.agent.disconnected(BASE, REMOTE, 101.0)
-    assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, False)]
-
-
-# --- two agents -----------------------------------------------------------------------------------------
-
-
-def agree(pair: IcePair, seconds: float = 5.0) -> None:
-    """Both have selected the same connection."""
-    pair.run(seconds)
-    one, two = (side.agent.selected for side in pair.sides)
-    assert one is not None and two is not None
-    assert one.transport is two.transport is Transport.TCP
-    assert (one.base, one.remote.address) == (two.remote.address, two.base)
-    assert pair.connections >= {one.key, two.key}
-
-
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        ((ACTIVE,), (PASSIVE,)),
-        ((PASSIVE,), (ACTIVE,)),
-        ((MEETING,), (MEETING,)),
-        ((ACTIVE, PASSIVE, MEETING), (ACTIVE, PASSIVE, MEETING)),
-    ],
-)
-@pytest.mark.parametrize("renominate", [False, True])
-def test_two_agents_agree_on_a_connection(kinds: Any, renominate: bool) -> None:
-    """Whoever dials; a round trip later than over UDP, and it holds for ten minutes."""
-    pair = IcePair(kinds=kinds, renominate=renominate)
-    pair.start()
-    agree(pair)
-    for side in pair.sides:
-        at = next(time for time, event in side.events if isinstance(event, PairNominated))
-        assert at <= SIGNAL_DELAY + 8 * DELAY
-    pair.run(600.0)
-    assert all(side.usable and not side.of(PairLost) for side in pair.sides)
-
-
-def test_udp_is_preferred_where_it_works_and_tcp_taken_where_not() -> None:
-    """The same candidates, with and without a network that lets datagrams through."""
-    both = (None, ACTIVE, PASSIVE)
-    for udp_works in (True, False):
-        pair = IcePair(kinds=(both, both))
-        pair.drops = lambda *_, works=udp_works: not works
-        pair.start()
-        pair.run(60.0)
-        for side in pair.sides:
-            assert side.agent.selected is not None
-            assert (side.agent.selected.transport is Transport.UDP) is udp_works
-
-
-def test_where_nobody_accepts_a_simultaneous_open_works() -> None:
-    """Both sides refuse connections; only the pair that is met half-way is left."""
-    kinds = (ACTIVE, PASSIVE, MEETING)
-    pair = IcePair(kinds=(kinds, (MEETING,)))
-    pair.listens = lambda _: False
-    pair.start()
-    agree(pair)
-
-
-def test_a_connection_that_breaks_is_dialled_again() -> None:
-    """With and without the agreement to regain pairs."""
-    for regain in (False, True):
-        pair = IcePair(kinds=((ACTIVE,), (PASSIVE,)), regain=regain, renominate=regain)
-        pair.start()
-        agree(pair)
-        pair.cut()
-        assert all(side.agent.selected is None for side in pair.sides)
-        agree(pair)
-
-
-@pytest.mark.parametrize("beginner", [0, 1])
-def test_a_restart_keeps_the_connection(beginner: int) -> None:
-    """RFC 6544 §9.2: the selected one is not closed, and the new session uses it again."""
-    pair = IcePair(kinds=((ACTIVE,), (PASSIVE,)))
-    pair.start()
-    agree(pair)
-    before = pair.sides[0].agent.selected
-    pair.sides[beginner].restart()
-    pair.run(20.0, each_step=lambda: None if all(side.usable for side in pair.sides) else pytest.fail("gap"))
-    agree(pair)
-    assert pair.sides[0].agent.selected is before
-    assert len(pair.sides[0].of(ConnectionWanted)) == 1
-    assert not any(side.of(ConnectionUnwanted) for side in pair.sides)
-
-
-@pytest.mark.parametrize("lite", [0, 1])
-def test_a_lite_agent_is_dialled(lite: int) -> None:
-    """RFC 6544 §4.4: it has passive candidates."""
-    kinds: Any = ((PASSIVE,), (ACTIVE,)) if lite == 0 else ((ACTIVE,), (PASSIVE,))
-    pair = IcePair(kinds=kinds, lite=(lite == 0, lite == 1))
-    pair.start()
-    agree(pair)
-    pair.cut()
-    agree(pair)
-
-
-def test_a_lite_agent_dials_nobody() -> None:
-    """Other kinds of TCP candidates are refused."""
-    agent = LiteAgent(False, entropy=bytes)
-    for kind in (ACTIVE, MEETING):
-        with pytest.raises(UsageError):
-            agent.add_local_candidate(CandidateFactory().host(BASE, kind), 0.0)
-
-
-# --- who means it ill -----------------------------------------------------------------------------------
-
-
-def test_ten_thousand_tcp_candidates_are_cut_down() -> None:
-    """As many as are kept, each dialled once at most, at the pace of checks."""
-    puppet = TcpPuppet(True, ACTIVE)
-    ports = (Address("198.51.100.66", 1 + n) for n in range(10_000))
-    puppet.meet(*(tcp_remote(each, PASSIVE, PRIORITY - n, str(n)) for n, each in enumerate(ports)))
-    puppet.sent_by(CONNECT_PATIENCE)
-    asked = wanted(events(puppet.agent))
-    assert len(asked) == len(set(asked)) == 64
-
-
-def test_a_stranger_who_connects_and_asks_learns_nothing() -> None:
-    """A connection is no proof: without the password there is an error and no pair."""
-    puppet = TcpPuppet(False, PASSIVE)
-    puppet.meet(tcp_remote(Address(REMOTE.host, DISCARD_PORT), ACTIVE))
-    puppet.connect(0.0, EPHEMERAL)
-    puppet.receive(puppet.check(key="x" * 24), EPHEMERAL, 0.01)
-    sent: list[Transmit] = puppet.sent()
-    assert requests(sent) == []
-    assert puppet.agent.valid_pairs() == []
