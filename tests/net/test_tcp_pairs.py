@@ -15,9 +15,9 @@ from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.framing import frame
-from crowline.net import tcp, tcp_pairs
+from crowline.net import tcp, tcp_dialler, tcp_pairs
 from crowline.net.tcp_framed import MAX_UNTRUSTED
-from crowline.net.tcp_mapping import MappingEvent
+from crowline.net.tcp_mapping import MappingEvent, MappingLost
 from crowline.net.tcp_pairs import TcpHandlers, TcpPairs
 from crowline.net.tcp_sockets import name_of, open_shared, reset
 from crowline.punch.dial_plan import TRIES, Outcome
@@ -449,6 +449,24 @@ async def test_closed_pairs_bind_nothing() -> None:
         side.pairs.close()
         with pytest.raises(UsageError):
             side.pairs.bind(LOOPBACK)
+
+
+async def test_a_server_that_was_lost_is_asked_again(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been restarted; nobody is asked any more by pairs that are closed."""
+    monkeypatch.setattr(tcp_dialler, "ASK_AGAIN", 0.01)
+    async with one() as side:
+        side.pairs.ask(name_of(listener.getsockname()))
+        (await accepted(listener)).close()
+        await side.until(lambda: len(side.mappings) == 1)
+        assert isinstance(side.mappings[0], MappingLost)
+        with await accepted(listener) as sock:
+            sock.settimeout(PATIENCE)
+            request = await asyncio.to_thread(sock.recv, 100)
+            sock.sendall(bare_answer(request[8:20], name_of(sock.getpeername())))
+            await side.until(lambda: len(side.mappings) == 2)
+            assert isinstance(side.mappings[1], Mapped) and side.mappings[1].address == side.local
 
 
 async def test_servers_tell_the_address_of_each_port() -> None:

@@ -82,10 +82,8 @@ class VirtualTcpWays:
             self._pairs.want(event.local, event.remote, simultaneous=event.simultaneous)
         elif isinstance(event, ConnectionUnwanted):
             self._pairs.unwant(event.local, event.remote)
-        elif isinstance(event, PairValid):
-            self._pairs.seen_at(event.pair.remote.address.host)
-            if event.pair.transport.is_stream:
-                self._pairs.authenticated(event.pair.base, event.pair.remote.address)
+        elif isinstance(event, PairValid) and event.pair.transport.is_stream:
+            self._pairs.authenticated(event.pair.base, event.pair.remote.address)
 
     def send(self, transmit: Transmit) -> bool:
         """Send by the connection of its pair; False where there is none."""

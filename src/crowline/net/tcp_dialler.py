@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from crowline.base.addresses import Address
 from crowline.net.pump import Pump
 from crowline.net.tcp import SYN_REPEAT, ConnectFailed, Opened, PunchOver, TcpEvent, TcpPort
-from crowline.net.tcp_mapping import MappingEvent
+from crowline.net.tcp_mapping import MappingEvent, MappingLost
 from crowline.net.tcp_stream import TcpStream
 from crowline.punch.dial_plan import Connect, DialCommand, DialEvent, DialPlan, GivenUp, Outcome
 from crowline.punch.syn_budget import SynBudget
@@ -16,6 +17,8 @@ from crowline.punch.tcp_schedule import TcpSchedule
 
 # Addresses that are met half-way at a time; each has its own plan of five seconds.
 MAX_PUNCHES = 64
+# Seconds after which a STUN server whose connection was lost is asked again: it may have been restarted.
+ASK_AGAIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class TcpDialler:
         self._budget = budget
         self._entropy = entropy
         self._round_trip = round_trip
+        self._later: dict[Address, asyncio.TimerHandle] = {}
         self._punches: dict[Address, int] = {}
         # Tries of the plan by the port's numbers, and the other way round.
         self._tries: dict[int, int] = {}
@@ -65,7 +69,10 @@ class TcpDialler:
         return self._port.local
 
     def ask(self, server: Address) -> None:
-        """Learn the address that a NAT gives to the port: `Mapped` or `MappingLost` follows."""
+        """Learn the address that a NAT gives to the port: `Mapped` or `MappingLost` follows.
+
+        What was lost is asked for again after a while.
+        """
         self._port.ask(server)
 
     def dial(self, remote: Address) -> None:
@@ -115,6 +122,8 @@ class TcpDialler:
         self._plan.stop()
         self._pump.flush()
         self._pump.close()
+        for timer in self._later.values():
+            timer.cancel()
         self._port.close()
 
     def _do(self, command: DialCommand) -> None:
@@ -143,7 +152,13 @@ class TcpDialler:
             self._punches.pop(event.remote, None)
             self._handlers.on_given_up(self.local, event.remote, event.failure.reason.value)
         else:
+            if isinstance(event, MappingLost):
+                self._ask_later(event.server)
             self._handlers.on_mapping(event)
+
+    def _ask_later(self, server: Address) -> None:
+        loop = asyncio.get_running_loop()
+        self._later[server] = loop.call_later(ASK_AGAIN, self._port.ask, server)
 
     def _opened(self, event: Opened) -> None:
         number = self._settled(event.number)
