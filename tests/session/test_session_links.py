@@ -186,6 +186,21 @@ def test_a_makeshift_link_is_left_for_one_on_trial() -> None:
         assert pair.sessions[0].chosen == DIRECT
 
 
+def test_a_makeshift_link_is_not_asked_for_full_size_answers() -> None:
+    """They would be paid for from the server's budget, and prove nothing."""
+    pair = Pair()
+    pair.link(0, rank=0, makeshift=True)
+    stream = pair.sessions[0].open_stream()
+    pair.run(1)
+    pair.narrow(0, 0, 1)
+    before = pair.bytes_sent
+    pair.sessions[0].write(stream, b"x")
+    pair.pump()
+    pair.run(20)
+    assert pair.sessions[0].links.is_ailing(0)
+    assert pair.bytes_sent - before < 10_000
+
+
 # --- links of one rank ----------------------------------------------------------------------------------
 
 

@@ -100,7 +100,15 @@ class Member:
 
     @property
     def needs_proof(self) -> bool:
-        """Whether its pings must be full-size: it may pass nothing but small packets."""
+        """Whether its pings must be full-size: it may pass nothing but small packets.
+
+        What is makeshift is a stream of somebody else's, where sizes mean nothing and bytes are counted.
+        """
+        return self.is_doubtful and not self.hints.makeshift
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it has to show that it works."""
         return self.trial is not None or self.stuck_since is not None
 
     @property
@@ -127,7 +135,7 @@ class Member:
         self.ping_at = min(self.ping_at, now)
 
     def sent_ping(self, token: int, now: float) -> None:
-        quick = self.needs_proof or len(self.samples) < ENOUGH_SAMPLES
+        quick = self.is_doubtful or len(self.samples) < ENOUGH_SAMPLES
         self.ping_at = now + (QUICK_PING if quick else PING_INTERVAL)
         if len(self.pings) > 8:
             self.pings.clear()
