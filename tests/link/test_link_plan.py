@@ -142,6 +142,15 @@ def test_a_pair_that_was_let_go_for_a_shorter_one_rests_until_that_one_ends() ->
     assert plan.wants(FIRST, [], [], REST + 1)
 
 
+def test_a_link_that_outlasts_another_after_a_change_of_the_network_is_as_good_as_any() -> None:
+    """No other pair that is no better is opened beside it from then on."""
+    plan = LinkPlan()
+    plan.start_over([FIRST])
+    assert plan.wants(SECOND, [FIRST], [], 0.0)
+    plan.let_go(SECOND, FIRST, LINGER)
+    assert not plan.wants(SECOND, [FIRST], [], LINGER)
+
+
 def test_what_failed_least_has_its_turn_first() -> None:
     """Among those the best."""
     plan = LinkPlan()

@@ -112,8 +112,10 @@ class LinkPlan:
         """The link on `pair` was ended because that on `better` took over."""
         history = self._histories.setdefault(pair.key, _History())
         history.up_since = None
-        if better is not None and pair.priority > better.priority:
-            history.again_at = now + REST
+        if better is not None:
+            self._fading.discard(better.key)  # it has outlasted another
+            if pair.priority > better.priority:
+                history.again_at = now + REST
         self._forget(pair.key)
 
     def chosen(self, pair: ValidPair | None, up: Iterable[ValidPair], now: float) -> None:
