@@ -294,9 +294,9 @@ def first_attempts(seeds: int, jobs: int) -> list[str]:
     weak = ", ".join(f"{a} × {b} {sum(results[a, b]) / seeds:.1%}" for a, b in worst)
     verdict = "reached" if share >= 0.99 else f"missed; the least: {weak}"
     return [
-        f"Direct on the first attempt, in virtual time, with {virtual.LOSS:.0%} of all packets lost: {share:.2%}",
-        f"of {len(outcomes)} attempts, {seeds} for each of the {len(results)} pairs of presets that get a direct",
-        f"path where nothing is lost (reach: ≥ 99 %, {verdict}).",
+        f"Direct on the first attempt, in virtual time, with {virtual.LOSS:.0%} of all packets lost:",
+        f"{share:.2%} of {len(outcomes)} attempts, {seeds} for each of the {len(results)} pairs of presets",
+        f"that get a direct path where nothing is lost (reach: ≥ 99 %, {verdict}).",
     ]
 
 
@@ -312,7 +312,8 @@ INTRODUCTION = """\
 # ICE beside aioice and libnice
 
 Made by `{command}`, and by nothing else. Medians of {rounds}
-rounds in turns (loopback: ten times as many), on a machine with {cores} cores{load}. aioice is {aioice}, libnice Debian's {libnice}.
+rounds in turns (loopback: ten times as many), on a machine with {cores} cores{load}. aioice is {aioice},
+libnice Debian's {libnice}.
 
 The two NATs and the hosts behind them are those of the laboratory: 10 ms between a host and the server, 20 ms
 between the hosts, one way. The bare agents have one signalling, which takes 20 ms for each line; each has one
