@@ -187,7 +187,7 @@ class Server:
         return self._front is None or (self._front.is_idle and not self.hub.is_in_use)
 
     def _stun_services(self) -> tuple[ServerAddress, ...]:
-        """STUN as clients reach it, by UDP and TCP: where the hub is, unless it listens or is seen elsewhere."""
+        """STUN as clients reach it: where the hub is, unless it listens or is seen elsewhere."""
         assert self._front is not None
         datagrams = dict.fromkeys(self._service(address, "udp") for address in self._front.udp_addresses)
         streams = dict.fromkeys(self._service(address, "tcp") for address in self._front.tcp_addresses)
