@@ -17,6 +17,7 @@ from crowline.net.dns_message import (
     AAAA,
     ANY,
     LEGACY_TTL,
+    MAX_POINTERS,
     MAX_RECORDS,
     A,
     DnsMessage,
@@ -83,6 +84,23 @@ def test_broken_messages_are_refused(data: bytes) -> None:
         parse(data)
 
 
+def chained(pointers: int) -> bytes:
+    """An address whose name is so many pointers away from its only label; they lie in the record before."""
+    head = struct.pack("!6H", 0, 0x8000, 0, 2, 0, 0)
+    text = b"\x01a\0" + struct.pack("!HHIH", 16, 1, 0, 2 * (pointers - 1))
+    start = len(head) + len(text)
+    places = [len(head), *range(start, start + 2 * (pointers - 1), 2)]
+    chain = b"".join(struct.pack("!H", 0xC000 | place) for place in places)
+    return head + text + chain + struct.pack("!HHIH", A, 1, 0, 4) + bytes(4)
+
+
+def test_a_name_of_many_pointers_is_refused() -> None:
+    """Each record of a message could have one of thousands, all to be followed."""
+    assert parse(chained(MAX_POINTERS)).addresses == [("a", "0.0.0.0")]
+    with pytest.raises(MalformedDns):
+        parse(chained(MAX_POINTERS + 1))
+
+
 def test_a_message_of_thousands_of_records_is_read_to_a_bound() -> None:
     """What comes after is not looked at."""
     record = b"\x01a\0" + struct.pack("!HHIH", A, 1, 120, 4) + bytes(4)
@@ -145,7 +163,7 @@ async def test_the_name_of_an_address_that_is_gone_leads_nowhere(
 async def test_a_name_that_nobody_has_is_given_up(here: MdnsNames, impatient: None) -> None:
     """In time, and another question can be asked then."""
     assert await here.resolve(NAME) is None
-    assert not here._questions
+    assert not here._searches
 
 
 async def test_only_random_names_are_looked_for(here: MdnsNames) -> None:
@@ -158,9 +176,9 @@ async def test_questions_at_a_time_are_bounded(here: MdnsNames, impatient: None)
     """The one too many is not asked at all."""
     waiting = [asyncio.create_task(here.resolve(mdns_name(bytes([n] * 16)))) for n in range(MAX_QUESTIONS)]
     await asyncio.sleep(0)
-    assert len(here._questions) == MAX_QUESTIONS
+    assert len(here._searches) == MAX_QUESTIONS
     assert await here.resolve(NAME) is None
-    assert len(here._questions) == MAX_QUESTIONS
+    assert len(here._searches) == MAX_QUESTIONS
     assert await asyncio.gather(*waiting) == [None] * MAX_QUESTIONS
 
 
@@ -172,6 +190,13 @@ async def test_closing_ends_the_search(here: MdnsNames, patient: None) -> None:
     assert await waiting is None
 
 
+async def search(names: MdnsNames) -> asyncio.Task[str | None]:
+    """Looking for `NAME`, and begun."""
+    waiting = asyncio.create_task(names.resolve(NAME))
+    await asyncio.sleep(0)
+    return waiting
+
+
 class Desk:
     """Names with what they would send."""
 
@@ -180,12 +205,17 @@ class Desk:
         self.answers: list[tuple[Question, int, str]] = []
         self.names = names
         self.name = names.name_of("192.0.2.7")
-        monkeypatch.setattr(names, "_to_all", self.told.append)
+        monkeypatch.setattr(names, "_to_all", self._tell)
         monkeypatch.setattr(names, "_answer_one", lambda sock, *said: self.answers.append(said[:3]))
 
+    def _tell(self, data: bytes, interfaces: set[int]) -> None:
+        if interfaces:
+            self.told.append(data)
+
     def receive(self, message: DnsMessage, port: int) -> None:
+        source = ("127.0.0.1", port)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            self.names._on_message(sock, message, ("127.0.0.1", port))
+            self.names._on_message(sock, message, source, self.names._near(source))
 
 
 async def test_questions_are_answered_once_a_second_to_all(
@@ -210,21 +240,67 @@ async def test_who_asks_from_another_port_is_answered_alone(
     assert (desk.told, desk.answers) == ([], [(asked, 4711, "192.0.2.7")])
 
 
-async def test_answers_come_from_the_port_and_from_nearby(here: MdnsNames, port: int) -> None:
+async def test_answers_come_from_the_port_and_from_nearby(here: MdnsNames, port: int, patient: None) -> None:
     """RFC 6762 §11: neither a program without rights nor a host elsewhere may say where a name leads."""
-    answer = here._questions[NAME] = asyncio.get_running_loop().create_future()
+    waiting = await search(here)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        here._on_message(sock, parse(write_answer(NAME, "192.0.2.9")), ("127.0.0.1", port ^ 1))
-        assert not answer.done()
-        here._on_message(sock, parse(write_answer(NAME, "192.0.2.7")), ("127.0.0.1", port))
-    assert await answer == "192.0.2.7"
-    assert here._is_near("127.0.0.2")
-    assert not here._is_near("8.8.8.8")
+        here._on_message(sock, parse(write_answer(NAME, "192.0.2.9")), ("127.0.0.1", port ^ 1), {1})
+        here._on_message(sock, parse(write_answer(NAME, "192.0.2.7")), ("127.0.0.1", port), {1})
+    assert await waiting == "192.0.2.7"
+    assert here._near(("127.0.0.2", port))
+    assert not here._near(("8.8.8.8", port))
 
 
-async def test_ipv6_comes_first_where_an_answer_has_both(here: MdnsNames) -> None:
+async def test_ipv6_comes_first_where_an_answer_has_both(here: MdnsNames, patient: None) -> None:
     """And of an address that comes later nothing is taken."""
-    answer = here._questions[NAME] = asyncio.get_running_loop().create_future()
+    waiting = await search(here)
     here._on_addresses(DnsMessage(0, True, [], [(NAME, "192.0.2.7"), (NAME, "2001:db8::7")]))
     here._on_addresses(DnsMessage(0, True, [], [(NAME, "192.0.2.8")]))
-    assert await answer == "2001:db8::7"
+    assert await waiting == "2001:db8::7"
+
+
+async def test_who_asks_for_many_names_at_once_is_answered_for_one(
+    here: MdnsNames, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose address was forged is not flooded with an answer for each of 64 short questions."""
+    desk = Desk(here, monkeypatch)
+    desk.receive(DnsMessage(4711, questions=[Question(desk.name, A)] * MAX_RECORDS), port ^ 1)
+    assert len(desk.answers) == 1
+
+
+async def test_an_answer_goes_to_the_network_that_asked(
+    here: MdnsNames, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody on another one is told the address, and who asks there next is not kept waiting."""
+    sent: list[tuple[int, bytes]] = []
+
+    class Way:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def send(self, data: bytes, port: int) -> None:
+            sent.append((self.index, data))
+
+    name = here.name_of("192.0.2.7")
+    networks = [("192.0.2.0/24", 2), ("fe80::/64", 2), ("fe80::/64", 3)]
+    monkeypatch.setattr(here, "_networks", [(ipaddress.ip_network(text), index) for text, index in networks])
+    monkeypatch.setattr(here, "_ways", [Way(2), Way(3)])
+    answer = write_answer(name, "192.0.2.7")
+    sources = [("192.0.2.9", port), ("fe80::9%eth1", port, 0, 3), ("fe80::9%eth1", port, 0, 3)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for source in sources:
+            here._on_message(sock, parse(write_query(name)), source, here._near(source))
+    assert sent == [(2, answer), (3, answer)]
+
+
+async def test_who_begins_to_look_for_a_name_later_goes_on_longer(
+    here: MdnsNames, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One caller's end is not that of another one's search."""
+    first, second = await search(here), await search(here)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    here._on_addresses(DnsMessage(0, True, [], [(NAME, "192.0.2.7")]))
+    assert await second == "192.0.2.7"
+    assert not here._searches

@@ -20,6 +20,9 @@ LEGACY_TTL = 10
 MAX_RECORDS = 64
 MAX_NAME = 255
 _MAX_LABEL = 63
+# Places that one name may be put together from: nobody needs more than two or three, and a chain of thousands
+# of pointers would be followed for each record.
+MAX_POINTERS = 16
 _HEADER = struct.Struct("!6H")
 _RESPONSE = 0x8000
 _AUTHORITATIVE = 0x0400
@@ -114,12 +117,13 @@ def _read_record(data: bytes, at: int, message: DnsMessage) -> int:
 def _read_name(data: bytes, at: int) -> tuple[str, int]:
     """The name at that place and where it ends. Pointers lead backwards only, so that there is an end."""
     labels: list[bytes] = []
-    size, end, limit = 0, -1, at
+    size, pointers, end, limit = 0, 0, -1, at
     while length := data[at]:
         if length & _POINTER == _POINTER:
             end = at + 2 if end < 0 else end
             at = (length & ~_POINTER) << 8 | data[at + 1]
-            if at >= limit:
+            pointers += 1
+            if at >= limit or pointers > MAX_POINTERS:
                 raise MalformedDns("a name that does not end")
             limit = at
             continue

@@ -11,8 +11,10 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from crowline.base.addresses import IPNetwork
 from crowline.base.mdns_name import is_mdns_name, mdns_name
@@ -38,11 +40,14 @@ REPEATS = (0.25, 1.0, 2.0)
 RESOLVE_LIMIT = 4.0
 # Names of others that are being looked for at a time: whoever sends them makes us ask this whole network.
 MAX_QUESTIONS = 16
-# Seconds between two answers to everybody about one name (RFC 6762 §6).
+# Seconds between two answers to everybody on one network about one name (RFC 6762 §6).
 ANSWER_INTERVAL = 1.0
 # Datagrams for one wake-up, and the largest one worth reading: an address needs 80 bytes.
 _READS_PER_WAKE = 16
 _LARGEST = 9000
+
+# Host and port, and for IPv6 the flow and the number of the interface that a link-local host is on.
+_Source: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 
 class MdnsNames:
@@ -57,10 +62,12 @@ class MdnsNames:
         self._loop = asyncio.get_running_loop()
         self._names: dict[str, str] = {}  # by host
         self._hosts: dict[str, str] = {}  # by name
-        self._answered: dict[str, float] = {}
-        self._questions: dict[str, asyncio.Future[str]] = {}
+        # When a name was last answered for on the network of an interface.
+        self._answered: dict[tuple[str, int], float] = {}
+        self._searches: dict[str, _Search] = {}
         self._ways: list[_Way] = []
-        self._networks: list[IPNetwork] = []
+        # With the numbers of their interfaces.
+        self._networks: list[tuple[IPNetwork, int]] = []
         self._sockets: dict[socket.AddressFamily, socket.socket] = {}
         self.follow(hosts)
 
@@ -84,7 +91,8 @@ class MdnsNames:
                 asked.add((":" in host, index))
                 self._join(host, index)
         joined = {index for _, index in asked}
-        self._networks = [each.network for each in known if each.index in joined]
+        self._networks = [(each.network, each.index) for each in known if each.index in joined]
+        self._answered.clear()
 
     def name_of(self, host: str) -> str:
         """The name that stands for `host`, a new one at the first time."""
@@ -103,21 +111,24 @@ class MdnsNames:
         name = name.lower()
         if not is_mdns_name(name) or not self._ways:
             return None
-        answer = self._questions.get(name)
-        if answer is None:
-            if len(self._questions) >= MAX_QUESTIONS:
+        search = self._searches.get(name)
+        if search is None:
+            if len(self._searches) >= MAX_QUESTIONS:
                 return None
-            answer = self._questions[name] = self._loop.create_future()
+            search = self._searches[name] = _Search(self._loop.create_future())
+        search.waiting += 1
         try:
-            return await self._ask(name, answer)
+            return await self._ask(name, search.answer)
         finally:
-            self._questions.pop(name, None)
+            search.waiting -= 1
+            if not search.waiting:
+                del self._searches[name]
 
     def close(self) -> None:
         """Answer nothing more; whoever waits gets nothing."""
         self._close_sockets()
-        for answer in self._questions.values():
-            answer.cancel()
+        for search in self._searches.values():
+            search.answer.cancel()
 
     async def _ask(self, name: str, answer: asyncio.Future[str]) -> str | None:
         began = self._loop.time()
@@ -169,10 +180,12 @@ class MdnsNames:
             sock.close()
         self._sockets.clear()
 
-    def _to_all(self, data: bytes) -> None:
+    def _to_all(self, data: bytes, interfaces: Collection[int] | None = None) -> None:
+        """On all networks, or on those of the interfaces of these numbers."""
         for way in self._ways:
-            with suppress(OSError):
-                way.send(data, self._port)
+            if interfaces is None or way.index in interfaces:
+                with suppress(OSError):
+                    way.send(data, self._port)
 
     def _read(self, sock: socket.socket) -> None:
         for _ in range(_READS_PER_WAKE):
@@ -180,15 +193,17 @@ class MdnsNames:
                 data, source = sock.recvfrom(_LARGEST)
             except OSError:
                 return
-            if self._is_near(source[0]):
+            if near := self._near(source):
                 with suppress(MalformedDns):
-                    self._on_message(sock, parse(data), source)
+                    self._on_message(sock, parse(data), source, near)
             if sock.fileno() < 0:
                 return
 
     # --- messages ---------------------------------------------------------------------------------------
 
-    def _on_message(self, sock: socket.socket, message: DnsMessage, source: tuple[str, int]) -> None:
+    def _on_message(
+        self, sock: socket.socket, message: DnsMessage, source: _Source, near: Collection[int]
+    ) -> None:
         if message.is_response:
             # RFC 6762 §11: an answer comes from the port, else a program without rights may have sent it.
             if source[1] == self._port:
@@ -199,35 +214,53 @@ class MdnsNames:
             if host is None or question.kind not in (kind_of(host), ANY):
                 continue
             if source[1] != self._port:
+                # Usual name servers are asked one thing at a time (RFC 6762 §6.7); whose address is forged
+                # gets no more than that.
                 self._answer_one(sock, question, message.id, host, source)
-            else:
-                self._answer_all(question.name, host)
+                return
+            self._answer_all(question.name, host, near)
 
-    def _is_near(self, host: str) -> bool:
-        """Whether it is on one of the networks asked (RFC 6762 §11): the other side, which knows our names,
-        is not to learn what is behind them by asking from afar.
+    def _near(self, source: _Source) -> set[int]:
+        """The numbers of the interfaces on whose networks it is; none where it is elsewhere (RFC 6762 §11):
+        the other side, which knows our names, is not to learn what is behind them by asking from afar.
         """
-        address = ipaddress.ip_address(host.partition("%")[0])
-        return any(address in network for network in self._networks)
+        address = ipaddress.ip_address(source[0].partition("%")[0])
+        scope = source[3] if len(source) == 4 else 0
+        return {
+            index
+            for network, index in self._networks
+            if address in network and (index == scope or 0 in (index, scope))
+        }
 
     def _on_addresses(self, message: DnsMessage) -> None:
         for name, host in sorted(message.addresses, key=lambda each: ":" not in each[1]):
-            answer = self._questions.get(name)
-            if answer is not None and not answer.done():
-                answer.set_result(host)
+            search = self._searches.get(name)
+            if search is not None and not search.answer.done():
+                search.answer.set_result(host)
 
-    def _answer_all(self, name: str, host: str) -> None:
+    def _answer_all(self, name: str, host: str, near: Collection[int]) -> None:
+        """Who asked is on the networks `near`; the others are not told of the address."""
         now = self._loop.time()
-        if now - self._answered.get(name, now - ANSWER_INTERVAL) >= ANSWER_INTERVAL:
-            self._answered[name] = now
-            self._to_all(write_answer(name, host))
+        due = {
+            index
+            for index in near
+            if now - self._answered.get((name, index), now - ANSWER_INTERVAL) >= ANSWER_INTERVAL
+        }
+        self._answered.update(((name, index), now) for index in due)
+        self._to_all(write_answer(name, host), due)
 
     @staticmethod
-    def _answer_one(
-        sock: socket.socket, question: Question, number: int, host: str, source: tuple[str, int]
-    ) -> None:
+    def _answer_one(sock: socket.socket, question: Question, number: int, host: str, source: _Source) -> None:
         with suppress(OSError):
             sock.sendto(write_legacy_answer(question, number, host), source)
+
+
+@dataclass(slots=True)
+class _Search:
+    """One name that is being looked for, by so many callers."""
+
+    answer: asyncio.Future[str]
+    waiting: int = 0
 
 
 class _Way:
@@ -237,13 +270,13 @@ class _Way:
         self._socket = sock
         self._family = family
         self._host = host
-        self._index = index
+        self.index = index
 
     def join(self) -> None:
         """Raises `OSError`."""
         group = socket.inet_pton(self._family, GROUPS[self._family])
         if self._family == socket.AF_INET6:
-            request = group + struct.pack("@I", self._index)
+            request = group + struct.pack("@I", self.index)
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
         else:
             request = group + socket.inet_aton(self._host)
@@ -252,7 +285,7 @@ class _Way:
     def send(self, data: bytes, port: int) -> None:
         """Raises `OSError`."""
         if self._family == socket.AF_INET6:
-            interface = struct.pack("@I", self._index)
+            interface = struct.pack("@I", self.index)
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface)
         else:
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(self._host))
