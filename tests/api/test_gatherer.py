@@ -1,4 +1,4 @@
-"""The sockets of a meeting at its end."""
+"""The sockets of a meeting: when the network is another one, and at its end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.packets: list[bytes] = []
+        self.candidates: list[Candidate] = []
         self.told = asyncio.Event()
 
-    def on_candidate(self, candidate: Candidate) -> None: ...
+    def on_candidate(self, candidate: Candidate) -> None:
+        self.candidates.append(candidate)
 
     def on_base_lost(self, base: Address) -> None: ...
 
@@ -46,3 +48,15 @@ async def test_nothing_is_told_while_allocations_are_given_back() -> None:
         gatherer._received(memoryview(b"\xc0late"), 5, peer.local, local)
     gatherer.close()
     assert owner.packets == [b"\xc0before"]
+
+
+async def test_an_address_that_is_preferred_is_so_when_it_comes_later() -> None:
+    """A cable beside a radio has the better pairs, which both sides move to."""
+    owner = Recorder()
+    gatherer = Gatherer(owner, ["127.0.0.2"])
+    gatherer.offer_hosts()
+    gatherer.follow(["127.0.0.3", "127.0.0.2"], ())
+    radio, cable = owner.candidates
+    assert (radio.address.host, cable.address.host) == ("127.0.0.2", "127.0.0.3")
+    assert cable.priority > radio.priority
+    gatherer.close()

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from crowline.base.addresses import Address
-from crowline.ice.candidate import Candidate, CandidateFactory, CandidateType, candidate_priority
+from crowline.ice.candidate import (
+    Candidate,
+    CandidateFactory,
+    CandidateType,
+    TcpType,
+    candidate_priority,
+)
 from crowline.ice.pair import CandidatePair, ValidPair, pair_priority
 
 BASE = Address("10.0.0.2", 5000)
@@ -59,6 +65,54 @@ def test_each_base_has_its_own_local_preference() -> None:
     first, second = factory.host(BASE), factory.host(Address("10.1.0.2", 5000))
     assert first.priority > second.priority
     assert factory.server_reflexive(MAPPED, BASE, SERVER).priority == 1694498815
+
+
+HOSTS = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
+
+
+def priorities(factory: CandidateFactory, hosts: list[str], kind: TcpType | None = None) -> list[int]:
+    return [factory.host(Address(host, 5000), kind).priority for host in hosts]
+
+
+@pytest.mark.parametrize("kind", [None, *TcpType])
+@pytest.mark.parametrize("new", range(4))
+def test_a_host_that_comes_later_gets_its_place_among_the_others(new: int, kind: TcpType | None) -> None:
+    """A cable plugged in beside a radio wins; what the other side has been told stays as it is."""
+    factory = CandidateFactory()
+    before = [host for host in HOSTS if host != HOSTS[new]]
+    factory.prefer(before)
+    told = priorities(factory, before, kind)
+    factory.prefer(HOSTS)
+    now = priorities(factory, HOSTS, kind)
+    assert now == sorted(set(now), reverse=True)
+    assert told == priorities(factory, before, kind)
+
+
+def test_sockets_of_one_host_share_its_place() -> None:
+    """A second one is behind the first, before any of a host that is preferred less, and never equal."""
+    factory = CandidateFactory()
+    factory.prefer(HOSTS)
+    ports = [factory.host(Address(HOSTS[0], port)).priority for port in range(5000, 5100)]
+    assert ports == sorted(set(ports), reverse=True)
+    assert ports[-1] > factory.host(Address(HOSTS[1], 5000)).priority
+
+
+@pytest.mark.parametrize("where", ["first", "last", "middle"])
+def test_hosts_that_come_and_go_for_ever_have_preferences_all_the_same(where: str) -> None:
+    """Within 16 bits, and 13 for TCP: at the end of the places several hosts share one."""
+    factory = CandidateFactory()
+    hosts = ["10.0.0.1", "10.0.0.2"]
+    factory.prefer(hosts)
+    priorities(factory, hosts)
+    for number in range(300):
+        new = f"10.1.{number // 250}.{number % 250}"
+        hosts = {"first": [new, *hosts[:1]], "last": [hosts[-1], new], "middle": [hosts[0], new, hosts[-1]]}[
+            where
+        ]
+        factory.prefer(hosts)
+        udp, tcp = factory.host(Address(new, 1)), factory.host(Address(new, 1), TcpType.ACTIVE)
+        assert udp.priority >> 24 == 126 and tcp.priority >> 24 == 96
+        assert tcp.priority >> 21 & 7 == 6
 
 
 def test_a_relayed_candidate_is_its_own_base() -> None:

@@ -8,7 +8,7 @@ ChannelData, everyone else STUN and QUIC.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from crowline.api.race import RelayServer
@@ -81,6 +81,7 @@ class Gatherer:
         self._binding_pump = Pump[Transmit, BindingEvent](
             self._binding, self._send_from_socket, self._on_binding_event
         )
+        self.factory.prefer(addresses)
         for host in addresses:
             self._open(host)
         if not self._sockets:
@@ -92,14 +93,16 @@ class Gatherer:
             for local in self._sockets:
                 self._owner.on_candidate(self.factory.host(local))
 
-    def follow(self, addresses: Iterable[str], gone: Collection[str]) -> None:
-        """This machine's network changed: it can be reached at `addresses` now, and at `gone` no more.
+    def follow(self, addresses: Sequence[str], gone: Collection[str]) -> None:
+        """This machine's network changed: it can be reached at `addresses` now, the preferred first, and at
+        `gone` no more.
 
         Allocations are taken along by their tickets. Ask the STUN servers again.
         """
         for local in [local for local in self._sockets if local.host in gone]:
             self._sockets.pop(local).close()
             self._owner.on_base_lost(local)
+        self.factory.prefer(addresses)
         known = self.hosts()
         for host in addresses:
             socket = self._open(host) if host not in known else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -56,6 +58,11 @@ TCP_DISADVANTAGE = 30
 _PLAIN_DIRECTION = {TcpType.ACTIVE: 6, TcpType.PASSIVE: 4, TcpType.SIMULTANEOUS_OPEN: 2}
 _REFLEXIVE_DIRECTION = {TcpType.SIMULTANEOUS_OPEN: 6, TcpType.ACTIVE: 4, TcpType.PASSIVE: 2}
 _HIGHEST_OTHER_PREFERENCE = 8191
+
+# Places among a machine's hosts: the first one's, which leaves room for better ones that come later, the step
+# from one to the next, and the highest. A place has room for so many sockets, the newest last.
+_FIRST_PLACE, _PLACE_STEP, _HIGHEST_PLACE = 128, 4, 255
+_SOCKETS_OF_A_PLACE, _STREAMS_OF_A_PLACE = 256, 32
 
 
 def type_preference(type_: CandidateType, transport: str = UDP) -> int:
@@ -130,15 +137,32 @@ class CandidateFactory:
     """Makes the local candidates of one agent, with foundations and unique local preferences.
 
     Foundations are numbers given in the order of asking: a hash of the base address could be reversed by
-    trying all private addresses. Add the preferred interface first; each further base gets a lower local
-    preference (RFC 8445 §5.1.2.1 wants them unique for one type).
+    trying all private addresses. Local preferences follow what `prefer` said of the hosts; without that, each
+    further base gets a lower one (RFC 8445 §5.1.2.1 wants them unique for one type).
 
     With a `tcp_type` they are TCP candidates (RFC 6544); `base` is then the local address of the connections.
     """
 
     def __init__(self) -> None:
         self._foundations: dict[tuple[CandidateType, str, str, TcpType | None], str] = {}
+        self._places: dict[str, int] = {}
         self._preferences: dict[tuple[Address, bool], int] = {}
+        # So many bases are at each place, or at none.
+        self._at_place: Counter[tuple[int | None, bool]] = Counter()
+
+    def prefer(self, hosts: Sequence[str]) -> None:
+        """These are the machine's hosts now, the preferred first.
+
+        One that is new gets its place among those that are known, which keep theirs: the other side has been
+        told their priorities. So a better network wins that the machine gets later, too.
+        """
+        places: dict[str, int] = {}
+        for at, host in enumerate(hosts):
+            before = min(places.values(), default=None)
+            later = (self._places[each] for each in hosts[at + 1 :] if each in self._places)
+            after = max(later, default=None)
+            places[host] = self._places.get(host, _place_between(before, after))
+        self._places = places
 
     def host(self, base: Address, tcp_type: TcpType | None = None) -> Candidate:
         """The address of a socket. An active TCP candidate says only from which host it dials."""
@@ -181,15 +205,33 @@ class CandidateFactory:
         server: str = "",
         tcp_type: TcpType | None = None,
     ) -> Candidate:
-        is_tcp = tcp_type is not None
-        order = sum(1 for _, known_tcp in self._preferences if known_tcp is is_tcp)
-        order = self._preferences.setdefault((base, is_tcp), order)
         key = (type_, base.host, server, tcp_type)
         foundation = self._foundations.setdefault(key, str(len(self._foundations) + 1))
-        if tcp_type is None:
-            preference = max(HIGHEST_LOCAL_PREFERENCE - order, 0)
-        else:
-            preference = tcp_local_preference(type_, tcp_type, max(_HIGHEST_OTHER_PREFERENCE - order, 0))
+        preference = self._preference_of(base, is_tcp=tcp_type is not None)
+        if tcp_type is not None:
+            preference = tcp_local_preference(type_, tcp_type, preference)
         transport = UDP if tcp_type is None else TCP
         priority = candidate_priority(type_, preference, transport=transport)
         return Candidate(foundation, COMPONENT, transport, priority, address, type_, related, base, tcp_type)
+
+    def _preference_of(self, base: Address, *, is_tcp: bool) -> int:
+        """What tells the bases of one type apart: 16 bits, or 13 for TCP."""
+        known = self._preferences.get((base, is_tcp))
+        if known is not None:
+            return known
+        place = self._places.get(base.host)
+        order = self._at_place[place, is_tcp]
+        self._at_place[place, is_tcp] += 1
+        if place is None:
+            preference = (_HIGHEST_OTHER_PREFERENCE if is_tcp else HIGHEST_LOCAL_PREFERENCE) - order
+        else:
+            room = _STREAMS_OF_A_PLACE if is_tcp else _SOCKETS_OF_A_PLACE
+            preference = (place + 1) * room - 1 - min(order, room - 1)
+        return self._preferences.setdefault((base, is_tcp), max(preference, 0))
+
+
+def _place_between(before: int | None, after: int | None) -> int:
+    """For a new host, between the worst of those that come before it and the best of those after it."""
+    if after is None:
+        return _FIRST_PLACE if before is None else max(before - _PLACE_STEP, 0)
+    return min(after + _PLACE_STEP, _HIGHEST_PLACE if before is None else before)
