@@ -2,87 +2,81 @@
 
 Nothing may raise but `UsageError` where the caller asks for too much: candidates without number of its own.
 After each step the events of an agent and what it says of itself agree, no third party got more than its
-share, and no timer waits in the past.
+share, no packet goes by a connection that is none or is somebody else's, and no timer waits in the past.
 """
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.base.machine import Buffer, Transmit
 from crowline.base.send_problem import SendProblem
+from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
-from crowline.ice.budget import MAX_UNANSWERED, MAX_UNANSWERED_PER_HOST
-from crowline.ice.candidate import COMPONENT, UDP, Candidate, CandidateFactory, CandidateType
-from crowline.ice.checklist import MAX_PAIRS
-from crowline.ice.events import IceFailed, PairLost, PairNominated, PairValid
-from crowline.ice.outstanding import MAX_OUTSTANDING
-from crowline.ice.pair import ValidPair
+from crowline.ice.candidate import COMPONENT, TCP, UDP, Candidate, CandidateType, TcpType
+from crowline.ice.lite import LiteAgent
+from crowline.ice.nomination import BestPossible
 from crowline.stun import attributes as a
-from crowline.stun.message import MalformedStun, Message, MessageClass, Method, parse
-
-_BASES = (
-    [Address("44.1.1.1", 1000 + n) for n in range(2)] + [Address("2a01:4f8:1::1", 1000)],
-    [Address("44.2.2.2", 2000 + n) for n in range(2)] + [Address("2a01:4f8:2::1", 2000)],
-)
-_VICTIMS = [Address("44.66.66.66", 6000 + n) for n in range(8)] + [Address("2a01:4f8:66::1", 6000)]
-_KEPT = 200  # datagrams that the wire remembers
-_QUIET = 400.0  # seconds after which nothing can be left of a conversation that has ended
-_STEPS = 200  # calls at one moment after which a machine has come to rest
+from crowline.stun.message import Message, MessageClass, Method, parse
+from fuzz.ice_world import BASES, VICTIMS, IceWorld, Side
 
 sides = st.integers(0, 1)
 picks = st.integers(0, 10_000)
 flags = st.booleans()
 bases = st.integers(0, 2)
-victims = st.sampled_from(_VICTIMS)
+victims = st.sampled_from(VICTIMS)
+transports = st.sampled_from((Transport.UDP, Transport.TCP))
 waits = st.sampled_from((0.0, 0.001, 0.005, 0.05, 0.5, 2.0, 6.0, 31.0, 45.0))
 codes = st.sampled_from((400, 401, 403, 420, 487, 500))
 
 
-@dataclass(slots=True)
-class Side:
-    """One agent, and what its user and a witness on the wire have seen."""
+class IceAgentsOperations(IceWorld):
+    """All that users, the wire and a hostile peer do."""
 
-    agent: IceAgent
-    factory: CandidateFactory = field(default_factory=CandidateFactory)
-    usable: list[ValidPair] = field(default_factory=list)
-    asked: Counter[Address] = field(default_factory=Counter)
-
-
-class IceAgentsOperations(RuleBasedStateMachine):
-    """Each side has up to three bases. Third parties never answer; everybody else may do anything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 100.0
-        self._dice = random.Random(11)
-        self.sides: list[Side] = []
-        self.flying: list[tuple[int, Transmit]] = []
-        self.seen: list[tuple[int, Transmit]] = []
-
-    @initialize(renominate=flags, regain=flags, roles=st.sampled_from(((1, 0), (1, 1), (0, 0), (0, 1))))
-    def begin(self, renominate: bool, regain: bool, roles: tuple[int, int]) -> None:
+    @initialize(
+        renominate=flags,
+        regain=flags,
+        eager=flags,
+        roles=st.sampled_from(((1, 0), (1, 1), (0, 0), (0, 1))),
+        lite=st.sampled_from(((0, 0), (0, 0), (1, 0), (0, 1), (1, 1))),
+        over=st.sampled_from((Transport.UDP, Transport.TCP)),
+    )
+    def begin(
+        self,
+        renominate: bool,
+        regain: bool,
+        eager: bool,
+        roles: tuple[int, int],
+        lite: tuple[int, int],
+        over: Transport,
+    ) -> None:
         """Both roles may be claimed by both, and the first pair may work already: deep states are rare."""
         for number in (0, 1):
-            agent = IceAgent(
-                bool(roles[number]),
-                entropy=self._dice.randbytes,
-                ta=0.005,
-                renominate=renominate,
-                regain=regain,
+            draw, controls = self.dice.randbytes, bool(roles[number])
+            policy = None if eager else BestPossible()
+            self.sides.append(
+                Side(LiteAgent(controls, entropy=draw, renominate=renominate, regain=regain))
+                if lite[number]
+                else Side(
+                    IceAgent(
+                        controls, entropy=draw, ta=0.005, renominate=renominate, regain=regain, policy=policy
+                    )
+                )
             )
-            self.sides.append(Side(agent))
-            self.add_base(number, 0)
+        for number in (0, 1):
+            if over is Transport.UDP:
+                self.add_base(number, 0)
+            else:
+                for kind in TcpType:
+                    self.add_port(number, 0, kind)
         for number in (0, 1):
             self.describe(number, True)
+        for number in (0, 1):
+            self.connect(number, 0, True)
         self.fly(20)
 
     # --- what honest users do ---------------------------------------------------------------------------
@@ -92,44 +86,52 @@ class IceAgentsOperations(RuleBasedStateMachine):
         """A socket more; too many candidates are the caller's mistake."""
         side = self.sides[who]
         with suppress(UsageError):
-            side.agent.add_local_candidate(side.factory.host(_BASES[who][which]), self.now)
-        self._settle()
+            side.agent.add_local_candidate(side.factory.host(BASES[who][which]), self.now)
+        self.settle()
+
+    @rule(who=sides, which=bases, kind=st.sampled_from(TcpType))
+    def add_port(self, who: int, which: int, kind: TcpType) -> None:
+        """A TCP port, of the same number as the socket."""
+        side = self.sides[who]
+        with suppress(UsageError):
+            side.agent.add_local_candidate(side.factory.host(BASES[who][which], kind), self.now)
+        self.settle()
 
     @rule(who=sides, which=bases, port=st.integers(1, 3))
     def add_reflexive(self, who: int, which: int, port: int) -> None:
         """A mapped address, also of a base that is no candidate."""
-        side, base = self.sides[who], _BASES[who][which]
+        side, base = self.sides[who], BASES[who][which]
         seen_as, server = Address(base.host, 4000 + port), Address(base.host, 3478)
         with suppress(UsageError):
             side.agent.add_local_candidate(side.factory.server_reflexive(seen_as, base, server), self.now)
-        self._settle()
+        self.settle()
 
-    @rule(who=sides, which=bases)
-    def remove_base(self, who: int, which: int) -> None:
+    @rule(who=sides, which=bases, transport=transports)
+    def remove_base(self, who: int, which: int, transport: Transport) -> None:
         """An interface went away."""
-        self.sides[who].agent.remove_local_candidate(_BASES[who][which], self.now)
-        self._settle()
+        self.sides[who].agent.remove_local_candidate(BASES[who][which], self.now, transport=transport)
+        self.settle()
 
     @rule(who=sides, ends=flags)
     def describe(self, who: int, ends: bool) -> None:
         """The signalling tells the other side everything, perhaps not for the first time."""
         side, other = self.sides[who].agent, self.sides[1 - who].agent
-        other.set_remote(side.ufrag, side.pwd, self.now)
+        other.set_remote(side.ufrag, side.pwd, self.now, lite=isinstance(side, LiteAgent))
         for candidate in side.local_candidates():
             other.add_remote_candidate(candidate, self.now)
         if ends:
             side.end_of_local_candidates(self.now)
             other.end_of_remote_candidates(self.now)
-        self._settle()
+        self.settle()
 
     @rule(who=sides)
     def restart(self, who: int) -> None:
         """Its user begins anew, which gives every address its packets anew."""
         if self.sides[who].agent.restart(self.now):
             self.sides[who].asked.clear()
-        self._settle()
+        self.settle()
 
-    @rule(who=sides, pick=picks, what=st.sampled_from(("use", "release", "abandon")))
+    @rule(who=sides, pick=picks, what=st.sampled_from(("use", "release", "abandon", "hand over")))
     def handle_pair(self, who: int, pick: int, what: str) -> None:
         """Pairs are used, let go and given up, also such as have been lost."""
         side = self.sides[who]
@@ -139,9 +141,13 @@ class IceAgentsOperations(RuleBasedStateMachine):
                 assert side.agent.use(pair, self.now)
             elif what == "release":
                 side.agent.release(pair)
-            else:
+            elif what == "abandon":
                 side.agent.abandon(pair)
-        self._settle()
+            else:
+                side.agent.hand_over(pair)
+                if pair.handed_over:
+                    side.links.add((pair.base, pair.remote.address))
+        self.settle()
 
     @rule(seconds=waits, calls=st.integers(0, 3))
     def wait(self, seconds: float, calls: int) -> None:
@@ -150,7 +156,35 @@ class IceAgentsOperations(RuleBasedStateMachine):
         for side in self.sides:
             for _ in range(calls):
                 side.agent.handle_timeout(self.now)
-        self._settle()
+        self.settle()
+
+    # --- what TCP connections do ------------------------------------------------------------------------
+
+    @rule(who=sides, pick=picks, both=flags)
+    def connect(self, who: int, pick: int, both: bool) -> None:
+        """An attempt succeeds; the other side may hear of it later, or never."""
+        wanted = list(self.sides[who].wanted)
+        if wanted:
+            base, remote = wanted[pick % len(wanted)]
+            if both and remote in BASES[1 - who]:
+                self.connect_now(1 - who, (remote, base))
+            self.connect_now(who, (base, remote))
+
+    @rule(who=sides, place=picks, which=bases)
+    def accept(self, who: int, place: int, which: int) -> None:
+        """Somebody connects."""
+        places = [*BASES[1 - who], *VICTIMS]
+        self.connect_now(who, (BASES[who][which], places[place % len(places)]))
+
+    @rule(who=sides, pick=picks, both=flags)
+    def disconnect(self, who: int, pick: int, both: bool) -> None:
+        """A connection ends, or an attempt fails."""
+        side = self.sides[who]
+        if there := sorted(side.connections) + list(side.wanted):
+            base, remote = there[pick % len(there)]
+            self.disconnect_now(who, (base, remote))
+            if both and remote in BASES[1 - who]:
+                self.disconnect_now(1 - who, (remote, base))
 
     # --- what the wire does -----------------------------------------------------------------------------
 
@@ -162,7 +196,7 @@ class IceAgentsOperations(RuleBasedStateMachine):
                 return
             sender, transmit = self.flying.pop(0)
             self.now += 0.002
-            self._deliver(1 - sender, transmit.data, transmit.local, transmit.destination)
+            self.deliver(1 - sender, transmit.data, transmit.local, transmit.destination, transmit.transport)
 
     @precondition(lambda self: self.flying)
     @rule(pick=picks, keep=flags)
@@ -170,7 +204,7 @@ class IceAgentsOperations(RuleBasedStateMachine):
         """One overtakes the rest, or is lost."""
         sender, transmit = self.flying.pop(pick % len(self.flying))
         if keep:
-            self._deliver(1 - sender, transmit.data, transmit.local, transmit.destination)
+            self.deliver(1 - sender, transmit.data, transmit.local, transmit.destination, transmit.transport)
 
     @precondition(lambda self: self.seen)
     @rule(pick=picks, who=sides, source=picks, at=st.integers(0, 300), change=st.integers(0, 255))
@@ -179,8 +213,10 @@ class IceAgentsOperations(RuleBasedStateMachine):
         _, transmit = self.seen[pick % len(self.seen)]
         data = bytearray(transmit.data)
         data[at % len(data)] ^= change
-        places = [*_BASES[1 - who], *_VICTIMS, transmit.destination]
-        self._deliver(who, bytes(data), places[source % len(places)], _BASES[who][source % 3])
+        places = [*BASES[1 - who], *VICTIMS, transmit.destination]
+        self.deliver(
+            who, bytes(data), places[source % len(places)], BASES[who][source % 3], transmit.transport
+        )
 
     @precondition(lambda self: self.seen)
     @rule(pick=picks)
@@ -188,34 +224,44 @@ class IceAgentsOperations(RuleBasedStateMachine):
         """Back to where it came from."""
         sender, transmit = self.seen[pick % len(self.seen)]
         assert transmit.local is not None
-        self._deliver(sender, transmit.data, transmit.destination, transmit.local)
+        self.deliver(sender, transmit.data, transmit.destination, transmit.local, transmit.transport)
 
     @rule(who=sides, data=st.binary(max_size=60), victim=victims, which=bases)
     def babble(self, who: int, data: bytes, victim: Address, which: int) -> None:
         """Noise from anywhere."""
-        self._deliver(who, data, victim, _BASES[who][which])
+        self.deliver(who, data, victim, BASES[who][which])
 
     @rule(who=sides, victim=victims, which=bases, problem=st.sampled_from(SendProblem), pick=picks)
     def refuse(self, who: int, victim: Address, which: int, problem: SendProblem, pick: int) -> None:
         """The system did not let something out, asked for or not."""
         side = self.sides[who]
-        side.agent.send_failed(_BASES[who][which], victim, problem)
+        side.agent.send_failed(BASES[who][which], victim, problem)
         ours = [transmit for sender, transmit in self.flying if sender == who]
         if ours:
             refused = ours[pick % len(ours)]
             assert refused.local is not None
             self.flying.remove((who, refused))
             side.agent.send_failed(refused.local, refused.destination, problem)
-        self._settle()
+        self.settle()
 
     # --- what a hostile peer does, who knows both passwords ---------------------------------------------
 
     @rule(
         who=sides, place=picks, which=bases, nominates=flags, controls=flags,
         tie=st.sampled_from((0, 1, 2**63, 2**64 - 1)), priority=st.sampled_from((1, 2**31 - 1, 2**32 - 1, 0)),
+        rank=st.sampled_from((None, 0, 1, 2**63 - 1, 2**64 - 1)), over=transports,
     )  # fmt: skip
     def check(
-        self, who: int, place: int, which: int, nominates: bool, controls: bool, tie: int, priority: int
+        self,
+        who: int,
+        place: int,
+        which: int,
+        nominates: bool,
+        controls: bool,
+        tie: int,
+        priority: int,
+        rank: int | None,
+        over: Transport,
     ) -> None:
         """A check that is signed rightly, from wherever it likes, claiming and wishing whatever it likes."""
         agent = self.sides[who].agent
@@ -227,17 +273,18 @@ class IceAgentsOperations(RuleBasedStateMachine):
             claim,
         ]
         attributes += [a.UseCandidate()] * nominates
-        message = Message(Method.BINDING, MessageClass.REQUEST, self._dice.randbytes(12), tuple(attributes))
-        places = [*_BASES[1 - who], *_VICTIMS]
+        attributes += [a.Nomination(rank)] if rank is not None else []
+        message = Message(Method.BINDING, MessageClass.REQUEST, self.dice.randbytes(12), tuple(attributes))
+        places = [*BASES[1 - who], *VICTIMS]
         data = message.encode(key=agent.pwd.encode(), fingerprint=True)
-        self._deliver(who, data, places[place % len(places)], _BASES[who][which])
+        self.deliver(who, data, places[place % len(places)], BASES[who][which], over)
 
     @precondition(lambda self: self.seen)
     @rule(pick=picks, code=codes, succeeds=flags, mapped=victims)
     def answer(self, pick: int, code: int, succeeds: bool, mapped: Address) -> None:
         """A signed answer to a question that was put to the peer: an error, or a success with any address."""
         sender, transmit = self.seen[pick % len(self.seen)]
-        if transmit.destination not in _BASES[1 - sender]:
+        if transmit.destination not in BASES[1 - sender]:
             return
         message = parse(transmit.data).message
         if message.message_class is not MessageClass.REQUEST:
@@ -248,125 +295,43 @@ class IceAgentsOperations(RuleBasedStateMachine):
         if key:
             data = message.answer(cls, said).encode(key=key.encode(), fingerprint=True)
             assert transmit.local is not None
-            self._deliver(sender, data, transmit.destination, transmit.local)
+            self.deliver(sender, data, transmit.destination, transmit.local, transmit.transport)
 
-    @rule(who=sides, victim=victims, number=st.integers(0, 100), count=st.integers(1, 80))
-    def name_third_parties(self, who: int, victim: Address, number: int, count: int) -> None:
+    @rule(
+        who=sides, victim=victims, number=st.integers(0, 100), count=st.integers(1, 80),
+        kind=st.sampled_from((None, None, *TcpType)),
+    )  # fmt: skip
+    def name_third_parties(
+        self, who: int, victim: Address, number: int, count: int, kind: TcpType | None
+    ) -> None:
         """Candidates that are somebody else, many at once."""
         for each in range(count):
-            address = victim if each % 2 else _VICTIMS[(number + each) % len(_VICTIMS)]
+            address = victim if each % 2 else VICTIMS[(number + each) % len(VICTIMS)]
             priority = 1 + (number * 1009 + each * 7919) % (2**31 - 1)
             foundation = str((number + each) % 30)
-            candidate = Candidate(foundation, COMPONENT, UDP, priority, address, CandidateType.HOST)
+            candidate = Candidate(
+                foundation,
+                COMPONENT,
+                UDP if kind is None else TCP,
+                priority,
+                address,
+                CandidateType.HOST,
+                tcp_type=kind,
+            )
             self.sides[who].agent.add_remote_candidate(candidate, self.now)
-        self._settle()
+        self.settle()
 
-    @rule(who=sides, place=picks)
-    def withdraw(self, who: int, place: int) -> None:
+    @rule(who=sides, place=picks, transport=transports)
+    def withdraw(self, who: int, place: int, transport: Transport) -> None:
         """A candidate is gone, or never was."""
-        places = [*_BASES[1 - who], *_VICTIMS]
-        self.sides[who].agent.remove_remote_candidate(places[place % len(places)], self.now)
-        self._settle()
+        places = [*BASES[1 - who], *VICTIMS]
+        address = places[place % len(places)]
+        self.sides[who].agent.remove_remote_candidate(address, self.now, transport=transport)
+        self.settle()
 
     @rule(who=sides)
     def claim_restart(self, who: int) -> None:
         """Credentials that nobody has: a restart of the peer, of which nothing comes."""
-        ufrag, pwd = self._dice.randbytes(4).hex(), self._dice.randbytes(12).hex()
+        ufrag, pwd = self.dice.randbytes(4).hex(), self.dice.randbytes(12).hex()
         self.sides[who].agent.set_remote(ufrag, pwd, self.now)
-        self._settle()
-
-    # --- what must always hold --------------------------------------------------------------------------
-
-    @invariant()
-    def events_and_state_agree(self) -> None:
-        """Pairs that were said to work, and not to be lost, are those that the agent knows."""
-        for number, side in enumerate(self.sides):
-            agent, session = side.agent, side.agent._session
-            assert {id(pair) for pair in side.usable} == {id(pair) for pair in agent.valid_pairs()}
-            assert agent.selected is None or agent.selected in side.usable
-            # Only an answer proves an address, and third parties give none.
-            assert all(pair.remote.address in _BASES[1 - number] for pair in side.usable)
-            assert all(agent.is_valid(pair.base, pair.remote.address) for pair in side.usable)
-            assert len(session.checklist) <= MAX_PAIRS
-            assert len(session.outstanding) <= MAX_OUTSTANDING
-
-    @invariant()
-    def third_parties_get_their_share(self) -> None:
-        """DESIGN §2.4, counted on the wire from one restart by this side's user to the next."""
-        for side in self.sides:
-            by_host = Counter[str]()
-            for address, count in side.asked.items():
-                assert count <= MAX_UNANSWERED
-                by_host[address.host] += count
-            assert max(by_host.values(), default=0) <= MAX_UNANSWERED_PER_HOST
-
-    def teardown(self) -> None:
-        """On a wire that is cut everything ends: no pair stays in use, and at last nothing more is sent."""
-        for side in self.sides:
-            for pair in list(side.usable):
-                side.agent.use(pair, self.now)
-                side.agent.abandon(pair)
-        end = self.now + _QUIET
-        while (at := self._next()) is not None and at <= end:
-            self.now = max(self.now, at)
-            for side in self.sides:
-                for pair in list(side.usable):
-                    side.agent.use(pair, self.now)
-                side.agent.handle_timeout(self.now)
-            self._settle()
-        for side in self.sides:
-            assert side.usable == []
-            side.agent.close()
-            assert side.agent.next_timeout() is None
-            assert side.agent.next_transmit() is None and side.agent.next_event() is None
-
-    # --- how it is done ---------------------------------------------------------------------------------
-
-    def _next(self) -> float | None:
-        times = [side.agent.next_timeout() for side in self.sides]
-        return min((time for time in times if time is not None), default=None)
-
-    def _deliver(self, who: int, data: Buffer, source: Address | None, base: Address) -> None:
-        assert source is not None
-        self.sides[who].agent.receive(data, source, self.now, base)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Take what both have to give, and serve the timers that are due."""
-        for number, side in enumerate(self.sides):
-            for _ in range(_STEPS):
-                self._take(number, side)
-                at = side.agent.next_timeout()
-                if at is None or at > self.now:
-                    break
-                side.agent.handle_timeout(self.now)
-            else:
-                raise AssertionError("a timer waits in the past")
-
-    def _take(self, number: int, side: Side) -> None:
-        while (transmit := side.agent.next_transmit()) is not None:
-            assert transmit.local in _BASES[number]
-            if transmit.destination in _VICTIMS:
-                side.asked[transmit.destination] += _is_question(transmit)
-            elif len(self.flying) < _KEPT and transmit.destination in _BASES[1 - number]:
-                self.flying.append((number, transmit))
-            self.seen = [*self.seen[-_KEPT:], (number, transmit)]
-        while (event := side.agent.next_event()) is not None:
-            if isinstance(event, PairValid):
-                # After a restart the new session says so again of a pair that goes on.
-                if event.pair not in side.usable:
-                    side.usable.append(event.pair)
-            elif isinstance(event, PairLost):
-                side.usable.remove(event.pair)
-            elif isinstance(event, PairNominated):
-                assert event.pair in side.usable
-            elif isinstance(event, IceFailed):
-                assert not side.usable
-
-
-def _is_question(transmit: Transmit) -> bool:
-    """Whether it is unasked for: answers go to whoever has proven to know the password, as often as asked."""
-    try:
-        return parse(transmit.data).message.message_class in (MessageClass.REQUEST, MessageClass.INDICATION)
-    except MalformedStun:
-        return True
+        self.settle()
