@@ -12,7 +12,7 @@ from crowline.base.errors import ServerUnreachable
 from crowline.base.machine import Transmit
 from crowline.net.binding import Binding
 from crowline.net.lossy import lossy
-from crowline.stun.attributes import ErrorCode
+from crowline.stun.attributes import ErrorCode, XorMappedAddress
 from crowline.stun.client import Mapped
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.stun.transaction import Schedule
@@ -112,6 +112,27 @@ async def test_who_gave_up_does_not_take_the_answer_of_another() -> None:
         mapped = await binding.ask(running.address)
         assert isinstance(mapped, Mapped) and mapped.address == own.local
         assert impatient.cancelled()
+        binding.close()
+
+
+async def test_a_lost_answer_is_not_waited_for_where_the_next_one_came() -> None:
+    """The first question is given up without an answer; the server answers from the second on."""
+    async with endpoint() as own, endpoint() as server, asyncio.timeout(PATIENCE):
+        binding = binding_on(own)
+        seen: list[bytes] = []
+
+        def answer(data: bytes, source: Address) -> None:
+            request = parse(data).message
+            seen.append(request.transaction_id)
+            if request.transaction_id != seen[0]:
+                reply = request.answer(MessageClass.SUCCESS, XorMappedAddress(source))
+                server.write(reply.encode(), source)
+
+        server.take = answer
+        impatient = asyncio.ensure_future(binding.ask(server.local))
+        await asyncio.wait({impatient}, timeout=0.1)
+        impatient.cancel()
+        assert (await binding.ask(server.local)).address == own.local
         binding.close()
 
 

@@ -65,17 +65,19 @@ class Binding:
         self._waiting.clear()
 
     def _on_event(self, event: BindingEvent) -> None:
-        """Questions that are alike have answers that are alike: the first to wait gets the first."""
+        """Questions that are alike have answers that are alike: all who wait get the first.
+
+        Without an answer it is the oldest who has waited long enough.
+        """
         question = (event.server, event.local, event.transport)
         answers = self._waiting[question]
-        answer = answers.popleft()
+        oldest = answers.popleft()
         if not answers:
             del self._waiting[question]
-        if answer.done():
-            return
         if isinstance(event, Mapped):
-            answer.set_result(event)
-        elif event.code:
-            answer.set_exception(ServerUnreachable(f"{event.server} answered with the error {event.code}."))
-        else:
-            answer.set_exception(ServerUnreachable(f"{event.server} does not answer."))
+            for answer in (oldest, *answers):
+                if not answer.done():
+                    answer.set_result(event)
+        elif not oldest.done():
+            why = f"answered with the error {event.code}" if event.code else "does not answer"
+            oldest.set_exception(ServerUnreachable(f"{event.server} {why}."))
