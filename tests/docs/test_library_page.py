@@ -15,7 +15,7 @@ import crowline.ice
 from crowline.base.addresses import Address
 from crowline.ice import CandidateLine, IceFailed, PairLost
 from crowline.ice.events import IceEvent
-from crowline.net import TurnAccount
+from crowline.net import IceConnection, TurnAccount
 from datagram_endpoint import endpoint
 from turn_front import front
 
@@ -127,6 +127,32 @@ async def test_connect(page: Any) -> None:
             await connection.close()
         for own in sockets:
             own.transport.close()
+
+
+async def test_open_tcp(page: Any) -> None:
+    """Two connections without a datagram socket carry a datagram."""
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def end(number: int) -> IceConnection:
+        return IceConnection(
+            number == 0,
+            send=lambda transmit: None,
+            tell=lambda line: loop.call_soon(lambda: ends[1 - number].hear(line)),
+            on_data=lambda data: arrived.put_nowait(bytes(data)),
+        )
+
+    ends: list[IceConnection] = []
+    async with asyncio.timeout(PATIENCE):
+        ends += [end(0), end(1)]
+        for each in ends:
+            assert len(page.open_tcp(each, ["127.0.0.1"])) == 1
+            await each.gather()
+        await asyncio.gather(*(each.connected() for each in ends))
+        ends[0].send(b"hello")
+        assert await arrived.get() == b"hello"
+        for each in ends:
+            await each.close()
 
 
 def test_agree(page: Any) -> None:

@@ -24,6 +24,7 @@ from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import MessageClass, parse
 from crowline.turn.upkeep import Upkeep
 from datagram_endpoint import Endpoint, endpoint
+from hub_server import eventually
 from needs import missing
 from turn_front import front
 
@@ -230,12 +231,13 @@ async def test_data_of_strangers_is_dropped() -> None:
         await exchange(one, two)
 
 
-async def test_relayed_addresses_connect_where_nothing_else_does() -> None:
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+async def test_relayed_addresses_connect_where_nothing_else_does(transport: Transport) -> None:
     """Both ends reach the server only; data goes by the relay, both ways."""
     async with front() as running, pair() as (one, two):
         for side in (one, two):
             only_to(side, running.address)
-        account = TurnAccount(running.address, "user", "password")
+        account = TurnAccount(running.address, "user", "password", transport)
         await start(one, two, turn=[account])
         chosen, _ = await asyncio.gather(one.connection.connected(), two.connection.connected())
         assert chosen.kind == "relay"
@@ -269,6 +271,66 @@ async def test_a_lost_relayed_address_is_not_used_any_more(monkeypatch: pytest.M
         assert lost == [LossReason.LOCAL_REMOVED]
         with pytest.raises(NoPath):
             one.connection.send(b"nowhere")
+
+
+async def test_a_relayed_address_ends_with_the_stream_to_its_server() -> None:
+    """What goes by it is lost, and that is told."""
+    async with pair(relay_only=True) as (one, two):
+        async with front() as running:
+            account = TurnAccount(running.address, "user", "password", Transport.TCP)
+            await start(one, two, turn=[account])
+            await asyncio.gather(one.connection.connected(), two.connection.connected())
+        await one.until(lambda: any(isinstance(event, PairLost) for event in one.events))
+        with pytest.raises(NoPath):
+            one.connection.send(b"nowhere")
+
+
+async def test_a_turn_server_that_nobody_reaches_by_tcp_is_done_without() -> None:
+    """The end of candidates is told."""
+    async with pair() as (one, _), endpoint() as nobody:
+        one.connection.add_socket(one.socket.local)
+        account = TurnAccount(nobody.local, "user", "password", Transport.TCP)
+        await one.connection.gather(turn=[account])
+        assert [line.type for line in one.told()] == [CandidateType.HOST]
+        assert one.lines[-1] == "end-of-candidates"
+
+
+async def test_a_relayed_address_that_comes_too_late_is_given_back() -> None:
+    """Nobody waits for it any more; the next gathering asks anew."""
+    async with front() as running, pair() as (one, _):
+        answers: list[tuple[bytes, Address]] = []
+
+        def hold(data: bytes, source: Address) -> None:
+            """The demand for credentials is let through; what follows it is late."""
+            answers.append((data, source))
+            if len(answers) == 1:
+                one.take(data, source, one.socket.local)
+
+        one.socket.take = hold
+        one.connection.add_socket(one.socket.local)
+        account = TurnAccount(running.address, "user", "password")
+        await one.connection.gather(turn=[account], timeout=0.5)
+        assert [line.type for line in one.told()] == [CandidateType.HOST]
+        one.use(one.socket)
+        for data, source in answers[1:]:
+            one.take(data, source, one.socket.local)
+        await eventually(lambda: running.is_idle)
+        while one.told()[-1].type is not CandidateType.RELAYED:
+            await one.connection.gather(turn=[account])
+
+
+async def test_a_socket_that_is_given_up_gives_its_relayed_address_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server's confirmation is heard, and nothing is waited for after that."""
+    monkeypatch.setattr("crowline.net.relayed_address.CLOSE_LIMIT", 10 * PATIENCE)
+    async with front() as running, pair() as (one, _):
+        account = TurnAccount(running.address, "user", "password")
+        one.connection.add_socket(one.socket.local)
+        await one.connection.gather(turn=[account])
+        assert not running.is_idle
+        await one.connection.remove_socket(one.socket.local)
+        assert running.is_idle
 
 
 async def test_what_a_server_sees_is_told() -> None:
@@ -374,8 +436,8 @@ async def test_there_is_nothing_to_send_by_before_a_pair() -> None:
         with pytest.raises(UsageError, match="Nobody can send"):
             one.connection.add_socket(Address("0.0.0.0", 1))
         one.connection.add_socket(one.socket.local)
-        with pytest.raises(UsageError, match="by UDP"):
-            await one.connection.gather(turn=[TurnAccount(Address("127.0.0.1", 9), "u", "p", Transport.TCP)])
+        with pytest.raises(UsageError, match="no socket"):
+            await one.connection.remove_socket(Address("127.0.0.1", 9))
 
 
 async def test_nothing_begins_anew_before_the_other_side_is_known() -> None:

@@ -84,10 +84,9 @@ class LineSignals:
         if name:
             self._names[candidate.address] = name
         line = self._line(candidate)
-        way = (candidate.address, candidate.sending_base)
-        known = {(each.address, each.sending_base) for each in self._agent.local_candidates()}
+        known = {_identity(each) for each in self._agent.local_candidates()}
         self._agent.add_local_candidate(candidate, now)
-        if way not in known:
+        if _identity(candidate) not in known:
             self._tell(line)
 
     def end(self, now: float) -> None:
@@ -168,3 +167,8 @@ class LineSignals:
             self.counters["credentials"] += 1  # of a restart that changes only one of them
             return
         self._remote_ufrag = ufrag
+
+
+def _identity(candidate: Candidate) -> tuple[object, ...]:
+    """What two candidates must not have in common (RFC 8445 §5.1.3, RFC 6544 §5.1)."""
+    return (candidate.address, candidate.sending_base, candidate.transport, candidate.tcp_type)

@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, NoPath, UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.send_problem import SendProblem
+from crowline.base.transport import Transport
 from crowline.ice.agent import DEFAULT_TA, IceAgent
-from crowline.ice.candidate import Candidate, CandidateFactory
+from crowline.ice.candidate import Candidate, CandidateFactory, TcpType
 from crowline.ice.candidate_line import CandidateLine
 from crowline.ice.consent import KEEPALIVE_INTERVAL
 from crowline.ice.events import IceEvent, IceFailed, PairLost, PairNominated, Restarted
@@ -25,19 +24,22 @@ from crowline.ice.lite import LiteAgent
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES, permits_unicast
 from crowline.net.binding import Binding
+from crowline.net.ice_relays import IceRelays
+from crowline.net.ice_tcp import IceTcp
 from crowline.net.lossy import lossy
 from crowline.net.pump import Pump
-from crowline.net.relayed_address import RelayedAddress, TurnAccount
+from crowline.net.relayed_address import TurnAccount
 from crowline.stun.message import TRANSACTION_ID_SIZE, Message, MessageClass, Method, is_stun
 from crowline.stun.transaction import UDP
 
 
 class IceConnection:
-    """Finds a pair of addresses that works, and carries datagrams on it, with consent (RFC 8445, RFC 7675).
+    """Finds a pair of addresses that works, and carries datagrams on it, with consent (RFC 8445, 6544, 7675).
 
     - The sockets are the caller's: `send` sends a `Transmit` by the one whose address is its `local`, and
       what arrives is handed to `receive`. They stay open at the end. Where `send` raises `OSError`, that
-      counts as loss, and is told by an event.
+      counts as loss, and is told by an event. Only `open_tcp`, and TURN over a stream, open sockets of their
+      own, and close them.
     - The signalling is the caller's: `tell(line)` takes each line that the other side has to `hear`.
     - `on_data(data)` gets each datagram of the other side. The bytes are good only during the call.
 
@@ -74,8 +76,10 @@ class IceConnection:
         )
         self._signals = LineSignals(self._agent, tell, on_name=self._look_up if find else None)
         self._pump = Pump[Transmit, IceEvent](self._agent, self._transmit, self._on_event)
+        self._tcp = IceTcp(self._agent, self._pump, self._take)
         self._loop = asyncio.get_running_loop()
         self._send = lossy(send, self._on_unsent)
+        self._relays = IceRelays(send=self._send, on_data=self._take, on_lost=self._relay_lost)
         self._binding = Binding(self._send)
         self._factory = CandidateFactory()
         self._on_data = on_data
@@ -91,10 +95,7 @@ class IceConnection:
         self._sockets: list[Address] = []
         self._mapped_by: set[tuple[Address, Address]] = set()  # servers that saw sockets behind a NAT
         self._keeper: asyncio.TimerHandle | None = None
-        self._relays: dict[tuple[Address, Address], RelayedAddress] = {}  # by server and socket
-        self._by_relayed: dict[Address, RelayedAddress] = {}
         self._used: ValidPair | None = None
-        self._peers: dict[str, Address] = {}
         self._outcome: asyncio.Future[ValidPair] = self._loop.create_future()
         self._signals.begin()
 
@@ -115,24 +116,46 @@ class IceConnection:
         """
         if not permits_unicast(local):
             raise UsageError(f"Nobody can send to {local}; name the address of the interface.")
+        if local in self._sockets:
+            return
         self._sockets.append(local)
         if not self._relay_only:
-            name = self._name_of(local.host) if self._name_of is not None else ""
-            self._offer(self._factory.host(local), name=name)
+            self._offer_host(local)
 
     async def remove_socket(self, local: Address) -> None:
         """Use that socket no more, nor what was found by it; at most a second for its relayed addresses.
 
         Call `restart` after it, or the other side goes on trying to reach it.
         """
+        if local not in self._sockets:
+            raise UsageError(f"{local} is no socket of this connection.")
         self._sockets.remove(local)
         self._mapped_by = {each for each in self._mapped_by if each[1] != local}
         self._agent.remove_local_candidate(local, self._pump.now)
-        relays = [relay for way, relay in self._relays.items() if way[1] == local]
-        for relay in relays:
-            self._withdraw(relay)
         self._pump.flush()
-        await asyncio.gather(*(relay.close() for relay in relays))
+        await self._relays.leave(local)
+
+    def open_tcp(self, address: Address) -> Address:
+        """Use TCP as well (RFC 6544): listen at an address of this machine, port 0 for any, and dial from it.
+
+        The port, whose address is given, and its connections are this object's own. Add the sockets before,
+        and `gather` after it, which asks STUN servers over TCP too. What UDP reaches stays better. Raises
+        `LocalProblem` where the port cannot be had.
+        """
+        if self._relay_only:
+            raise UsageError("TCP would show the other side where this one is.")
+        if not permits_unicast(Address(address.host, address.port or 1)):
+            raise UsageError(f"Nobody can connect to {address.host}; name the address of the interface.")
+        base = self._tcp.bind(address)
+        for tcp_type in (TcpType.PASSIVE,) if self._is_lite else TcpType:
+            self._offer_host(base, tcp_type)
+        return base
+
+    def close_tcp(self, base: Address) -> None:
+        """Use that port no more, nor its connections. Call `restart` after it, as after `remove_socket`."""
+        self._tcp.unbind(base)
+        self._agent.remove_local_candidate(base, self._pump.now, transport=Transport.TCP)
+        self._pump.flush()
 
     async def gather(
         self,
@@ -145,17 +168,17 @@ class IceConnection:
 
         Call it after the sockets are added, and again after `restart`: it tells the end of candidates when
         the last server has answered, or has not in `timeout` seconds, 39.5 as RFC 8489 §6.2.1 has it. Checks
-        do not wait for that. TURN is spoken over UDP here.
+        do not wait for that. TURN over TCP or TLS goes by a connection of its own for each server, through
+        the proxy that the environment names.
         """
         self._has_gathered = False
         stun, turn = list(stun), list(turn)
         if self._is_lite and (stun or turn):
             raise UsageError("A lite agent is reached at its own addresses.")
-        servers = [server for server in turn if self._of_family(server.address)]
-        if any(server.transport.is_stream for server in servers):
-            raise UsageError("A connection over datagram sockets speaks to TURN servers by UDP.")
+        servers = [each for each in turn if each.transport.is_stream or self._of_family(each.address)]
         asked = [] if self._relay_only else stun
         questions = [self._ask(server, base) for server in asked for base in self._of_family(server)]
+        questions += [self._ask_by_tcp(server, base) for server in asked for base in self._tcp_of(server)]
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.gather(*questions, *(self._allocate(server) for server in servers))
@@ -176,7 +199,7 @@ class IceConnection:
         which this side follows by itself.
         """
         candidate = self._signals.hear(line, self._pump.now)
-        if candidate is not None:
+        if candidate is not None and candidate.protocol is Transport.UDP:
             self._permit(candidate.address)
         self._pump.flush()
 
@@ -185,23 +208,25 @@ class IceConnection:
         return await asyncio.shield(self._outcome)
 
     def send(self, data: Buffer) -> None:
-        """One datagram to the other side; it may get lost like any other. Raises `NoPath` without a pair."""
+        """One datagram to the other side; it may get lost like any other, over TCP too where much waits.
+
+        Raises `NoPath` without a pair.
+        """
         pair = self._agent.selected
         if pair is None:
             raise NoPath
-        self._transmit(Transmit(data, pair.remote.address, pair.base))
+        self._transmit(pair.way.transmit(data))
 
     def receive(self, data: Buffer, source: Address, local: Address) -> None:
         """Take a datagram that arrived from `source` at the socket `local`."""
         # A STUN server may be a TURN server too: what answers a question is told by its transaction.
         if self._binding.receive(data, source, local):
             return
-        relay = self._relays.get((source, local))
-        if relay is None or not relay.receive(data, source):
+        if not self._relays.receive(data, source, local):
             self._take(data, source, local)
 
     async def close(self) -> None:
-        """End the checks and give relayed addresses back; the sockets stay open.
+        """End the checks and the TCP connections, and give relayed addresses back; the sockets stay open.
 
         They are read as before while this waits, for at most a second.
         """
@@ -213,14 +238,16 @@ class IceConnection:
         self._outcome.cancel()
         for lookup in self._lookups:
             lookup.cancel()
-        await asyncio.gather(*(relay.close() for relay in self._relays.values()))
+        self._tcp.close()
+        await self._relays.close()
 
     def _of_family(self, server: Address) -> list[Address]:
-        """The sockets that may reach `server`: loopback ones reach loopback only."""
-        family = [base for base in self._sockets if base.is_ipv6 == server.is_ipv6]
-        if _is_loopback(server):
-            return family
-        return [base for base in family if not _is_loopback(base)]
+        """The sockets that may reach `server`."""
+        return [base for base in self._sockets if _may_reach(base, server)]
+
+    def _tcp_of(self, server: Address) -> list[Address]:
+        """The same of the TCP ports; the lite agent's are known as they are."""
+        return [base for base in self._tcp.bases if _may_reach(base, server)]
 
     async def _ask(self, server: Address, base: Address) -> None:
         try:
@@ -234,6 +261,13 @@ class IceConnection:
             if self._keeper is None:
                 self._keep_mappings()
 
+    async def _ask_by_tcp(self, server: Address, base: Address) -> None:
+        mapped = await self._tcp.ask(server, base)
+        if mapped is not None and mapped != base:
+            # Whoever is behind a NAT is met half-way there.
+            meeting = self._factory.server_reflexive(mapped, base, server, TcpType.SIMULTANEOUS_OPEN)
+            self._offer(meeting, private=self._name_of is not None)
+
     def _keep_mappings(self) -> None:
         """Until a pair is agreed on, what the servers saw must not lapse (RFC 8445 §5.1.1.4)."""
         self._keeper = self._loop.call_later(KEEPALIVE_INTERVAL, self._keep_mappings)
@@ -244,34 +278,20 @@ class IceConnection:
             self._send(Transmit(keepalive.encode(), server, base))
 
     async def _allocate(self, server: TurnAccount) -> None:
-        base = self._of_family(server.address)[0]
-        if (server.address, base) in self._relays:
-            return
-        relay = self._relays[server.address, base] = RelayedAddress(
-            server,
-            send=lambda transmit: self._send(replace(transmit, local=base)),
-            on_data=lambda data, peer: self._take_relayed(relay, data, peer),
-            on_lost=lambda reason: self._withdraw(relay),
-        )
-        for peer in self._peers.values():
-            relay.permit_soon(peer)
-        try:
-            allocated = await relay.allocate()
-        except CrowlineError:
-            self._withdraw(relay)
-            return
-        if relay not in self._relays.values():
-            return
-        self._by_relayed[allocated.relayed] = relay
-        relayed = self._factory.relayed(allocated.relayed, allocated.mapped, server.address)
-        self._offer(relayed, private=self._relay_only)
+        base = None if server.transport.is_stream else self._of_family(server.address)[0]
+        allocated = await self._relays.allocate(server, base)
+        if allocated is not None:
+            relayed = self._factory.relayed(allocated.relayed, allocated.mapped, server.address)
+            self._offer(relayed, private=self._relay_only or self._name_of is not None)
 
-    def _withdraw(self, relay: RelayedAddress) -> None:
-        """There is no such relayed address (any more); what works by others goes on."""
-        self._relays = {way: each for way, each in self._relays.items() if each is not relay}
-        if relay.address is not None and self._by_relayed.pop(relay.address, None) is not None:
-            self._agent.remove_local_candidate(relay.address, self._pump.now)
-            self._loop.call_soon(self._pump.flush)
+    def _relay_lost(self, relayed: Address) -> None:
+        """What works by others goes on."""
+        self._agent.remove_local_candidate(relayed, self._pump.now)
+        self._loop.call_soon(self._pump.flush)
+
+    def _offer_host(self, base: Address, tcp_type: TcpType | None = None) -> None:
+        name = self._name_of(base.host) if self._name_of is not None else ""
+        self._offer(self._factory.host(base, tcp_type), name=name)
 
     def _offer(self, candidate: Candidate, *, private: bool = False, name: str = "") -> None:
         self._signals.offer(candidate, self._pump.now, private=private, name=name)
@@ -300,19 +320,15 @@ class IceConnection:
             self._pump.flush()
 
     def _permit(self, peer: Address) -> None:
-        """Let a host that the other side named reach our relayed addresses, these and those still to come."""
-        if peer.host in self._peers or len(self._peers) >= MAX_REMOTE_CANDIDATES or not self._permits(peer):
-            return
-        self._peers[peer.host] = peer
-        for relay in self._relays.values():
-            relay.permit_soon(peer)
+        """Let a host that the other side named reach our relayed addresses."""
+        if self._permits(peer):
+            self._relays.permit(peer)
 
     def _transmit(self, transmit: Transmit) -> None:
-        relay = self._by_relayed.get(transmit.local) if transmit.local is not None else None
-        if relay is None:
+        if transmit.transport.is_stream:
+            self._tcp.send(transmit)
+        elif not self._relays.send(transmit) and transmit.local in self._sockets:
             self._send(transmit)
-        else:
-            relay.send(transmit.data, transmit.destination)
 
     def _on_unsent(self, transmit: Transmit, problem: SendProblem) -> None:
         if transmit.local is not None:
@@ -323,20 +339,19 @@ class IceConnection:
         self._agent.send_failed(base, destination, problem)
         self._pump.flush()
 
-    def _take_relayed(self, relay: RelayedAddress, data: memoryview, peer: Address) -> None:
-        if relay.address is not None:
-            self._take(data, peer, relay.address)
-
-    def _take(self, data: Buffer, source: Address, local: Address) -> None:
+    def _take(
+        self, data: Buffer, source: Address, local: Address, transport: Transport = Transport.UDP
+    ) -> None:
         if is_stun(data):
-            self._agent.receive(data, source, self._pump.now, local)
+            self._agent.receive(data, source, self._pump.now, local, transport)
             self._pump.flush()
-        elif self._agent.is_valid(local, source):
+        elif self._agent.is_valid(local, source, transport):
             self._on_data(memoryview(data))
         else:
             self._unproven += 1
 
     def _on_event(self, event: IceEvent) -> None:
+        self._tcp.on_event(event)
         if isinstance(event, PairNominated):
             self._use(event.pair)
         elif isinstance(event, PairLost) and event.pair is self._used:
@@ -362,11 +377,16 @@ class IceConnection:
             self._agent.release(self._used)
         self._used = pair
         self._agent.use(pair, self._pump.now)
-        relay = self._by_relayed.get(pair.base)
-        if relay is not None:
-            relay.bind(pair.remote.address)
+        self._relays.bind(pair.base, pair.remote.address)
         if not self._outcome.done():
             self._outcome.set_result(pair)
+
+
+def _may_reach(base: Address, server: Address) -> bool:
+    """In one family; from loopback nothing but loopback is reached."""
+    if base.is_ipv6 != server.is_ipv6:
+        return False
+    return _is_loopback(server) or not _is_loopback(base)
 
 
 def _is_loopback(address: Address) -> bool:

@@ -38,19 +38,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TurnAccount:
-    """Where a TURN server is, how it is spoken to, and who we are there. The password does not print."""
+    """Where a TURN server is, how it is spoken to, and who we are there. The password does not print.
+
+    Over TLS its certificate has to be good for `name`, or without one for its IP address.
+    """
 
     address: Address
     username: str
     password: str = field(repr=False)
     transport: Transport = Transport.UDP
+    name: str = ""
 
 
 class RelayedAddress:
     """One allocation (RFC 8656), kept until it is closed.
 
     `send` sends a `Transmit` to the server by the caller's socket or stream; where a socket raises `OSError`,
-    that counts as loss. What arrives there is handed to `receive`. `on_data(data, peer)` gets each datagram
+    that counts as loss. What arrives there is handed to `receive`; the end of a stream is told by
+    `disconnected`. `on_data(data, peer)` gets each datagram
     that a peer sent to the relayed address, and `on_lost(reason)` is called when the server has given it up.
     Make it in a running event loop.
     """
@@ -91,6 +96,8 @@ class RelayedAddress:
 
     async def allocate(self) -> Allocated:
         """Ask for the address, once. Raises `Refused`, or `ServerUnreachable` when nobody answers."""
+        if self._end is not None:
+            raise self._end
         self._client.allocate(self._pump.now)
         self._allocated = asyncio.get_running_loop().create_future()
         self._pump.flush()
@@ -129,6 +136,12 @@ class RelayedAddress:
             self._take_stream(self._framer, data)
         self._pump.flush()
         return True
+
+    def disconnected(self, reason: str) -> None:
+        """The stream to the server has ended, and the relayed address with it."""
+        self._closed.set()
+        if self._end is None:
+            self._lose(reason)
 
     async def close(self) -> None:
         """Give the address back. The socket stays open, and is read as before while this waits, for at most

@@ -43,7 +43,8 @@ class TcpPairs:
 
     Nothing is believed of a connection until the agent has authenticated a check or an answer on it: say
     `authenticated`, or it is reset. `budget` bounds the SYNs to the other side's addresses. `round_trip` is a
-    guess in seconds for the way there. A nominated connection is its link's: nothing here ends it.
+    guess in seconds for the way there. A nominated connection is its link's: nothing here ends it. With
+    `stays_framed` there are no links: data is framed too, as agents of other makes expect.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class TcpPairs:
         *,
         entropy: Callable[[int], bytes],
         round_trip: float = 0.0,
+        stays_framed: bool = False,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._handlers = handlers
         self._budget = budget
         self._entropy = entropy
         self._round_trip = round_trip
+        self._stays_framed = stays_framed
         self._diallers: dict[Address, TcpDialler] = {}
         self._streams: dict[StreamKey, FramedStream] = {}
         self._closed = False
@@ -165,7 +168,11 @@ class TcpPairs:
             self._diallers[stream.local].ended(stream)
             return
         self._streams[key] = FramedStream(
-            stream, on_packet=self._packet, on_ended=self._ended, on_drained=self._handlers.on_drained
+            stream,
+            on_packet=self._packet,
+            on_ended=self._ended,
+            on_drained=self._handlers.on_drained,
+            stays_framed=self._stays_framed,
         )
         self._handlers.on_opened(*key)
 
