@@ -66,6 +66,21 @@ async def test_streams_flow_both_ways_and_the_path_becomes_direct(server: Server
     assert received == data
 
 
+async def test_what_the_session_says_by_its_timer_leaves_at_once(server: Server) -> None:
+    """No link keeps a ping to itself until something else happens on it: it would seem to be dead."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: here.path is not None and here.path.is_direct)
+        connection, sent = room._connection, []
+        (link, *_) = connection.carriers.paths.up.values()
+        say = link.send
+        link.send = lambda data, now: (sent.append(bytes(data)), say(data, now))  # type: ignore[method-assign]
+        connection.session.links.ping(asyncio.get_running_loop().time())
+        connection._session_pump._expire()
+        assert sent and there.path is not None
+        assert not connection.carriers.pairs._quic.dirty  # type: ignore[union-attr]
+
+
 async def test_many_streams_at_once_keep_their_bytes_apart(server: Server) -> None:
     """Twenty streams from each side, echoed by the other."""
 
@@ -322,6 +337,10 @@ def kill(connection: Connection) -> None:
     assert traversal is not None and hub is not None
     for socket in traversal._gatherer._sockets.values():
         socket.close()
+    streams = list(traversal._tcp._pairs._streams.values())
+    traversal._tcp.close()
+    for stream in streams:
+        stream.stream.abort()
     transport = hub.socket._connection.transport
     assert transport is not None
     transport.abort()

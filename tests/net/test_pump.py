@@ -67,6 +67,26 @@ async def test_an_event_handler_may_flush_again() -> None:
     assert sent == [42, 42]
 
 
+async def test_an_owner_may_do_more_when_the_time_has_come() -> None:
+    """What the machine says by its timer passes through the owner's hands, like everything else."""
+    machine = Countdown(1)
+    sent: list[int] = []
+    later: list[int] = []
+    done = asyncio.Event()
+
+    def flush() -> None:
+        pump.flush()
+        later.extend(sent)
+
+    pump = Pump[int, str](machine, sent.append, lambda _: done.set(), on_timeout=flush)
+    machine.begin(pump.now)
+    pump.flush()
+    async with asyncio.timeout(30):
+        await done.wait()
+        await asyncio.sleep(0)
+    assert later == [1]
+
+
 async def test_a_closed_pump_calls_nothing() -> None:
     """Neither its timer nor a flush reaches the machine."""
     machine = Countdown(1)

@@ -86,7 +86,7 @@ class Connection:
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[CrowlineError | None] = self._loop.create_future()
         self._session_pump = Pump[LinkTransmit, SessionEvent](
-            self.session, self.carriers.send, self._on_session_event
+            self.session, self.carriers.send, self._on_session_event, on_timeout=self.flush
         )
         self._identity = Identity.generate()
         self._hub: HubChannel | None = None
@@ -281,7 +281,7 @@ class Connection:
         if self._watch is not None:
             self._watch.left()
         self.session.links.ping(self._loop.time() + 1.0)
-        self._session_pump.flush()
+        self.flush()
 
     def _on_hub_broken(self) -> None:
         if not self.opened.done() and not self.ended.done():

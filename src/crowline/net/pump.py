@@ -28,15 +28,20 @@ class Pump(Generic[TT, EE]):
     """Sends what `machine` gives, hands on its events, keeps its one timer.
 
     Call `flush` after each call to the machine. `send` and `on_event` may call the machine, and `flush`,
-    again.
+    again. `on_timeout` is called when the machine's time has come, for owners whose `flush` does more.
     """
 
     def __init__(
-        self, machine: Drivable[TT, EE], send: Callable[[TT], object], on_event: Callable[[EE], object]
+        self,
+        machine: Drivable[TT, EE],
+        send: Callable[[TT], object],
+        on_event: Callable[[EE], object],
+        on_timeout: Callable[[], object] | None = None,
     ) -> None:
         self._machine = machine
         self._send = send
         self._on_event = on_event
+        self._on_timeout = on_timeout or self.flush
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
@@ -94,4 +99,4 @@ class Pump(Generic[TT, EE]):
         if self._closed:
             return
         self._machine.handle_timeout(self._loop.time())
-        self.flush()
+        self._on_timeout()
