@@ -57,6 +57,8 @@ class CandidateNames:
             self._names.follow(self._hosts)
 
     def close(self) -> None:
+        """No name is found any more, and no socket is opened for one."""
+        self._hosts = []
         if self._names is not None:
             self._names.close()
 

@@ -9,6 +9,7 @@ import msgspec
 
 from crowline.api.allowed import Allowed
 from crowline.api.candidate_names import CandidateNames
+from crowline.api.restart_pace import BURST, INTERVAL, RestartPace
 from crowline.api.translation import Translation
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
@@ -29,6 +30,11 @@ from crowline.rendezvous.signals import (
     EndOfCandidates,
     Signal,
 )
+
+# Its restarts that are followed, at once and in the long run: more than those that it makes at `RestartPace`
+# and its answers to this side's together, also when the hub hands over what has come in half a minute. Each
+# costs this side all its signals.
+MAX_RESTARTS, RESTART_INTERVAL = 4 * BURST, INTERVAL / 2
 
 
 class OtherSide:
@@ -57,15 +63,23 @@ class OtherSide:
         self._on_fading = on_fading
         self._finds_names = finds_names
         self._candidates: list[Candidate] = []
+        self._pace = RestartPace(MAX_RESTARTS, RESTART_INTERVAL)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def describe(self, description: Description) -> bool:
-        """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3)."""
+        """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3).
+
+        Who begins anew more often than any honest side is not followed.
+        """
+        now = self._pump.now
+        if self._pace.wait(now):
+            return True
+        self._pace.take(now)
         self._candidates.clear()
         if description.regains:
             self._agent.agree_to_regain()
         try:
-            self._agent.set_remote(description.ufrag, description.pwd, self._pump.now)
+            self._agent.set_remote(description.ufrag, description.pwd, now)
         except UsageError:
             return False
         self._pump.flush()

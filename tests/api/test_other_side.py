@@ -1,0 +1,82 @@
+"""What the other side's signals make this side do, however many there are."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+
+import pytest
+
+from crowline.api import other_side, traversal
+from crowline.api.candidate_names import CandidateNames
+from crowline.api.options import Options
+from crowline.api.other_side import MAX_RESTARTS
+from crowline.api.traversal import Traversal
+from crowline.base.addresses import Address
+from crowline.base.mdns_name import mdns_name
+from crowline.ice.candidate import CandidateFactory
+from crowline.link.identity import Identity
+from crowline.rendezvous.signals import Description, Signal
+
+
+class Owner:
+    """Of a traversal that never finds a pair."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *said: None
+
+
+@pytest.fixture
+def told() -> list[Signal]:
+    """What this side tells the other one."""
+    return []
+
+
+@pytest.fixture
+async def side(told: list[Signal], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traversal]:
+    monkeypatch.setattr(other_side, "RESTART_INTERVAL", 3600.0)
+    monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["127.0.0.2"])
+    made = Traversal(
+        Owner(),
+        Owner(),
+        Options("ws://localhost"),
+        identity=Identity.generate(),
+        controlling=True,
+        hub_host="127.0.0.1",
+        loopback=True,
+        signal=told.append,
+    )
+    made.begin()
+    with closing(made):
+        yield made
+
+
+def description(number: int) -> Description:
+    return Description(f"ufrag{number}", f"password{number}".ljust(22, "x"), "00" * 32, restarts=True)
+
+
+async def test_restarts_without_an_end_are_followed_for_a_while(side: Traversal, told: list[Signal]) -> None:
+    """Each has this side tell everything again: ten times the bytes that it costs the other one."""
+    for number in range(5 * MAX_RESTARTS):
+        assert side.set_remote(description(number))
+    assert sum(1 for each in told if isinstance(each, Description)) <= MAX_RESTARTS
+
+
+async def test_nothing_is_opened_for_names_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals that come while a meeting is being closed have no socket made that nobody closes."""
+    opened: list[socket.socket] = []
+
+    class Counted(socket.socket):
+        def __init__(self, *arguments: int) -> None:
+            super().__init__(*arguments)
+            opened.append(self)
+
+    names = CandidateNames(["127.0.0.1"], hides=True)
+    names.close()
+    monkeypatch.setattr(socket, "socket", Counted)
+    async with asyncio.timeout(30):
+        assert await names.find(mdns_name(bytes(16))) is None
+    assert names.written(CandidateFactory().host(Address("127.0.0.1", 5000))) is None
+    assert all(each.family not in (socket.AF_INET, socket.AF_INET6) for each in opened)
