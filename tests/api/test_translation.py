@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 
 import pytest
 
+from crowline.api import translation as translation_module
 from crowline.api import traversal
 from crowline.api.options import Options
 from crowline.api.translation import Translation
@@ -15,6 +17,7 @@ from crowline.base.addresses import Address
 from crowline.base.nat64 import WELL_KNOWN_NAME, Nat64Prefix, Pref64
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.link.identity import Identity
+from crowline.net import nat64
 from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, Signal
 
 PREFIX = Nat64Prefix.parse("2001:470:64::/96")
@@ -94,6 +97,42 @@ async def test_a_router_may_say_the_prefix() -> None:
         translation.learn(Pref64(PREFIX, 600), 2)
         assert await translation.find()
         assert translation.towards(PUBLIC) == translated(PUBLIC)
+
+
+async def test_another_network_has_other_routers() -> None:
+    """What those of the network before have said is void, although its time is not over."""
+    with closing(Translation(["2001:470::7"], Resolver())) as translation:
+        translation.learn(Pref64(Nat64Prefix.parse("64:ff9b:1::/96"), 65_528), 2)
+        assert await translation.find()
+        translation.follow(["2001:470:1::7"], [2])
+        assert await translation.find()
+        assert translation.towards(PUBLIC) == translated(PUBLIC)
+
+
+async def test_a_resolver_that_is_not_ready_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses come before name servers do; nobody else would tell when these are there."""
+    monkeypatch.setattr(translation_module, "RETRY_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr(nat64, "SILENCE_LIFETIME", 0.0)
+    resolver = Resolver()
+
+    async def unready(name: str) -> list[str]:
+        if len(resolver.asked) < 2:
+            resolver.asked.append(name)
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        return await resolver(name)
+
+    with closing(Translation(["2001:470::7"], unready)) as translation:
+        assert await translation.seek()
+        assert len(resolver.asked) == 3
+
+
+async def test_nobody_is_asked_after_the_end() -> None:
+    """Whoever still wants to know finds nothing."""
+    resolver = Resolver()
+    translation = Translation(["2001:470::7"], resolver)
+    translation.close()
+    assert not await translation.seek()
+    assert resolver.asked == []
 
 
 class Owner:

@@ -192,3 +192,28 @@ async def test_an_answer_that_comes_too_late_is_dropped(monkeypatch: pytest.Monk
             thread.join(PATIENCE)
             assert not thread.is_alive()
     await asyncio.sleep(0)
+
+
+async def test_prefixes_that_are_over_make_room() -> None:
+    """A router that changes its prefix every hour is believed at the fifth time, too, and so is the 17th
+    interface when the others are gone."""
+    world = World()
+    for number in range(1, 3 * MAX_PREFIXES):
+        prefix = Nat64Prefix.parse(f"2001:db8:{number:x}::/96")
+        world.discovery.learn(Pref64(prefix, 600), 2)
+        assert await world.discovery.prefixes() == (prefix,)
+        world.now += 600.0
+    for interface in range(3, 3 + 2 * MAX_INTERFACES):
+        world.discovery.learn(Pref64(PREFIX, 600), interface)
+        assert await world.discovery.prefixes() == (PREFIX,)
+        world.now += 600.0
+
+
+async def test_a_resolver_that_cannot_be_asked_yet_is_asked_again_soon() -> None:
+    """A network whose name servers are not known yet says nothing of NAT64."""
+    world = World(PREFIX)
+    world.error = socket.gaierror(socket.EAI_AGAIN, "try again")
+    assert await world.discovery.prefixes() == ()
+    world.error = None
+    world.now += SILENCE_LIFETIME
+    assert await world.discovery.prefixes() == (PREFIX,)

@@ -200,6 +200,26 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tell]:
     return tell
 
 
+@pytest.mark.parametrize(
+    ("after", "renewed", "left"),
+    [
+        ([address("192.0.2.1", 2), address("2001:db8::1", 2), address("192.0.2.9", 3)], (), set()),
+        ([address("192.0.2.7", 2), address("192.0.2.9", 3)], (), set()),
+        ([address("198.51.100.1", 2), address("192.0.2.9", 3)], (), {2}),
+        ([address("192.0.2.1", 2)], ("192.0.2.1",), {2, 3}),
+        ([], (), {2, 3}),
+    ],
+    ids=["nothing", "another address", "another network", "perhaps another network", "offline"],
+)
+def test_an_interface_has_left_when_it_keeps_none_of_its_networks(
+    after: list[InterfaceAddress], renewed: tuple[str, ...], left: set[int]
+) -> None:
+    """What routers have said there is void then; an address that changes within its network is nothing."""
+    before = [address("192.0.2.1", 2), address("2001:db8::1", 2), address("192.0.2.9", 3)]
+    change = NetworkChange(Network(tuple(before), ()), Network(tuple(after), ()), frozenset(renewed))
+    assert change.left == left
+
+
 async def test_a_system_that_tells_nothing_is_asked(world: Tell) -> None:
     """Each change is told once."""
     changes: asyncio.Queue[NetworkChange] = asyncio.Queue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from crowline.ice.candidate import Candidate
 if TYPE_CHECKING:
     from crowline.base.nat64 import Nat64Prefix, Pref64
     from crowline.net.nat64 import Nat64Discovery, Resolve
+
+# Seconds after which `seek` asks again, each more than a silence is remembered for.
+RETRY_DELAYS = (6.0, 12.0)
 
 
 class Translation:
@@ -31,10 +35,15 @@ class Translation:
         """Whether IPv4 hosts can be reached in no other way."""
         return bool(self._hosts) and all(":" in host for host in self._hosts)
 
-    def follow(self, hosts: Iterable[str]) -> None:
-        """This machine has these addresses now; `find` the prefix again."""
+    def follow(self, hosts: Iterable[str], left: Iterable[int] = ()) -> None:
+        """This machine has these addresses now, and the interfaces `left` are on other networks: `find` the
+        prefix again.
+        """
         self._hosts = frozenset(hosts)
         self._prefix = None
+        if self._discovery is not None:
+            for interface in left:
+                self._discovery.leave(interface)
 
     def learn(self, said: Pref64, interface: int) -> None:
         """A router has said so."""
@@ -48,6 +57,17 @@ class Translation:
             if found and hosts == self._hosts:
                 self._prefix = found[0]
         return self._prefix is not None
+
+    async def seek(self) -> bool:
+        """`find`, and again after a while: a network's resolver may be ready later than its addresses."""
+        hosts = self._hosts
+        for delay in RETRY_DELAYS:
+            if await self.find() or not self.is_wanted:
+                return self._prefix is not None
+            await asyncio.sleep(delay)
+            if hosts != self._hosts:
+                return False
+        return await self.find()
 
     def towards(self, address: Address) -> Address:
         """Where to send what is meant for `address`."""
@@ -68,6 +88,8 @@ class Translation:
         return [replace(each, address=self.towards(each.address)) for each in found]
 
     def close(self) -> None:
+        """Nobody is asked any more."""
+        self._hosts = frozenset()
         if self._discovery is not None:
             self._discovery.close()
 

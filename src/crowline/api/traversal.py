@@ -192,7 +192,7 @@ class Traversal:
         self._gatherer.follow(self._addresses, gone)
         self._tcp.follow(self._addresses, gone)
         self._names.follow(self._addresses)
-        self._translation.follow(self._addresses)
+        self._translation.follow(self._addresses, change.left)
         self._spawn(self._questions.query_stun())
         self._spawn(self._translate())
         self._restarts.is_due = True
@@ -336,7 +336,7 @@ class Traversal:
 
     async def _translate(self) -> None:
         """Without IPv4, and once the way to it is known: ask and check by that way too."""
-        if await self._translation.find():
+        if await self._translation.seek():
             self._other.translate()
             await self._questions.query_stun()
 

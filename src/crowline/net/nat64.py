@@ -60,6 +60,7 @@ class Nat64Discovery:
     def learn(self, said: Pref64, interface: int) -> None:
         """A router on that interface has said so (`NetworkWatch`'s `on_prefix`)."""
         now = self._clock()
+        self._forget_expired(now)
         if interface not in self._routers and len(self._routers) >= MAX_INTERFACES:
             return
         known = self._routers.setdefault(interface, {})
@@ -95,7 +96,9 @@ class Nat64Discovery:
                 hosts = await self._resolve(WELL_KNOWN_NAME)
         except TimeoutError:
             return _Answer(self._clock() + SILENCE_LIFETIME)
-        except OSError:
+        except OSError as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+                return _Answer(self._clock() + SILENCE_LIFETIME)
             # The resolver says that there is no such record: a network without NAT64.
             return _Answer(self._clock() + NONE_LIFETIME)
         found = tuple(find_prefixes(hosts))
@@ -111,8 +114,16 @@ class Nat64Discovery:
         self._answers[network] = question.result()
 
     def _heard(self) -> list[Nat64Prefix]:
-        now = self._clock()
-        return [prefix for known in self._routers.values() for prefix, until in known.items() if until > now]
+        self._forget_expired(self._clock())
+        return [prefix for known in self._routers.values() for prefix in known]
+
+    def _forget_expired(self, now: float) -> None:
+        """What is over leaves room; numbers of interfaces that are gone do not come back."""
+        for interface, known in list(self._routers.items()):
+            lasting = {prefix: until for prefix, until in known.items() if until > now}
+            self._routers[interface] = lasting
+            if not lasting:
+                del self._routers[interface]
 
 
 @dataclass(frozen=True, slots=True)

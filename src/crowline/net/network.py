@@ -75,6 +75,13 @@ class NetworkChange:
         return tuple(to for to, way in self.after.ways if to in before and before[to] != way)
 
     @property
+    def left(self) -> frozenset[int]:
+        """Numbers of interfaces that are on none of the networks any more on which they were."""
+        before = {(each.index, each.network) for each in self.before.addresses}
+        after = {(each.index, each.network) for each in self.after.addresses if each.host not in self.renewed}
+        return frozenset(index for index, _ in before) - {index for index, _ in before & after}
+
+    @property
     def is_real(self) -> bool:
         """Whether anything changed at all."""
         return bool(self.came or self.went or self.renewed or self.rerouted)
@@ -123,4 +130,5 @@ def _way(step: rt.RouteStep | None) -> Way | None:
 
 
 def _missing_in(one: Network, other: Network) -> tuple[str, ...]:
-    return tuple(each.host for each in other.addresses if (each.index, each.host) not in one.hosts)
+    known = one.hosts
+    return tuple(each.host for each in other.addresses if (each.index, each.host) not in known)
