@@ -4,129 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from crowline.base.addresses import Address
 from crowline.base.errors import NoPath, UsageError
-from crowline.base.machine import Transmit
 from crowline.base.send_problem import SendProblem
-from crowline.base.transport import Transport
 from crowline.ice.candidate import CandidateType
-from crowline.ice.candidate_line import CandidateLine
-from crowline.ice.events import IceEvent, LossReason, PairLost, PairNominated, Restarted, SendRefused
-from crowline.net.ice_connection import IceConnection
+from crowline.ice.events import Restarted, SendRefused
 from crowline.net.relayed_address import TurnAccount
 from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import MessageClass, parse
-from crowline.turn.upkeep import Upkeep
 from datagram_endpoint import Endpoint, endpoint
-from hub_server import eventually
+from ice_sides import PATIENCE, Side, exchange, pair, start
 from needs import missing
-from turn_front import front
 
 try:
     import aioice
     import aioice.ice
 except ImportError:
     aioice = None  # type: ignore[assignment]
-
-PATIENCE = 45.0  # seconds until something must have happened
-
-
-class Side:
-    """One end: a socket of the caller's, a connection on it, and what it says to `other`."""
-
-    def __init__(self, controlling: bool, socket: Endpoint, **options: Any) -> None:
-        self.other: Side | None = None
-        self.lines: list[str] = []
-        self.events: list[IceEvent] = []
-        self.data: asyncio.Queue[bytes] = asyncio.Queue()
-        self._changed = asyncio.Event()
-        self.connection = IceConnection(
-            controlling,
-            send=self.send,
-            tell=self.tell,
-            on_data=lambda data: self.data.put_nowait(bytes(data)),
-            on_event=self.note,
-            **options,
-        )
-        self.use(socket)
-
-    def use(self, socket: Endpoint) -> None:
-        """What arrives there is the connection's."""
-        self.socket = socket
-        socket.take = lambda data, source: self.take(data, source, socket.local)
-
-    def take(self, data: bytes, source: Address, local: Address) -> None:
-        self.connection.receive(data, source, local)
-        self._changed.set()
-
-    def note(self, event: IceEvent) -> None:
-        self.events.append(event)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
-
-    def agreed(self) -> int:
-        """How often a pair was nominated."""
-        return sum(isinstance(event, PairNominated) for event in self.events)
-
-    def remote(self) -> Address | None:
-        """Where data goes."""
-        pair = self.connection.selected
-        return pair.remote.address if pair is not None else None
-
-    def send(self, transmit: Transmit) -> None:
-        self.socket.send(transmit)
-
-    def tell(self, line: str) -> None:
-        self.lines.append(line)
-        if self.other is not None:
-            asyncio.get_running_loop().call_soon(self.other.connection.hear, line)
-
-    def join(self, other: Side) -> None:
-        """From now on the other side hears what this one says, and what it has said."""
-        self.other = other
-        for line in self.lines:
-            other.connection.hear(line)
-
-    def told(self) -> list[CandidateLine]:
-        return [CandidateLine.parse(line) for line in self.lines if line.startswith("candidate")]
-
-
-@asynccontextmanager
-async def pair(*hosts: str, **options: Any) -> AsyncIterator[tuple[Side, Side]]:
-    """Two ends at two hosts of this machine, joined to each other."""
-    one_host, other_host = hosts or ("127.0.0.2", "127.0.0.3")
-    async with endpoint(one_host) as left, endpoint(other_host) as right, asyncio.timeout(PATIENCE):
-        one, two = Side(True, left, **options), Side(False, right, **options)
-        one.join(two)
-        two.join(one)
-        try:
-            yield one, two
-        finally:
-            await asyncio.gather(one.connection.close(), two.connection.close())
-
-
-async def exchange(one: Side, two: Side) -> None:
-    """A datagram each way. Others of it may be late: those are skipped."""
-    for sender, receiver in ((one, two), (two, one)):
-        sender.connection.send(b"by " + str(sender.socket.local).encode())
-        while await receiver.data.get() != b"by " + str(sender.socket.local).encode():
-            pass
-
-
-async def start(*sides: Side, **servers: Any) -> None:
-    for side in sides:
-        side.connection.add_socket(side.socket.local)
-    await asyncio.gather(*(side.connection.gather(**servers) for side in sides))
 
 
 @pytest.mark.parametrize("hosts", [("127.0.0.2", "127.0.0.3"), ("::1", "::1")], ids=["IPv4", "IPv6"])
@@ -231,108 +129,6 @@ async def test_data_of_strangers_is_dropped() -> None:
         await exchange(one, two)
 
 
-@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
-async def test_relayed_addresses_connect_where_nothing_else_does(transport: Transport) -> None:
-    """Both ends reach the server only; data goes by the relay, both ways."""
-    async with front() as running, pair() as (one, two):
-        for side in (one, two):
-            only_to(side, running.address)
-        account = TurnAccount(running.address, "user", "password", transport)
-        await start(one, two, turn=[account])
-        chosen, _ = await asyncio.gather(one.connection.connected(), two.connection.connected())
-        assert chosen.kind == "relay"
-        await exchange(one, two)
-
-
-async def test_relay_only_tells_nothing_of_the_sockets() -> None:
-    """No line, and no check, leads back to where the sides are."""
-    async with front() as running, pair(relay_only=True) as (one, two):
-        account = TurnAccount(running.address, "user", "password")
-        await start(one, two, turn=[account], stun=[running.address])
-        await asyncio.gather(one.connection.connected(), two.connection.connected())
-        await exchange(one, two)
-        for side in (one, two):
-            assert [line.type for line in side.told()] == [CandidateType.RELAYED]
-            assert not any(side.socket.local.host in line for line in side.lines)
-
-
-async def test_a_lost_relayed_address_is_not_used_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server was replaced by one that knows nothing of it: said at the next refresh, not by silence."""
-    granted = Upkeep.granted
-    monkeypatch.setattr(Upkeep, "granted", lambda self, seconds, now: granted(self, 1, now))
-    async with pair(relay_only=True) as (one, two):
-        async with front() as running:
-            server = running.address
-            await start(one, two, turn=[TurnAccount(server, "user", "password")])
-            await asyncio.gather(one.connection.connected(), two.connection.connected())
-        async with front(server):
-            await one.until(lambda: any(isinstance(event, PairLost) for event in one.events))
-        lost = [event.reason for event in one.events if isinstance(event, PairLost)]
-        assert lost == [LossReason.LOCAL_REMOVED]
-        with pytest.raises(NoPath):
-            one.connection.send(b"nowhere")
-
-
-async def test_a_relayed_address_ends_with_the_stream_to_its_server() -> None:
-    """What goes by it is lost, and that is told."""
-    async with pair(relay_only=True) as (one, two):
-        async with front() as running:
-            account = TurnAccount(running.address, "user", "password", Transport.TCP)
-            await start(one, two, turn=[account])
-            await asyncio.gather(one.connection.connected(), two.connection.connected())
-        await one.until(lambda: any(isinstance(event, PairLost) for event in one.events))
-        with pytest.raises(NoPath):
-            one.connection.send(b"nowhere")
-
-
-async def test_a_turn_server_that_nobody_reaches_by_tcp_is_done_without() -> None:
-    """The end of candidates is told."""
-    async with pair() as (one, _), endpoint() as nobody:
-        one.connection.add_socket(one.socket.local)
-        account = TurnAccount(nobody.local, "user", "password", Transport.TCP)
-        await one.connection.gather(turn=[account])
-        assert [line.type for line in one.told()] == [CandidateType.HOST]
-        assert one.lines[-1] == "end-of-candidates"
-
-
-async def test_a_relayed_address_that_comes_too_late_is_given_back() -> None:
-    """Nobody waits for it any more; the next gathering asks anew."""
-    async with front() as running, pair() as (one, _):
-        answers: list[tuple[bytes, Address]] = []
-
-        def hold(data: bytes, source: Address) -> None:
-            """The demand for credentials is let through; what follows it is late."""
-            answers.append((data, source))
-            if len(answers) == 1:
-                one.take(data, source, one.socket.local)
-
-        one.socket.take = hold
-        one.connection.add_socket(one.socket.local)
-        account = TurnAccount(running.address, "user", "password")
-        await one.connection.gather(turn=[account], timeout=0.5)
-        assert [line.type for line in one.told()] == [CandidateType.HOST]
-        one.use(one.socket)
-        for data, source in answers[1:]:
-            one.take(data, source, one.socket.local)
-        await eventually(lambda: running.is_idle)
-        while one.told()[-1].type is not CandidateType.RELAYED:
-            await one.connection.gather(turn=[account])
-
-
-async def test_a_socket_that_is_given_up_gives_its_relayed_address_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The server's confirmation is heard, and nothing is waited for after that."""
-    monkeypatch.setattr("crowline.net.relayed_address.CLOSE_LIMIT", 10 * PATIENCE)
-    async with front() as running, pair() as (one, _):
-        account = TurnAccount(running.address, "user", "password")
-        one.connection.add_socket(one.socket.local)
-        await one.connection.gather(turn=[account])
-        assert not running.is_idle
-        await one.connection.remove_socket(one.socket.local)
-        assert running.is_idle
-
-
 async def test_what_a_server_sees_is_told() -> None:
     """The mapped address, once, however many servers say the same."""
     mapped = Address("198.51.100.7", 7)
@@ -357,17 +153,6 @@ async def test_a_mute_server_is_not_waited_for_longer_than_wished() -> None:
         account = TurnAccount(mute.local, "user", "password")
         await one.connection.gather(stun=[server.local, mute.local], turn=[account], timeout=1.0)
         assert one.lines[-1] == "end-of-candidates"
-
-
-async def test_a_refused_relay_is_asked_for_again_by_the_next_gathering() -> None:
-    """With another password, for example."""
-    async with front() as running, pair() as (one, _):
-        one.connection.add_socket(one.socket.local)
-        kinds = []
-        for password in ("wrong", "password", "password"):
-            await one.connection.gather(turn=[TurnAccount(running.address, "user", password)])
-            kinds.append(len(one.told()))
-        assert kinds == [1, 2, 2]
 
 
 async def test_servers_elsewhere_are_not_asked_from_loopback() -> None:
@@ -497,14 +282,6 @@ async def their_session(theirs: Any, ours: Side) -> None:
     assert await theirs.recv() == b"from us"
     await theirs.send(b"from them")
     assert await ours.data.get() == b"from them"
-
-
-def only_to(side: Side, server: Address) -> None:
-    """What leaves for anywhere else is lost."""
-    send = side.socket.write
-    side.socket.write = lambda data, destination: (  # type: ignore[method-assign]
-        send(data, destination) if destination == server else None
-    )
 
 
 def answering(server: Endpoint, mapped: Address) -> Any:
