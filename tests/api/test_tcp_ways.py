@@ -13,8 +13,10 @@ import crowline
 from crowline.api.allowed import Allowed
 from crowline.api.hub_channel import HubChannel
 from crowline.api.peer import Peer
+from crowline.base.errors import LocalProblem
 from crowline.ice.candidate import Candidate
 from crowline.link.identity import Identity
+from crowline.net import own_certificate
 from crowline.rendezvous.signals import CandidateSignal, Signal
 from crowline.server.server import Server
 from serving import serving
@@ -131,3 +133,22 @@ async def test_relay_only_tells_no_tcp_candidates(server: Server, told: list[Sig
         assert found is not None
         own: list[Candidate] = found._announcer.offered()
         assert own and not [each for each in own if each.transport == "tcp"]
+
+
+@pytest.mark.usefixtures("without_udp")
+async def test_a_machine_that_cannot_keep_its_key_makes_do_without_tls(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say: the connection is given up, and the meeting goes on through the server."""
+    tries: list[None] = []
+
+    def load(*_: object) -> None:
+        tries.append(None)
+        raise LocalProblem("A temporary file cannot be used.")
+
+    monkeypatch.setattr(own_certificate, "load", load)
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: bool(tries))
+        await carry(here, there, os.urandom(100_000))
+        assert here.path is not None and here.path.kind == "hub"

@@ -106,10 +106,14 @@ class PairLinks:
         """Both sides agree on the pair: a TCP connection becomes a link."""
         if self._tls is None or not pair.transport.is_stream:
             return
-        if (stream := self._pairs.stream(pair)) is not None:
+        if (stream := self._pairs.stream(pair)) is None:
+            return
+        try:
             self._tls.nominate(pair, stream, is_controlling=self._pairs.controlling)
-            if stream.is_nominated:
-                self._pairs.hand_over(pair)
+        except (LocalProblem, UnusableCertificate):
+            stream.drop("no TLS link can be built on it")
+        if stream.is_nominated:
+            self._pairs.hand_over(pair)
 
     def pair_reclassified(self, pair: ValidPair, rerank: Callable[[int, int, int, float], None]) -> None:
         """`pair` is of another kind than was thought, and so is a link on it: as `Session.rerank`."""
@@ -193,7 +197,7 @@ def trust_in(description: Description, identity: Identity, *, is_client: bool) -
             fingerprint=bytes.fromhex(description.fingerprint),
             load=own_certificate.load,
         )
-    except (UnusableCertificate, LocalProblem):
+    except UnusableCertificate:
         return None
 
 

@@ -6,6 +6,7 @@ import hmac
 import ssl
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from hashlib import sha256
 
 from cryptography import x509
@@ -37,22 +38,33 @@ class TlsTrust:
     ) -> None:
         """`certificate` (DER) and `fingerprint` are the other side's, as its description says.
 
-        Raises `UnusableCertificate`: then there are no TLS links with it. What `load` raises is the caller's.
+        Raises `UnusableCertificate`: then there are no TLS links with it.
         """
         _check(certificate, fingerprint)
         self.is_client = is_client
         self.own_fingerprint = identity.fingerprint
         self.peer_fingerprint = fingerprint
-        self._context = _context(is_client)
-        try:
-            self._context.load_verify_locations(cadata=certificate)
-        except (ssl.SSLError, ValueError) as error:
-            raise UnusableCertificate from error
-        load(self._context, identity)
+        self._certificate = certificate
+        self._identity = identity
+        self._load = load
 
     def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
-        """A connection whose handshake has not begun."""
+        """A connection whose handshake has not begun.
+
+        Raises `UnusableCertificate` for one that OpenSSL reads otherwise, and whatever `load` raises.
+        """
         return self._context.wrap_bio(incoming, outgoing, server_side=not self.is_client)
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        """Made for the first link: it costs milliseconds, and most meetings have no TLS link."""
+        context = _context(self.is_client)
+        try:
+            context.load_verify_locations(cadata=self._certificate)
+        except (ssl.SSLError, ValueError) as error:
+            raise UnusableCertificate from error
+        self._load(context, self._identity)
+        return context
 
     def accepts(self, connection: ssl.SSLObject) -> bool:
         """Whether a finished handshake was with the other side, and with this protocol of it.
