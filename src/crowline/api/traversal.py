@@ -40,13 +40,8 @@ from crowline.link.identity import Identity
 from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
-from crowline.rendezvous.candidates import (
-    REFRESH_INTERVAL,
-)
-from crowline.rendezvous.signals import (
-    Description,
-    Signal,
-)
+from crowline.rendezvous.candidates import REFRESH_INTERVAL
+from crowline.rendezvous.signals import Description, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 
 if TYPE_CHECKING:
@@ -120,7 +115,6 @@ class Traversal:
             self._gatherer.factory,
             hides_host=options.hide_addresses,
         )
-        self._is_over = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: NetworkWatch | None = None
         self._restarts = Restarts(self._restart_now)
@@ -360,7 +354,6 @@ class Traversal:
 
     def _stay(self) -> None:
         """Check no more, and follow the network no more."""
-        self._is_over = True
         self._pump.close()
         self._agent.close()
         self._renewals.close()
