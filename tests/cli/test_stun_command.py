@@ -231,7 +231,7 @@ def test_servers_are_written_as_usual(text: str, host: str, port: int | None) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":80", "a:", "a:b", "a:65536", "a:999999", "a:\u0661", "[::1]80", "[::1]:", "[]:80"]
+    "text", ["", ":80", "a:", "a:b", "a:65536", "a:999999", "a:\u0661", "[::1", "[::1]80", "[::1]:", "[]:80"]
 )
 def test_what_is_no_server_is_misuse(text: str) -> None:
     """Before anything is looked up."""

@@ -135,6 +135,17 @@ async def test_nobody_there_is_said() -> None:
         await StreamSocket.connect(StreamTarget("127.0.0.1", port), lambda data: None, lambda reason: None)
 
 
+async def test_a_server_without_tls_is_said() -> None:
+    """It hangs up on the greeting; the system has no words for that."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ServerUnreachable, match=r"port \d+: \w.*\."):
+        target = StreamTarget("127.0.0.1", port, Transport.TLS)
+        await StreamSocket.connect(target, lambda data: None, lambda reason: None)
+    server.close()
+    await server.wait_closed()
+
+
 async def test_a_name_that_is_none_is_said() -> None:
     """Overlong labels never reach the resolver."""
     with pytest.raises(ServerUnreachable):

@@ -56,9 +56,9 @@ def _parse_server(text: str) -> tuple[str, int | None]:
     """Host and port. Raises `UsageError`."""
     host, port = text, ""
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, end, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
-        is_fine = rest == "" or (rest.startswith(":") and port != "")
+        is_fine = end != "" and (rest == "" or (rest.startswith(":") and port != ""))
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
         is_fine = port != ""

@@ -86,7 +86,8 @@ class StreamSocket(asyncio.Protocol):
         except (OSError, TimeoutError, ValueError) as error:
             # ValueError: a host that cannot be a name, for the resolver, for TLS or for a proxy.
             stream.close()
-            raise ServerUnreachable(f"{target.host} port {target.port}: {error or 'no answer'}.") from error
+            why = str(error) or ("no answer" if isinstance(error, TimeoutError) else "it hung up")
+            raise ServerUnreachable(f"{target.host} port {target.port}: {why}.") from error
         except BaseException:
             stream.close()
             raise
