@@ -42,6 +42,8 @@ class Side:
     ups: list[TlsPairLink] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
     downs: list[str] = field(default_factory=list)
+    # Of each connection that is over, whether the other side reset it.
+    resets: list[bool] = field(default_factory=list)
     streams: list[FramedStream] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     drained: int = 0
@@ -69,7 +71,7 @@ class Side:
             sock,
             is_accepted=is_accepted,
             on_trusted=lambda stream: None,
-            on_ended=lambda stream, was_reset: self.changed.set(),
+            on_ended=lambda stream, was_reset: self._over(was_reset=was_reset),
         )
         framed = FramedStream(
             stream,
@@ -123,6 +125,10 @@ class Side:
     def send(self, data: Buffer) -> None:
         self.ups[0].send(data, 0.0)
         self.table.flush()
+
+    def _over(self, *, was_reset: bool) -> None:
+        self.resets.append(was_reset)
+        self.changed.set()
 
     def _stun(self, stream: FramedStream, packet: bytes) -> None:
         self.stuns.append((packet, stream.remote, stream.local))

@@ -356,3 +356,12 @@ async def test_a_connection_that_has_ended_gets_no_link(meet: Meet) -> None:
     both.client.stream.send(b"check")
     both.client.nominate(is_controlling=True)
     assert not both.client.stream.is_nominated
+
+
+async def test_a_link_that_was_let_go_leaves_its_addresses_free(meet: Meet) -> None:
+    """The last word is a reset: after a FIN, neither side could dial from there until TIME_WAIT is over."""
+    both = await meet().rise()
+    both.client.table.end(both.client.ups[0], "a better path took over")
+    await both.until(lambda: bool(both.client.resets and both.server.resets))
+    assert both.server.downs == [ENDED]
+    assert both.client.resets == [True]

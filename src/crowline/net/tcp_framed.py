@@ -129,22 +129,27 @@ class FramedStream:
             self._held += data
 
     def end(self, reason: str) -> None:
-        """End the connection after what was written; its owner is told."""
-        self.close()
+        """End the connection at once; its owner is told.
+
+        The other side has said its last words, or none can be heard. By FIN, the pair of addresses would stay
+        taken: for TIME_WAIT, or for as long as the kernel goes on sending to a side that is silent.
+        """
+        self.stream.abort()
         self._tell_owner(reason)
 
     def finish(self, reason: str, on_over: Callable[[FramedStream], None]) -> None:
-        """The same, but it is the other side that ends the connection, as last words have asked it to.
+        """Have the other side end the connection, as last words have asked it to; the owner is told now.
 
         What it sends until then means nothing any more. After an end of our own it would have the kernel
         reset the connection, and last words on their way would be lost. `on_over` says that it has ended.
         """
 
         def over(*_: object) -> None:
-            self.close()
+            limit.cancel()
+            self.stream.abort()
             on_over(self)
 
-        self._limit = asyncio.get_running_loop().call_later(FINISH_LIMIT, over)
+        limit = self._limit = asyncio.get_running_loop().call_later(FINISH_LIMIT, over)
         self.stream.start(lambda data: None, over)
         self._tell_owner(reason)
 
