@@ -85,6 +85,21 @@ async def test_a_lookup_that_fails_or_hangs_harms_nobody() -> None:
             assert await asked.get() == name
 
 
+async def test_nothing_is_looked_up_after_the_end() -> None:
+    """Lines may still come; nobody would wait for what they ask for."""
+    asked: list[str] = []
+
+    async def find(name: str) -> str | None:
+        asked.append(name)
+        return None
+
+    async with pair(find=find) as (one, _):
+        await one.connection.close()
+        one.connection.hear(f"candidate:1 1 udp 2130706431 {NAME} 9 typ host")
+        await asyncio.sleep(0)
+        assert not asked
+
+
 @pytest.mark.parametrize("controlling", [True, False])
 async def test_a_lite_side_is_found(controlling: bool) -> None:
     """It only answers, whatever it was made as, and carries data like any other."""

@@ -14,7 +14,8 @@ from crowline.base.transport import Transport
 from crowline.ice.candidate import CandidateType
 from crowline.ice.events import LossReason, PairLost
 from crowline.net import stream
-from crowline.net.relayed_address import TurnAccount
+from crowline.net.ice_relays import MAX_PEERS, IceRelays
+from crowline.net.relayed_address import RelayedAddress, TurnAccount
 from crowline.server.certificate import Certificate
 from crowline.turn.upkeep import Upkeep
 from datagram_endpoint import endpoint
@@ -117,6 +118,24 @@ async def test_a_relayed_address_that_comes_too_late_is_given_back() -> None:
         await eventually(lambda: running.is_idle)
         while one.told()[-1].type is not CandidateType.RELAYED:
             await one.connection.gather(turn=[account])
+
+
+async def test_a_side_that_moves_often_is_let_in_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each session may name its own hosts; one that names too many at a time is not followed."""
+    permitted: list[str] = []
+    monkeypatch.setattr(RelayedAddress, "permit_soon", lambda self, peer: permitted.append(peer.host))
+    relays = IceRelays(send=lambda transmit: None, on_data=lambda *_: None, on_lost=lambda relayed: None)
+    account = TurnAccount(Address("192.0.2.1", 3478), "user", "password")
+    allocating = asyncio.ensure_future(relays.allocate(account, Address("192.0.2.2", 1)))
+    await asyncio.sleep(0)
+    for session in range(20):
+        relays.begin_anew()
+        for host in range(100):
+            relays.permit(Address(f"198.51.{session}.{host}", 1))
+    await relays.close()
+    assert await asyncio.wait({allocating}) == ({allocating}, set())
+    assert len(permitted) == MAX_PEERS
+    assert [f"198.51.15.{host}" in permitted for host in (0, 63, 64)] == [True, True, False]
 
 
 async def test_a_socket_that_is_given_up_gives_its_relayed_address_back(

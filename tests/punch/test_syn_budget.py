@@ -53,6 +53,27 @@ def test_more_addresses_than_the_memory_holds_get_nothing() -> None:
     assert budget.left(Address("192.0.2.4", 1)) == 0
 
 
+def test_a_restart_of_this_side_has_everything_dialled_anew() -> None:
+    """The network has changed: what was silent may answer now."""
+    budget = SynBudget(1)
+    spent(budget, HERE)
+    budget.renew()
+    assert spent(budget, HERE) == MAX_UNPROVEN
+
+
+def test_a_restart_of_the_other_side_gives_room_but_no_new_shots() -> None:
+    """For what it had proven; a third party that it names again and again gets five all the same."""
+    budget = SynBudget(2)
+    third_party = Address("192.0.2.9", 9)
+    assert spent(budget, third_party) == MAX_UNPROVEN
+    for port in range(1, 101):
+        elsewhere = Address(HERE.host, port)
+        assert spent(budget, elsewhere) == MAX_UNPROVEN
+        budget.prove(elsewhere)
+        budget.forget_proven()
+    assert spent(budget, third_party) == 0
+
+
 def test_repetitions_of_the_kernel_are_paid() -> None:
     """A socket may wait as long as each of them is covered, and no longer."""
     budget = SynBudget(10)

@@ -91,7 +91,7 @@ class IceConnection:
         self._relay_only = relay_only
         self._is_lite = lite
         self._unproven = 0  # datagrams from where no check has succeeded
-        self._has_gathered = False
+        self._has_gathered = self._closed = False
         self._sockets: list[Address] = []
         self._mapped_by: set[tuple[Address, Address]] = set()  # servers that saw sockets behind a NAT
         self._keeper: asyncio.TimerHandle | None = None
@@ -230,6 +230,7 @@ class IceConnection:
 
         They are read as before while this waits, for at most a second.
         """
+        self._closed = True
         self._agent.close()
         self._pump.close()
         self._binding.close()
@@ -303,7 +304,7 @@ class IceConnection:
         self._pump.flush()
 
     def _look_up(self, line: CandidateLine) -> None:
-        if len(self._lookups) < MAX_REMOTE_CANDIDATES:
+        if len(self._lookups) < MAX_REMOTE_CANDIDATES and not self._closed:
             lookup = self._loop.create_task(self._hear_name(line))
             self._lookups.add(lookup)
             lookup.add_done_callback(self._lookups.discard)
@@ -365,6 +366,7 @@ class IceConnection:
             self._tell_event(event)
 
     def _begin_anew(self, event: Restarted) -> None:
+        self._relays.begin_anew()
         self._used = None  # the agent keeps the old pair until some time after the new one is agreed on
         if self._outcome.done() and self._agent.selected is None:
             self._outcome = self._loop.create_future()

@@ -16,6 +16,10 @@ from crowline.net.relayed_address import RelayedAddress, TurnAccount
 from crowline.net.stream import StreamSocket, StreamTarget
 from crowline.turn.events import Allocated
 
+# Hosts that the other side may name in the life of a connection, however often it begins anew; permissions
+# for so many take the server 32 requests every four minutes.
+MAX_PEERS = 1024
+
 # A server, and the caller's socket that leads there, or None for a stream of our own.
 _Way: TypeAlias = tuple[Address, Address | None]
 
@@ -41,6 +45,7 @@ class IceRelays:
         self._streams: dict[RelayedAddress, StreamSocket] = {}
         self._by_relayed: dict[Address, RelayedAddress] = {}
         self._peers: dict[str, Address] = {}
+        self._named = 0  # of them, in the present session
         self._endings: set[asyncio.Task[None]] = set()
 
     async def allocate(self, server: TurnAccount, base: Address | None) -> Allocated | None:
@@ -71,11 +76,16 @@ class IceRelays:
 
     def permit(self, peer: Address) -> None:
         """Let a host reach the addresses, these and those still to come. Too many hosts are ignored."""
-        if peer.host in self._peers or len(self._peers) >= MAX_REMOTE_CANDIDATES:
+        if peer.host in self._peers or self._named >= MAX_REMOTE_CANDIDATES or len(self._peers) >= MAX_PEERS:
             return
+        self._named += 1
         self._peers[peer.host] = peer
         for relay in self._relays.values():
             relay.permit_soon(peer)
+
+    def begin_anew(self) -> None:
+        """A restart: the other side may be at other hosts now."""
+        self._named = 0
 
     def bind(self, relayed: Address, peer: Address) -> None:
         """Make data with one peer cheap, if `relayed` is one of these addresses."""

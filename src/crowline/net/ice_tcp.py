@@ -10,7 +10,7 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.endpoint import IceEndpoint
-from crowline.ice.events import ConnectionUnwanted, ConnectionWanted, IceEvent, PairValid
+from crowline.ice.events import ConnectionUnwanted, ConnectionWanted, IceEvent, PairValid, Restarted
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.pump import Pump
 from crowline.net.tcp_mapping import MappingEvent
@@ -41,8 +41,8 @@ class IceTcp:
             on_mapping=self._on_mapping,
             on_drained=lambda: None,
         )
-        budget = SynBudget(MAX_REMOTE_CANDIDATES)
-        self._pairs = TcpPairs(handlers, budget, entropy=os.urandom, stays_framed=True)
+        self._budget = SynBudget(MAX_REMOTE_CANDIDATES)
+        self._pairs = TcpPairs(handlers, self._budget, entropy=os.urandom, stays_framed=True)
         # By the port and the server.
         self._mapped: dict[tuple[Address, Address], Address] = {}
         self._questions: dict[tuple[Address, Address], asyncio.Future[None]] = {}
@@ -84,6 +84,10 @@ class IceTcp:
             self._pairs.unwant(event.local, event.remote)
         elif isinstance(event, PairValid) and event.pair.transport.is_stream:
             self._pairs.authenticated(event.pair.base, event.pair.remote.address)
+        elif isinstance(event, Restarted) and event.by_peer:
+            self._budget.forget_proven()
+        elif isinstance(event, Restarted):
+            self._budget.renew()
 
     def send(self, transmit: Transmit) -> None:
         """One packet on the connection between these addresses; without one, or behind too much, it is lost.

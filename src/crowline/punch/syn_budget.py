@@ -66,6 +66,20 @@ class SynBudget:
         """An authenticated packet came from `address`: no limit any more."""
         self._proven.add(address)
 
+    def renew(self) -> None:
+        """This side begins anew: every address may be dialled as if for the first time."""
+        self._sent.clear()
+        self._sent_to_host.clear()
+        self._proven.clear()
+
+    def forget_proven(self) -> None:
+        """The other side begins anew: what it has proven makes room, what others got still counts."""
+        for address in self._proven:
+            rest = self._sent_to_host.pop(address.host, 0) - self._sent.pop(address, 0)
+            if rest > 0:
+                self._sent_to_host[address.host] = rest
+        self._proven.clear()
+
     def prove_host(self, host: str) -> None:
         """The hub saw the other side at `host`: no limit for any of its ports."""
         self._proven_hosts.add(host)
