@@ -336,11 +336,16 @@ def test_a_private_candidate_is_checked_where_the_user_allows_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [Address("224.0.0.1", 5000), Address("0.0.0.0", 5000), Address("44.1.1.1", 0)]
-)
+    "address",
+    [
+        Address("224.0.0.1", 5000), Address("0.0.0.0", 5000), Address("44.1.1.1", 0), Address("ff02::1", 5000),
+        Address("::ffff:224.0.0.1", 5000), Address("::ffff:255.255.255.255", 5000),
+    ],
+)  # fmt: skip
 def test_what_is_no_unicast_address_is_refused_without_any_policy(address: Address) -> None:
     """The default of an agent permits one host at a time and no port 0."""
     puppet = Puppet(True)
+    puppet.agent.add_local_candidate(puppet.factory.host(Address("2001:db8::1", 1000)), 0.0)
     puppet.meet(remote(address))
     assert puppet.sent_by(60.0) == []
 

@@ -24,8 +24,13 @@ _Key = tuple[Address, Transport, TcpType | None]
 
 @functools.lru_cache(maxsize=4096)
 def permits_unicast(address: Address) -> bool:
-    """The least strict policy: anything that a datagram to one host can be sent to."""
+    """The least strict policy: anything that a datagram to one host can be sent to.
+
+    Of an IPv4-mapped address (RFC 4291 §2.5.5.2) the one inside is judged: that is where packets end.
+    """
     host = ipaddress.ip_address(address.host)
+    if isinstance(host, ipaddress.IPv6Address):
+        host = host.ipv4_mapped or host
     is_broadcast = host.version == 4 and host.packed == b"\xff\xff\xff\xff"
     return address.port != 0 and not (host.is_multicast or host.is_unspecified or is_broadcast)
 
