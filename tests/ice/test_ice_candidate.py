@@ -97,6 +97,15 @@ def test_sockets_of_one_host_share_its_place() -> None:
     assert ports[-1] > factory.host(Address(HOSTS[1], 5000)).priority
 
 
+def test_hosts_that_are_not_preferred_come_last() -> None:
+    """Such as the one that leads to a relay; they are told apart all the same."""
+    factory = CandidateFactory()
+    factory.prefer(HOSTS)
+    known = priorities(factory, HOSTS)
+    others = priorities(factory, ["10.0.0.8", "10.0.0.9"])
+    assert min(known) > others[0] > others[1]
+
+
 @pytest.mark.parametrize("where", ["first", "last", "middle"])
 def test_hosts_that_come_and_go_for_ever_have_preferences_all_the_same(where: str) -> None:
     """Within 16 bits, and 13 for TCP: at the end of the places several hosts share one."""

@@ -60,8 +60,8 @@ _REFLEXIVE_DIRECTION = {TcpType.SIMULTANEOUS_OPEN: 6, TcpType.ACTIVE: 4, TcpType
 _HIGHEST_OTHER_PREFERENCE = 8191
 
 # Places among a machine's hosts: the first one's, which leaves room for better ones that come later, the step
-# from one to the next, and the highest. A place has room for so many sockets, the newest last.
-_FIRST_PLACE, _PLACE_STEP, _HIGHEST_PLACE = 128, 4, 255
+# from one to the next, the highest and the last. A place has room for so many sockets, the newest last.
+_FIRST_PLACE, _PLACE_STEP, _HIGHEST_PLACE, _LAST_PLACE = 128, 4, 255, 0
 _SOCKETS_OF_A_PLACE, _STREAMS_OF_A_PLACE = 256, 32
 
 
@@ -154,7 +154,8 @@ class CandidateFactory:
         """These are the machine's hosts now, the preferred first.
 
         One that is new gets its place among those that are known, which keep theirs: the other side has been
-        told their priorities. So a better network wins that the machine gets later, too.
+        told their priorities. So a better network wins that the machine gets later, too. Hosts that are not
+        among them come last.
         """
         places: dict[str, int] = {}
         for at, host in enumerate(hosts):
@@ -219,7 +220,7 @@ class CandidateFactory:
         known = self._preferences.get((base, is_tcp))
         if known is not None:
             return known
-        place = self._places.get(base.host)
+        place = self._places.get(base.host, _LAST_PLACE if self._places else None)
         order = self._at_place[place, is_tcp]
         self._at_place[place, is_tcp] += 1
         if place is None:
@@ -233,5 +234,5 @@ class CandidateFactory:
 def _place_between(before: int | None, after: int | None) -> int:
     """For a new host, between the worst of those that come before it and the best of those after it."""
     if after is None:
-        return _FIRST_PLACE if before is None else max(before - _PLACE_STEP, 0)
+        return _FIRST_PLACE if before is None else max(before - _PLACE_STEP, _LAST_PLACE)
     return min(after + _PLACE_STEP, _HIGHEST_PLACE if before is None else before)
