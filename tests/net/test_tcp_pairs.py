@@ -287,18 +287,41 @@ async def test_a_stranger_whose_stream_is_none_goes(nonsense: bytes) -> None:
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is reset at once, and counted; those before stay."""
+    """One too many is reset at once, and counted; those before, which have proven themselves, stay."""
     monkeypatch.setattr(tcp_pairs, "MAX_CONNECTIONS", 2)
     async with one() as side:
         socks = [socket.create_connection((side.local.host, side.local.port)) for _ in range(2)]
         try:
             await side.until_opened(2)
+            for local, remote in side.opened:
+                side.pairs.authenticated(local, remote)
             with socket.create_connection((side.local.host, side.local.port)) as third:
                 third.settimeout(PATIENCE)
                 with pytest.raises(ConnectionResetError):
                     await asyncio.to_thread(third.recv, 1)
             assert side.pairs.counters["too many connections"] == 1
             assert len(side.opened) == 2 and not side.lost
+        finally:
+            for sock in socks:
+                sock.close()
+
+
+async def test_strangers_at_many_ports_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    """They connect and never speak, at each port as many as it takes: the oldest goes for who comes next."""
+    monkeypatch.setattr(tcp_pairs, "MAX_CONNECTIONS", 2)
+    async with one() as side:
+        second = side.pairs.bind(LOOPBACK)
+        ports = (side.local, second)
+        socks = [socket.create_connection((port.host, port.port)) for port in ports]
+        try:
+            await side.until_opened(2)
+            oldest = side.opened[0]
+            side.pairs.want(side.local, name_of(listener.getsockname()), simultaneous=False)
+            await side.until_opened(3)
+            assert [(local, remote) for local, remote, _ in side.lost] == [oldest]
+            assert not side.pairs.counters
         finally:
             for sock in socks:
                 sock.close()

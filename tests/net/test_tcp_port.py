@@ -14,7 +14,7 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.transport import Transport
-from crowline.net import tcp, tcp_mapping
+from crowline.net import tcp, tcp_dial, tcp_mapping
 from crowline.net.tcp import (
     MAX_STRANGERS,
     SYN_REPEAT,
@@ -396,6 +396,21 @@ async def test_a_connection_that_comes_from_where_a_punch_dials_is_the_punch_s(c
                 reset(sock)
                 async with asyncio.timeout(PATIENCE):
                     await closed.wait()
+
+
+async def test_a_connection_that_is_reset_as_it_is_taken_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever listens may be as quick as that; the attempt still comes to its end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def reset_meanwhile(sock: socket.socket) -> bool:
+            reset(listener.accept()[0])
+            return True
+
+        monkeypatch.setattr(tcp_dial, "_is_connected", reset_meanwhile)
+        async with ears() as (ear,):
+            number = ear.port.connect(name_of(listener.getsockname()))
+            failed = await ear.next(ConnectFailed)
+            assert (failed.number, failed.obstacle) == (number, Obstacle.REFUSED)
 
 
 # --- the address that a NAT gives -----------------------------------------------------------------------

@@ -269,7 +269,7 @@ class TcpPort:
         return True
 
     def _evict(self) -> None:
-        strangers = [stream for stream in self._untrusted if stream.is_accepted]
+        strangers = [stream for stream in self._untrusted if stream.is_stranger]
         if len(strangers) > MAX_STRANGERS:
             strangers[0].drop("others came who have not proven themselves either")
 

@@ -74,11 +74,11 @@ class Dial:
     def _settle(self, error: int, obstacle: Obstacle) -> None:
         sock = self._release()
         if error == 0 and sock is not None:
-            if sock.getsockname() != sock.getpeername():
+            fault = _fault(sock)
+            if fault is None:
                 self._on_connected(sock)
                 return
-            # A socket that dials its own address meets itself half-way.
-            error, obstacle = errno.EADDRNOTAVAIL, Obstacle.UNSENT
+            error, obstacle = fault
         if sock is not None:
             reset(sock)
         self._on_failed(obstacle, os.strerror(error))
@@ -110,6 +110,16 @@ def _is_connected(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def _fault(sock: socket.socket) -> tuple[int, Obstacle] | None:
+    """What is wrong with a socket that has been connected."""
+    try:
+        meets_itself = sock.getsockname() == sock.getpeername()
+    except OSError:  # reset in this very moment
+        return errno.ECONNRESET, Obstacle.REFUSED
+    # A socket that dials its own address meets itself half-way.
+    return (errno.EADDRNOTAVAIL, Obstacle.UNSENT) if meets_itself else None
 
 
 def _obstacle(error: int) -> Obstacle:

@@ -162,7 +162,7 @@ class TcpPairs:
         former = self._streams.pop(key, None)
         if former is not None:  # the system would not have made this one if that were alive
             former.drop("the connection was made anew")
-        if len(self._streams) >= MAX_CONNECTIONS:
+        if not self._has_room():
             self.counters["too many connections"] += 1
             stream.abort()
             self._diallers[stream.local].ended(stream)
@@ -175,6 +175,16 @@ class TcpPairs:
             stays_framed=self._stays_framed,
         )
         self._handlers.on_opened(*key)
+
+    def _has_room(self) -> bool:
+        """Whether there may be one connection more; the oldest stranger makes room."""
+        if len(self._streams) < MAX_CONNECTIONS:
+            return True
+        strangers = (each for each in self._streams.values() if each.stream.is_stranger)
+        oldest = next(strangers, None)
+        if oldest is not None:
+            oldest.drop("others came who have not proven themselves either")
+        return oldest is not None
 
     def _given_up(self, local: Address, remote: Address, reason: str) -> None:
         """Attempts were in vain, which is no news where the other side has come meanwhile."""

@@ -74,6 +74,11 @@ class TcpStream:
         return self._is_trusted
 
     @property
+    def is_stranger(self) -> bool:
+        """Whether it came uncalled and has proven nothing."""
+        return self.is_accepted and not self._is_trusted
+
+    @property
     def waiting(self) -> int:
         """Bytes that the kernel has not taken yet."""
         return len(self._unsent)
