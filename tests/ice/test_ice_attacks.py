@@ -338,8 +338,8 @@ def test_a_private_candidate_is_checked_where_the_user_allows_it() -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        Address("224.0.0.1", 5000), Address("0.0.0.0", 5000), Address("44.1.1.1", 0), Address("ff02::1", 5000),
-        Address("::ffff:224.0.0.1", 5000), Address("::ffff:255.255.255.255", 5000),
+        Address("224.0.0.1", 5000), Address("0.0.0.0", 5000), Address("44.1.1.1", 0),
+        Address("ff02::1", 5000), Address("::ffff:224.0.0.1", 5000), Address("::ffff:255.255.255.255", 5000),
     ],
 )  # fmt: skip
 def test_what_is_no_unicast_address_is_refused_without_any_policy(address: Address) -> None:
