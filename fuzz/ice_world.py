@@ -138,8 +138,10 @@ class IceWorld(RuleBasedStateMachine):
         self.settle()
 
     def connect_now(self, who: int, ends: Ends) -> None:
-        """There is a connection, from the one side's point of view."""
+        """There is a connection, from the one side's point of view, where it has a port at all."""
         side = self.sides[who]
+        if ends[0] not in side.agent._session.locals.bases(Transport.TCP):
+            return
         side.wanted.pop(ends, None)
         side.connections.add(ends)
         side.agent.connected(*ends, self.now)

@@ -140,3 +140,27 @@ def test_the_better_of_two_wins_in_whatever_order_they_come() -> None:
     assert agreed(pair) == (pair.sides[0].bases[0], best)
     ranks = [message.get(Nomination) for _, message in requests(pair, 0)]
     assert all(rank.rank < LATER for rank in ranks if rank is not None)
+
+
+def test_what_the_other_side_may_hold_on_to_is_outranked() -> None:
+    """Where only this side has lost the better pair, agreement on the worse one takes a check of its own."""
+    pair = IcePair(renominate=True, regain=True, bases=(1, 2))
+    controlling, controlled = (side.agent for side in pair.sides)
+    best, second = (Address(f"192.0.2.{number}", 1000) for number in (11, 12))
+    dead = {best}
+    pair.drops = lambda _, transmit, __: not dead.isdisjoint((transmit.local, transmit.destination))
+    pair.start()
+    pair.run(1.0)
+    assert agreed(pair) == (pair.sides[0].bases[0], second)
+    dead.clear()
+    pair.run(10.0)
+    assert agreed(pair) == (pair.sides[0].bases[0], best)
+    for each in controlled.valid_pairs():
+        controlled.release(each)  # it asks for no consent, and so loses nothing
+    for address in (second, best):
+        dead.add(address)
+        pair.run(60.0)
+    assert controlling.selected is None and controlled.selected is not None
+    dead.remove(second)
+    pair.run(120.0)
+    assert agreed(pair) == (pair.sides[0].bases[0], second)

@@ -22,7 +22,7 @@ from crowline.ice.events import (
     RoleChanged,
 )
 from crowline.ice.lite import LiteAgent
-from crowline.stun.attributes import IceControlled, IceControlling, UseCandidate, XorMappedAddress
+from crowline.stun.attributes import IceControlled, IceControlling, Nomination, UseCandidate, XorMappedAddress
 from crowline.stun.message import MessageClass
 from ice_pair import IcePair
 from puppet import (
@@ -386,3 +386,11 @@ def test_a_full_agent_and_a_lite_one_have_the_same_surface() -> None:
     """A driver needs no case for either."""
     public = {name for name in dir(IceAgent) if not name.startswith("_")}
     assert public == {name for name in dir(LiteAgent) if not name.startswith("_")}
+
+
+def test_a_nomination_that_was_overtaken_changes_nothing() -> None:
+    """An old check of lower rank comes late, and another one after it: what was agreed last stays."""
+    puppet = met(renominate=True)
+    for rank, source in ((1 << 63, REMOTE), (5, REMOTE), (6, OTHER_REMOTE)):
+        puppet.receive(puppet.check(Nomination(rank), use_candidate=True), source, 0.1)
+        assert puppet.agent.selected.remote.address == REMOTE

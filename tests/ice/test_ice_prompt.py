@@ -7,7 +7,7 @@ import pytest
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.events import PairNominated
-from crowline.ice.nomination import FirstValid
+from crowline.ice.nomination import BestPossible, FirstValid
 from crowline.stun.attributes import UseCandidate
 from ice_pair import DELAY, SIGNAL_DELAY, IcePair
 from puppet import HIGH_TIE, LOW_TIE, OTHER_REMOTE, REMOTE, Puppet, remote, request, requests
@@ -86,3 +86,24 @@ def test_a_silent_nomination_holds_the_next_one_up_for_two_seconds_and_no_longer
         sent = puppet.sent_by(3.0)
         first = next(t for t, each in sent if is_nomination(each) and each.destination == OTHER_REMOTE)
         assert 2.0 <= first <= 2.1, renominate
+
+
+def test_a_nomination_that_was_passed_over_ends_no_later_one() -> None:
+    """The first one fails after 39.5 s; another one of the same pair is on its way then, and may succeed."""
+    puppet = Puppet(True, renominate=True, policy=BestPossible())
+    puppet.meet(remote(REMOTE), remote(OTHER_REMOTE, LOW, "2"))
+    puppet.agent.handle_timeout(0.01)
+    for transmit in puppet.sent():
+        puppet.answer(transmit, 0.02)
+    (pair,) = (each for each in puppet.agent.valid_pairs() if each.remote.address == REMOTE)
+    puppet.agent.use(pair, 0.02)
+    puppet.sent_by(20.0)
+    asked = [each for _, each in puppet.sent_by(26.0) if each.destination == REMOTE]
+    consent = next(each for each in asked if not is_nomination(each))
+    puppet.answer(consent, 26.0)
+    again = [each for each in requests(puppet.sent()) if is_nomination(each)]
+    assert [each.destination for each in again] == [REMOTE]
+    puppet.sent_by(45.0)
+    assert pair in puppet.agent.valid_pairs()
+    puppet.answer(again[0], 45.0)
+    assert puppet.agent.selected is pair

@@ -321,3 +321,15 @@ def test_an_answer_over_the_other_transport_is_none() -> None:
     assert puppet.agent.valid_pairs() == []
     puppet.answer(check, 0.1)
     assert len(puppet.agent.valid_pairs()) == 1
+
+
+def test_the_time_that_a_machine_sleeps_does_not_count_for_connections() -> None:
+    """A connection that is being dialled meanwhile is waited for after that; nothing has failed."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote())
+    puppet.end_candidates()
+    assert wanted(events(puppet.agent))
+    puppet.agent.handle_timeout(3600.0)
+    assert events(puppet.agent) == []
+    puppet.connect(3601.0)
+    assert puppet.one().destination == REMOTE

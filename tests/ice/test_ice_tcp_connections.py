@@ -197,6 +197,42 @@ def test_a_restart_asks_for_no_second_connection_beside_one_that_was_handed_over
     assert wanted(events(puppet.agent)) == [ConnectionWanted(BASE, REMOTE, False)]
 
 
+def test_what_was_asked_by_a_connection_before_it_was_handed_over_is_not_waited_for() -> None:
+    """The pair stays valid although its nominating check never gets an answer."""
+    puppet = TcpPuppet(True, ACTIVE)
+    puppet.meet(tcp_remote())
+    puppet.connect(0.01)
+    puppet.answer(puppet.one(), 0.02)
+    (pair,) = puppet.agent.valid_pairs()
+    assert puppet.one().destination == REMOTE
+    puppet.agent.hand_over(pair)
+    assert puppet.sent_by(100.0) == []
+    assert puppet.agent.valid_pairs() == [pair]
+
+
+def test_a_pair_that_is_lost_hands_no_connection_over() -> None:
+    """The next one between the same addresses is checked like any other."""
+    puppet = nominated()
+    lost = puppet.agent.selected
+    puppet.agent.disconnected(BASE, REMOTE, 5.0)
+    puppet.connect(5.1)
+    puppet.agent.hand_over(lost)
+    assert not lost.handed_over
+    puppet.answer(puppet.one(), 5.2)
+    puppet.answer(puppet.one(), 5.3)
+    assert puppet.agent.selected not in (None, lost)
+
+
+def test_a_connection_that_was_handed_over_and_is_told_again_is_still_a_link() -> None:
+    """Nothing that becomes of its pair ends it: only `disconnected` does."""
+    puppet = nominated()
+    pair = puppet.agent.selected
+    puppet.agent.hand_over(pair)
+    puppet.connect(1.0)
+    puppet.agent.remove_remote_candidate(REMOTE, 2.0, transport=Transport.TCP)
+    assert events(puppet.agent) == [PairLost(pair, LossReason.REMOTE_REMOVED)]
+
+
 # --- two agents -----------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ class Answering(ABC):
         if isinstance(verdict, VerifiedCheck):
             if former is not None:
                 self._succeed(verdict, way, former)
+                self._on_former_check(verdict, way, now)
             else:
                 self._on_check(verdict, way, now)
         elif verdict is None:
@@ -86,6 +87,9 @@ class Answering(ABC):
     def _succeed(self, check: VerifiedCheck, way: Way, credentials: Credentials) -> None:
         self._session.outbox.answer(way.transmit(write_success(check, way.remote, credentials)))
 
+    def _on_former_check(self, check: VerifiedCheck, way: Way, now: float) -> None:  # noqa: B027
+        """A check of a session before a restart was answered; a full agent has nothing to do about it."""
+
     @abstractmethod
     def _act_on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         """A check of the present session has been answered with success."""
@@ -120,8 +124,7 @@ class FullAnswering(Answering):
 
     def _is_new_nomination(self, pair: CandidatePair, check: VerifiedCheck) -> bool:
         """False for a retransmission of what has been acted on, and for what was overtaken on its way."""
-        is_late = check.rank is not None and check.rank <= pair.nomination
-        if is_late or pair.nominated_by == check.message.transaction_id:
+        if pair.has_overtaken(check.rank) or pair.nominated_by == check.message.transaction_id:
             return False
         pair.nominated_by = check.message.transaction_id
         self._session.rank_nomination(pair, check.rank)

@@ -54,8 +54,9 @@ class Budget:
 
     def answered(self, address: Address) -> None:
         """Somebody who knows the password answered a request that went to `address`: no limit any more."""
-        self._answered.add(address)
-        self._hosts_answered.add(address.host)
+        if address in self._sent or len(self._answered) < self._max_addresses:
+            self._answered.add(address)
+            self._hosts_answered.add(address.host)
 
     def forget_answered(self) -> None:
         """Make room: whoever has answered will answer again; what silent addresses got still counts."""

@@ -139,9 +139,12 @@ class Checker:
         So it makes no difference whether the clock stood still meanwhile. Consent, which the other side has
         given until a certain time, ends all the same (RFC 7675 §5.1).
         """
-        expected = self._outstanding.next_timeout()
+        times = (self._outstanding.next_timeout(), self.session.connections.next_timeout())
+        expected = min((time for time in times if time is not None), default=None)
         if expected is not None and now - expected > SLEEP:
-            self._outstanding.postpone(now - expected + WAKING)
+            late = now - expected + WAKING
+            self._outstanding.postpone(late)
+            self.session.connections.postpone(late)
             self._outbox.notice(Oddity.SLEPT)
 
     def send_failed(self, refusal: SendRefused) -> None:

@@ -46,7 +46,8 @@ class Connections:
     def opened(self, way: Way) -> bool:
         """There is a connection. Gives whether it had been asked for."""
         wanted = self._wanted.pop(way, None) is not None
-        self._open.setdefault(way, False)
+        if way not in self._handed_over:
+            self._open.setdefault(way, False)
         return wanted
 
     def ended(self, way: Way) -> None:
@@ -68,6 +69,11 @@ class Connections:
 
     def next_timeout(self) -> float | None:
         return min(self._wanted.values(), default=None)
+
+    def postpone(self, seconds: float) -> None:
+        """So much time has passed that does not count."""
+        for way in self._wanted:
+            self._wanted[way] += seconds
 
     def overdue(self, now: float) -> list[Way]:
         """Those whose driver has said nothing for too long."""

@@ -215,12 +215,12 @@ class IceEndpoint(ABC):
     def hand_over(self, pair: ValidPair) -> None:
         """The connection of `pair` carries something else than ICE from now on (RFC 6544 §10.1).
 
-        Nothing is checked, asked or nominated by it any more. The pair stays valid until `disconnected`; a
-        restart asks for no second connection there.
+        Nothing is checked, asked or nominated by it any more; what comes by it is still answered. The pair
+        stays valid until `disconnected`, or until a new session has taken the place of its own; that asks for
+        no second connection there. Without effect on a pair that is lost, or goes over UDP.
         """
-        self._session.consent.stop(pair)
-        self._session.connections.hand_over(pair.way)
-        pair.handed_over = self._session.connections.is_handed_over(pair.way)
+        if self._session.is_working(pair):
+            self._session.hand_over(pair)
 
     # --- verbs that do not differ ---------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from crowline.ice.pair import ValidPair, Way
 # Seconds for which former pairs stay when the new session has agreed on one: what is on its way arrives, and
 # whoever builds on pairs can move. RFC 8445 §8.3.1 has candidates wait as long before they are freed.
 LINGER = 3.0
+# More sessions than that have pairs only where somebody restarts again and again before anything is agreed.
+MAX_SESSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class FormerSessions:
         self._sessions.append(_Former(credentials, {pair.way: pair for pair in pairs}))
         self._ends = None
         self.selected = selected or self.selected
+
+    def crowded_out(self) -> list[ValidPair]:
+        """The pairs of the oldest sessions, where there are more than are kept."""
+        return [pair for session in self._sessions[:-MAX_SESSIONS] for pair in session.pairs.values()]
 
     def find(self, way: Way) -> ValidPair | None:
         return next((session.pairs[way] for session in self._sessions if way in session.pairs), None)

@@ -126,8 +126,9 @@ class LiteAgent(IceEndpoint):
             return
         best = max(self._ways(), key=self._rank, default=None)
         if best is None:
-            self._over = True
-            self._session.outbox.say(IceFailed(FailureReason.NO_CANDIDATES))
+            if not self._session.working():
+                self._over = True
+                self._session.outbox.say(IceFailed(FailureReason.NO_CANDIDATES))
             return
         pair = self._session.add_pair(*best)
         if pair is not None:
@@ -167,23 +168,33 @@ class _LiteAnswering(Answering):
     def restart(self) -> None:
         super().restart()
         self._nominations.clear()
-        self._asking.clear()
+
+    def _on_former_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
+        """Consent for a pair that goes on carrying data is asked under its own credentials."""
+        valid = self._session.former.find(way)
+        if valid is not None:
+            self._heard(valid, check, now)
 
     def _act_on_check(self, check: VerifiedCheck, way: Way, now: float) -> None:
         """RFC 8445 §7.3.2."""
         valid = self._session.valid.find(way)
         if valid is not None:
-            if not check.use_candidate and now - valid.proven_at >= _CONSENT_GAP:
-                self._asking.add(valid)
-            self._session.consent.proven(valid, now)
+            self._heard(valid, check, now)
         if not check.use_candidate or not self._is_new_nomination(check, way):
             return
         pair = self._session.checklist.find(way) or self._session.learn_pair(way, check.priority)
         if pair is None or pair.revoked:
             self._session.outbox.counters["check without a pair"] += 1
             return
-        self._session.rank_nomination(pair, check.rank)
-        self._nominator.nominated(valid or _prove(self._session, pair, now), now)
+        if not pair.has_overtaken(check.rank):
+            self._session.rank_nomination(pair, check.rank)
+            self._nominator.nominated(valid or _prove(self._session, pair, now), now)
+
+    def _heard(self, valid: ValidPair, check: VerifiedCheck, now: float) -> None:
+        """The other side still wants `valid`, and perhaps it asks for consent with that."""
+        if not check.use_candidate and now - valid.proven_at >= _CONSENT_GAP:
+            self._asking.add(valid)
+        self._session.consent.proven(valid, now)
 
     def _is_new_nomination(self, check: VerifiedCheck, way: Way) -> bool:
         """False for a retransmission, and for a copy that somebody sends from another address.

@@ -30,6 +30,9 @@ class Nominator:
         self._eager = eager
         self._again: float | None = None
         self._fall_back_at = float("-inf")
+        # The highest rank of what was nominated. The other side may hold on to that when it is lost here: a
+        # check of lower rank, or of the same once more, would then be no agreement.
+        self._highest_rank = 0
 
     def run(self, now: float) -> CandidatePair | None:
         """Nominate the next pair, if there is one and nothing is in its way; its check is queued."""
@@ -61,8 +64,7 @@ class Nominator:
             if any(other.nomination == pair.priority for other in session.checklist):
                 return False
             session.rank_nomination(pair, pair.priority)
-        selected = session.valid.selected
-        return pair.nomination < LATER and (selected is None or selected.checked.nomination < pair.nomination)
+        return self._highest_rank < pair.nomination < LATER
 
     def next_timeout(self) -> float | None:
         return self._again
@@ -70,12 +72,14 @@ class Nominator:
     def restart(self) -> None:
         """What was being nominated belongs to a session that has ended: no time of it is waited for."""
         self._again = None
+        self._highest_rank = 0
 
     def nominated(self, valid: ValidPair, now: float) -> None:
         """A nomination of `valid` is agreed on."""
         session = self._session
         valid.checked.nominate_on_success = False
         valid.checked.nominations_failed = 0
+        self._highest_rank = max(self._highest_rank, valid.checked.nomination)
         if session.valid.nominate(valid):
             session.outbox.say(PairNominated(valid))
         session.former.conclude(now)
@@ -90,7 +94,8 @@ class Nominator:
         if valid is None or not check.use_candidate:
             return False
         passed_over = check.pair.nominations_failed > 0 and valid.proven_at <= check.transaction.started
-        lost = check.pair.nominating or passed_over
+        # An earlier nomination that was passed over says nothing about one that is on its way.
+        lost = (check.pair.nominating and not check.superseded) or passed_over
         if lost:
             self._session.lose(valid, LossReason.NOMINATION_FAILED, now)
         return lost
@@ -100,6 +105,7 @@ class Nominator:
         session.valid.nominating = valid
         valid.checked.nominating = True
         session.rank_nomination(valid.checked)
+        self._highest_rank = valid.checked.nomination
         session.checklist.trigger(valid.checked)
         self._fall_back_at = now + max(FALLBACK_AFTER, FALLBACK_ROUND_TRIPS * (valid.rtt or 0.0))
         self._again = self._fall_back_at

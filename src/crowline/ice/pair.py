@@ -92,6 +92,10 @@ class CandidatePair:
     def foundation(self) -> tuple[str, str]:
         return (self.local.foundation, self.remote.foundation)
 
+    def has_overtaken(self, rank: int | None) -> bool:
+        """Whether a nomination of that rank comes too late: one that counts as much is known."""
+        return rank is not None and rank <= self.nomination
+
     def apply(self, cause: PairInput) -> None:
         """Move on as the table of states says."""
         self.state = TRANSITIONS[self.state, cause]

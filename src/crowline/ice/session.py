@@ -221,6 +221,16 @@ class IceSession:
         self._give_up(way)
         return valid is not None
 
+    def hand_over(self, valid: ValidPair) -> None:
+        """The connection of `valid` is somebody else's; what was asked by it is not waited for."""
+        self.connections.hand_over(valid.way)
+        valid.handed_over = self.connections.is_handed_over(valid.way)
+        if valid.handed_over:
+            self.consent.stop(valid)
+            self.outstanding.forget(valid.checked)
+            self.checklist.untrigger(valid.checked)
+            self.valid.nomination_over(valid)
+
     def release_connections(self) -> None:
         """Say which connections serve no pair any more (RFC 6544 §8)."""
         for way in self.connections.forget(self._serves):
@@ -254,6 +264,7 @@ class IceSession:
             else:
                 self._forget(valid, LossReason.RESTARTED)
         self.former.add(self.credentials, carrying, selected)
+        self.end_former(self.former.crowded_out(), LossReason.RESTARTED)
         self.credentials = credentials
         self.remotes.clear()
         self.checklist.clear()
