@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 
 import ifaddr
 import pytest
 
+from crowline.base.addresses import Address
 from crowline.net import interfaces
 from crowline.net import rtnetlink as rt
 from crowline.net.interfaces import (
@@ -16,6 +19,7 @@ from crowline.net.interfaces import (
     interface_addresses,
     local_addresses,
     preferred,
+    source_towards,
 )
 from crowline.net.netlink import Tables
 
@@ -253,3 +257,13 @@ def test_this_machine_has_a_loopback_address() -> None:
     assert found.prefix_length == 8
     assert found.is_usable
     assert "127.0.0.1" in local_addresses(loopback=True)
+
+
+def test_a_machine_without_ipv6_has_no_address_towards_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel was built or started without, there is no socket to ask by."""
+
+    def refuse(family: int, kind: int) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert source_towards(Address("2001:db8::1", 9)) is None

@@ -108,6 +108,22 @@ def test_a_refusal_is_an_error_with_its_number(monkeypatch: pytest.MonkeyPatch) 
     assert asked(monkeypatch, (refusal, 0, 0)).route_towards("192.0.2.1") is None
 
 
+def test_a_table_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages are counted, not reads, of which each may have hundreds."""
+    monkeypatch.setattr(netlink, "_MAX_MESSAGES", 100)
+    endless = [(link(7) * 60, 0, 0)] * 50
+    with asked(monkeypatch, *endless) as netlink_:
+        assert len(netlink_._dump(rt.GET_LINK, rt.NEW_LINK, rt.read_link)) == 120
+
+
+def test_a_number_that_is_no_error_number_is_an_error_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has no words for some, and no room for others."""
+    for number in (-(2**31), 2**31 - 1):
+        answer = message(rt.NLMSG_ERROR, struct.pack("=i", number))
+        with asked(monkeypatch, (answer, 0, 0)) as netlink_, pytest.raises(OSError):
+            netlink_.tables()
+
+
 async def test_notices_end_where_the_socket_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a read, by whom is told."""
     before = open_descriptors()

@@ -149,14 +149,16 @@ def usable_hosts() -> set[str]:
 
 
 def source_towards(destination: Address) -> str | None:
-    """The local address that packets to `destination` would leave by; None without a route."""
+    """The local address that packets to `destination` would leave by; None without a route, and where this
+    machine knows nothing of the family.
+    """
     family = socket.AF_INET6 if destination.is_ipv6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((destination.host, destination.port or 9))
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def _from_tables(tables: Tables) -> list[InterfaceAddress]:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _READ_SIZE = 65536
 # Seconds for one answer. The kernel answers while it is asked; the limit is for one that does not.
 _PATIENCE = 1.0
-# Messages of one dump: a host with some thousand containers. What comes after them is left out.
+# Messages of one dump: a host with some thousand containers. Few of what comes after them are read.
 _MAX_MESSAGES = 16384
 # A table that changed while it was read is read again, so often.
 _DUMP_ATTEMPTS = 3
@@ -86,8 +86,11 @@ class Netlink:
 
     def _answers(self) -> Iterator[rt.Message]:
         """What is said to the last question, up to its end; what belongs to an earlier one is skipped."""
-        for _ in range(_MAX_MESSAGES):
+        left = _MAX_MESSAGES
+        while left > 0:
+            left -= 1  # a read may have no message
             for message in _read(self._socket):
+                left -= 1
                 if message.sequence != self._sequence:
                     continue
                 if message.type == rt.NLMSG_DONE:
@@ -145,21 +148,22 @@ class NoticeSocket:
 
 def _open(groups: int) -> socket.socket:
     """Raises `OSError`."""
-    if sys.platform != "linux":
-        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    try:
-        opened.bind((0, groups))
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+    if sys.platform == "linux":
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        try:
+            opened.bind((0, groups))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+    raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
 
 
 def _read(sock: socket.socket) -> Iterator[rt.Message]:
     """The messages of one read; none of what another process has sent. Raises `OSError`."""
-    data, _, flags, sender = sock.recvmsg(_READ_SIZE)
-    # Port 0 is the kernel. A message that did not fit would end in the middle.
-    if sender[0] != 0 or flags & socket.MSG_TRUNC:
-        return iter(())
-    return rt.messages(memoryview(data))
+    if sys.platform != "win32":
+        data, _, flags, sender = sock.recvmsg(_READ_SIZE)
+        # Port 0 is the kernel. A message that did not fit would end in the middle.
+        if sender[0] == 0 and not flags & socket.MSG_TRUNC:
+            return rt.messages(memoryview(data))
+    return iter(())

@@ -44,6 +44,7 @@ _ROUTE = struct.Struct("=8BI")  # family, two lengths, service, table, protocol,
 _ROUTER_OPTION = struct.Struct("=BxHiBB6x")  # family, length of options, index, ICMP type and code
 _U32 = struct.Struct("=I")
 _ERROR = struct.Struct("=i")
+_MAX_ERRNO = 4095  # linux/err.h
 
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
@@ -183,8 +184,9 @@ def each_option(options: bytes) -> Iterator[bytes]:
 
 
 def read_error(payload: memoryview) -> int:
-    """The errno of a message of type `NLMSG_ERROR`; 0 is an acknowledgement."""
-    return -int(_ERROR.unpack_from(payload)[0]) if len(payload) >= _ERROR.size else 0
+    """The errno of a message of type `NLMSG_ERROR`; 0 is an acknowledgement, or what is no errno."""
+    number = -int(_ERROR.unpack_from(payload)[0]) if len(payload) >= _ERROR.size else 0
+    return number if 0 < number <= _MAX_ERRNO else 0
 
 
 def dump_request(kind: int, sequence: int) -> bytes:
