@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 import crowline
+from crowline.api import traversal
 from crowline.api.allowed import Allowed
 from crowline.api.hub_channel import HubChannel
 from crowline.api.peer import Peer
+from crowline.api.tls_links import TlsPairLink
 from crowline.base.errors import LocalProblem
 from crowline.ice.candidate import Candidate
 from crowline.link.identity import Identity
@@ -97,6 +100,66 @@ async def test_a_direct_tls_link_says_goodbye(server: Server) -> None:
             await until(lambda: by(here, "tcp") and by(there, "tcp"))
         await until(room._connection.ended.done)
         assert room._connection.ended.result() is None
+
+
+@pytest.fixture
+def with_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pair of addresses is all that there is."""
+    monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["127.0.0.1"])
+
+
+def tls_links(room: crowline.Room) -> list[TlsPairLink]:
+    pairs = room._connection.carriers.pairs
+    assert pairs is not None and pairs._tls is not None
+    return pairs._tls.links()
+
+
+def shut(link: TlsPairLink) -> None:
+    """End the connection below it as a router may: TLS says nothing."""
+    sock = link.stream.stream._socket
+    assert sock is not None
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.usefixtures("without_udp", "with_one_address")
+@pytest.mark.parametrize(
+    "kill", [lambda link: link.stream.drop("it was cut"), shut], ids=["a reset", "a premature end"]
+)
+async def test_a_tls_link_that_was_cut_is_followed_by_another(
+    server: Server, kill: Callable[[TlsPairLink], None]
+) -> None:
+    """In mid-stream the streams go back to the server; the only pair is dialled and nominated anew."""
+    kinds: list[str] = []
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: by(here, "tcp") and by(there, "tcp"))
+        here.on_path(lambda now, _: kinds.append(now.kind if now is not None else "none"))
+        (first,) = tls_links(room)
+        carrying = asyncio.create_task(carry(here, there, os.urandom(3_000_000)))
+        kill(first)
+        await until(lambda: "hub" in kinds)
+        await until(lambda: by(here, "tcp") and by(there, "tcp") and first not in tls_links(room))
+        await carrying
+        await carry(there, here, os.urandom(1_000_000))
+
+
+@pytest.mark.usefixtures("without_udp", "with_one_address")
+async def test_a_restart_leaves_a_tls_link_alone(server: Server) -> None:
+    """ICE has handed its connection over; when that ends, the pair of the new session takes its place."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: by(here, "tcp") and by(there, "tcp"))
+        (first,) = tls_links(room)
+        found, other = room._connection._traversal, there._connection._traversal
+        assert found is not None and other is not None
+        ufrags = found._agent.ufrag, other._agent.ufrag
+        assert found._restart_now()
+        await until(lambda: ufrags[0] != found._agent.ufrag and ufrags[1] != other._agent.ufrag)
+        await carry(here, there, os.urandom(1_000_000))
+        assert tls_links(room) == [first] and by(here, "tcp")
+        first.stream.drop("it was cut")
+        await until(lambda: by(here, "tcp") and by(there, "tcp") and tls_links(room) not in ([], [first]))
+        await carry(there, here, os.urandom(1_000_000))
 
 
 async def test_udp_goes_before_tcp(server: Server) -> None:
