@@ -1,10 +1,11 @@
 """Two terminals that find a path by copy and paste: run `call` in one and `answer` in the other.
 
-    python examples/ice_chat.py call|answer [--stun SERVER[:PORT]] [--turn SERVER[:PORT] --user USER]
+    python examples/ice_chat.py call|answer [--tcp] [--stun SERVER[:PORT]] [--turn SERVER[:PORT] --user USER]
 
 Each prints lines (RFC 8839) to paste into the other, all of them as far as `end-of-candidates`. When the
 first has heard the other's, there are 39 seconds to carry the rest. Then each line that is typed appears on
-the other side, until the end of the input. A TURN password is read from TURN_PASSWORD.
+the other side, until the end of the input. With --tcp, a path by TCP will do where no datagram comes
+through. A TURN password is read from TURN_PASSWORD.
 
 Nothing is encrypted here: ICE finds a path, and proves that whoever is there was told the password.
 """
@@ -56,14 +57,16 @@ class Ends:
             on_event=self.note,
         )
 
-    async def open(self) -> None:
-        """A socket at each address of this machine."""
+    async def open(self, *, tcp: bool) -> None:
+        """A socket at each address of this machine, and with `tcp` a TCP port."""
         loop = asyncio.get_running_loop()
         for host in local_addresses(loopback=True):
             with contextlib.suppress(OSError):  # the address has just gone, or is not ready yet
                 _, own = await loop.create_datagram_endpoint(lambda: OwnSocket(self), local_addr=(host, 0))
                 self.sockets[own.local] = own
                 self.connection.add_socket(own.local)
+                if tcp:
+                    self.connection.open_tcp(Address(host, 0))
 
     def send(self, transmit: Transmit) -> None:
         assert transmit.local is not None  # a connection says by which of its sockets
@@ -103,7 +106,7 @@ async def main(options: argparse.Namespace) -> None:
         password = os.environ.get("TURN_PASSWORD", "")
         turn.append(TurnAccount(await resolve(options.turn), options.user, password))
     ends = Ends(controlling=options.role == "call")
-    await ends.open()
+    await ends.open(tcp=options.tcp)
     gathering = asyncio.create_task(ends.connection.gather(stun, turn, timeout=PATIENCE))
     try:
         await chat(ends.connection, standard_input())
@@ -129,6 +132,7 @@ async def chat(connection: IceConnection, lines: asyncio.StreamReader) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=["call", "answer"])
+    parser.add_argument("--tcp", action="store_true")
     parser.add_argument("--stun")
     parser.add_argument("--turn")
     parser.add_argument("--user", default="")

@@ -99,7 +99,7 @@ async def test_ice_chat(relayed: bool) -> None:
     """Lines that are pasted into the other terminal are all it takes; then what is typed appears there."""
     async with front() as server, asyncio.timeout(PATIENCE):
         address = str(server.address)
-        servers = ["--stun", address, "--turn", address, "--user", "user"] if relayed else []
+        servers = ["--tcp", "--stun", address, "--turn", address, "--user", "user"] if relayed else []
         async with (
             program("ice_chat.py", "call", *servers) as caller,
             program("ice_chat.py", "answer", *servers) as answerer,
