@@ -67,6 +67,27 @@ async def test_a_slow_name_delays_no_other_server(monkeypatch: pytest.MonkeyPatc
     assert desk.ends == 1
 
 
+async def test_names_of_servers_over_tcp_are_looked_up_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they take as long as the slowest of them, not as long as all."""
+    asked: list[str] = []
+    all_asked = asyncio.Event()
+
+    async def resolve(servers: list[tuple[str, int]], hub_host: str) -> list[Address]:
+        [(host, port)] = servers
+        asked.append(host)
+        if len(asked) == 2:
+            all_asked.set()
+        await all_asked.wait()
+        return [Address(host, port)]
+
+    desk = Desk(monkeypatch)
+    monkeypatch.setattr(questions, "resolve", resolve)
+    asking = Questions(desk, "hub.example")  # type: ignore[arg-type]
+    asking.stun_servers = [service("192.0.2.1", "tcp"), service("192.0.2.2", "tcp"), service("192.0.2.3")]
+    async with asyncio.timeout(30):
+        assert await asking.tcp_servers() == [QUICK, SLOW]
+
+
 async def test_the_end_is_told_again_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it has been told before: else more is to come."""
     desk = Desk(monkeypatch)

@@ -188,7 +188,7 @@ async def test_an_answer_that_comes_too_late_is_dropped(monkeypatch: pytest.Monk
             await resolve_ipv6(WELL_KNOWN_NAME)
     may_answer.set()
     for thread in threading.enumerate():
-        if thread.name.startswith("resolve "):
+        if thread.name.startswith("look up "):
             thread.join(PATIENCE)
             assert not thread.is_alive()
     await asyncio.sleep(0)

@@ -40,7 +40,8 @@ class Questions:
     async def tcp_servers(self) -> list[Address]:
         """The STUN servers that take TCP, as far as their names are known in time."""
         names = [(each.host, each.port) for each in self.stun_servers if each.transport == "tcp"]
-        return [self._towards(found) for found in await resolve(names, self._hub_host)]
+        found = await asyncio.gather(*(resolve([name], self._hub_host) for name in names))
+        return [self._towards(address) for addresses in found for address in addresses]
 
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""

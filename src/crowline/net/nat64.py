@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Hashable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from crowline.base.nat64 import MAX_PREFIXES, WELL_KNOWN_NAME, Nat64Prefix, Pref64, find_prefixes
+from crowline.net.name_lookup import look_up
 
 Resolve: TypeAlias = Callable[[str], Awaitable[list[str]]]
 """The IPv6 addresses of a name, as this network's resolver gives them; raises `OSError`, or gives none."""
@@ -133,32 +132,5 @@ class _Answer:
 
 
 async def resolve_ipv6(name: str) -> list[str]:
-    """The IPv6 addresses that the system's resolver knows for `name`. Raises `OSError` where it knows none.
-
-    The system's call cannot be broken off. It runs in a thread that the end of the program does not wait for,
-    as it would for one of the loop's own.
-    """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[str]] = loop.create_future()
-
-    def tell(hosts: list[str] | None, error: OSError | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(hosts or [])
-
-    def ask() -> None:
-        hosts, problem = None, None
-        try:
-            found = socket.getaddrinfo(name, None, family=socket.AF_INET6, type=socket.SOCK_DGRAM)
-            hosts = [str(entry[4][0]) for entry in found]
-        except OSError as error:
-            problem = error
-        # The loop may be over.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, hosts, problem)
-
-    threading.Thread(target=ask, name=f"resolve {name}", daemon=True).start()
-    return await answer
+    """The IPv6 addresses that the system knows for `name`. Raises `OSError` where it knows none."""
+    return await look_up(name, socket.AF_INET6)

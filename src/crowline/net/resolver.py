@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from crowline.base.addresses import Address
+from crowline.net.name_lookup import look_up
 
 # Addresses of one server that are worth asking: one or two of each family.
 _MAX_ADDRESSES = 4
@@ -31,15 +31,11 @@ async def _lookup(host: str, port: int) -> list[Address]:
         return [Address.parse(host, port)]
     except ValueError:
         pass
-    if "\0" in host:
-        return []
     try:
         async with asyncio.timeout(LOOKUP_LIMIT):
-            answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError):
+            hosts = await look_up(host)
+    except (OSError, ValueError):
         # No such name, or one that cannot be a name: empty or overlong parts.
         return []
-    addresses = dict.fromkeys(
-        Address.parse(str(answer[4][0]), port) for answer in answers if "%" not in str(answer[4][0])
-    )
+    addresses = dict.fromkeys(Address.parse(each, port) for each in hosts if "%" not in each)
     return list(addresses)[:_MAX_ADDRESSES]
