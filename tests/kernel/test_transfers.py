@@ -148,12 +148,27 @@ def test_a_folder_arrives_with_everything_in_it(internet: Factory, tmp_path: Pat
 
 
 @pytest.mark.parametrize("blocked", [0, 1], ids=["sender", "receiver"])
-def test_without_udp_a_large_file_arrives_by_turn_over_tcp(
+def test_without_udp_a_large_file_arrives_directly_by_tcp(
     internet: Factory, tmp_path: Path, blocked: int
 ) -> None:
-    """One side has no UDP: its relay is reached by TCP, and carries what link zero may not."""
+    """One side has no UDP: both punch a hole for TCP, and the server carries next to nothing."""
     net = internet()
     sites = [net.site("udp-blocked" if number == blocked else "home") for number in range(2)]
+    ends = [seat(net, site, tmp_path) for site in sites]
+    result = send_file(net, *ends, tmp_path, 16 * MEBIBYTE)
+    assert_arrived(result)
+    for side in (result.sender, result.receiver):
+        assert (side.paths()[-1]["kind"], side.paths()[-1]["transport"]) == ("direct", "tcp")
+    assert received_by_server(net) < 16 * MEBIBYTE
+
+
+@pytest.mark.parametrize("blocked", [0, 1], ids=["sender", "receiver"])
+def test_without_udp_or_a_foreseeable_port_a_large_file_arrives_by_turn_over_tcp(
+    internet: Factory, tmp_path: Path, blocked: int
+) -> None:
+    """One side has no UDP, the other no port to be foreseen: a relay by TCP carries what link zero may not."""
+    net = internet()
+    sites = [net.site("udp-blocked" if number == blocked else "symmetric") for number in range(2)]
     ends = [seat(net, site, tmp_path) for site in sites]
     result = send_file(net, *ends, tmp_path, 3 * HUB_BUDGET)
     assert_arrived(result)
