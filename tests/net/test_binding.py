@@ -83,6 +83,16 @@ async def test_a_datagram_that_is_none_is_an_error() -> None:
         sending(Transmit(b"", Address("192.0.2.1", 9)))
 
 
+async def test_what_an_earlier_datagram_met_is_no_error_of_this_one() -> None:
+    """A connected socket tells of ICMP so, which is anybody's word."""
+    told: list[object] = []
+    sending = lossy(
+        lambda transmit: raise_(OSError(errno.ECONNREFUSED, "refused")), lambda *_: told.append(1)
+    )
+    sending(Transmit(b"", Address("192.0.2.1", 9)))
+    assert not told
+
+
 def raise_(error: Exception) -> None:
     raise error
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+import pytest
+
 from crowline.net.pump import Pump
 
 
@@ -49,6 +51,25 @@ async def test_the_timer_follows_the_machine() -> None:
     async with asyncio.timeout(30):
         await done.wait()
     assert sent == [3, 2, 1]
+
+
+async def test_a_send_that_raises_stops_no_timer() -> None:
+    """Its caller hears of it, and what is due later is still sent."""
+    machine = Countdown(1)
+    sent: asyncio.Queue[int] = asyncio.Queue()
+
+    def send(number: int) -> None:
+        if number == 42:
+            raise OSError("no such datagram")
+        sent.put_nowait(number)
+
+    pump = Pump[int, str](machine, send, lambda _: None)
+    machine.out.append(42)
+    machine.begin(pump.now)
+    with pytest.raises(OSError, match="no such datagram"):
+        pump.flush()
+    async with asyncio.timeout(30):
+        assert await sent.get() == 1
 
 
 async def test_an_event_handler_may_flush_again() -> None:

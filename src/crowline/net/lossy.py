@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 from crowline.base.machine import Transmit
 from crowline.base.send_problem import SendProblem
 from crowline.net.unsent import problem_of
+
+# What an earlier datagram met, by the word of a router or host; a connected socket tells it in place of the
+# call's own outcome. Who repeats what was lost repeats both.
+_EARLIER = {errno.ECONNREFUSED, errno.ECONNRESET}
 
 
 def lossy(
@@ -23,8 +28,9 @@ def lossy(
             send(transmit)
         except OSError as error:
             problem = problem_of(error.errno or 0)
-            if problem is None:
+            if problem is not None:
+                on_unsent(transmit, problem)
+            elif error.errno not in _EARLIER:
                 raise
-            on_unsent(transmit, problem)
 
     return attempt

@@ -54,7 +54,10 @@ class Pump(Generic[TT, EE]):
         return self._loop.time()
 
     def flush(self) -> None:
-        """Take everything the machine has to give and set its timer."""
+        """Take everything the machine has to give and set its timer.
+
+        The timer is set also where `send` or `on_event` raises.
+        """
         if self._flushing:
             self._again = True
             return
@@ -65,7 +68,7 @@ class Pump(Generic[TT, EE]):
             self._drain()
         finally:
             self._flushing = False
-        self._arm()
+            self._arm()
 
     def close(self) -> None:
         """Stop; the machine is not called any more."""
