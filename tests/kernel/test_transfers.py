@@ -166,7 +166,7 @@ def test_without_udp_a_large_file_arrives_directly_by_tcp(
 def test_without_udp_or_a_foreseeable_port_a_large_file_arrives_by_turn_over_tcp(
     internet: Factory, tmp_path: Path, blocked: int
 ) -> None:
-    """One side has no UDP, the other no port to be foreseen: a relay by TCP carries what link zero may not."""
+    """One side has no UDP, the other no port to foresee: a relay by TCP carries what link zero may not."""
     net = internet()
     sites = [net.site("udp-blocked" if number == blocked else "symmetric") for number in range(2)]
     ends = [seat(net, site, tmp_path) for site in sites]
