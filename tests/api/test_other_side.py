@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 
 from crowline.api import other_side, traversal
+from crowline.api.allowed import Allowed
 from crowline.api.candidate_names import CandidateNames
 from crowline.api.options import Options
 from crowline.api.other_side import MAX_RESTARTS
@@ -17,6 +18,7 @@ from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.mdns_name import mdns_name
 from crowline.ice.candidate import CandidateFactory
+from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.link.identity import Identity
 from crowline.rendezvous.signals import Description, Signal
 
@@ -62,6 +64,16 @@ async def test_restarts_without_an_end_are_followed_for_a_while(side: Traversal,
     for number in range(5 * MAX_RESTARTS):
         assert side.set_remote(description(number))
     assert sum(1 for each in told if isinstance(each, Description)) <= MAX_RESTARTS
+
+
+def test_the_relays_of_late_restarts_are_avoided_too() -> None:
+    """A meeting of days may see more relayed addresses than are remembered; the latest ones count."""
+    allowed = Allowed(Options("ws://localhost", direct_only=True), [], loopback=False, meant=lambda to: to)
+    factory = CandidateFactory()
+    relays = [Address("8.8.8.8", 40_000 + number) for number in range(2 * MAX_REMOTE_CANDIDATES)]
+    for address in relays:
+        assert allowed.avoids(factory.relayed(address, address, address))
+    assert [address for address in relays if not allowed.check(address)] == relays[-MAX_REMOTE_CANDIDATES:]
 
 
 async def test_nothing_is_opened_for_names_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

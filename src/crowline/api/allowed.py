@@ -29,7 +29,7 @@ class Allowed:
         self._loopback = loopback
         self._meant = meant
         # Relayed addresses of the other side where nothing may go through a server, not even a check.
-        self._avoided: set[Address] = set()
+        self._avoided: dict[Address, None] = {}
 
     def candidate(self, candidate: Candidate) -> bool:
         """Whether a candidate of this side is told, or one of the other side's taken."""
@@ -38,8 +38,10 @@ class Allowed:
     def avoids(self, candidate: Candidate) -> bool:
         """Whether to stay away from one of the other side's, by whatever name it comes again."""
         is_avoided = self._options.direct_only and candidate.type is CandidateType.RELAYED
-        if is_avoided and len(self._avoided) < MAX_REMOTE_CANDIDATES:
-            self._avoided.add(candidate.address)
+        if is_avoided:
+            self._avoided[candidate.address] = None
+            if len(self._avoided) > MAX_REMOTE_CANDIDATES:
+                del self._avoided[next(iter(self._avoided))]
         return is_avoided
 
     def check(self, address: Address) -> bool:
