@@ -266,3 +266,16 @@ async def test_other_destinations_are_no_change(world: Tell) -> None:
     watch.watch([SERVER])
     assert [change.rerouted for change in changes] == [(), (SERVER,)]
     watch.close()
+
+
+async def test_what_changes_while_the_destinations_do_is_told(
+    world: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the network is looked at meanwhile: each time may show something new."""
+    changes: list[NetworkChange] = []
+    watch = NetworkWatch(changes.append)
+    looks = iter(range(2, 100))
+    monkeypatch.setattr(network_watch, "look", lambda destinations: net(f"192.0.2.{next(looks)}"))
+    watch.watch([SERVER])
+    assert [change.came for change in changes] == [tuple(each.host for each in watch.network.addresses)]
+    watch.close()

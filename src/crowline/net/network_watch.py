@@ -130,11 +130,11 @@ class NetworkWatch:
         return isinstance(self._source, Ticker)
 
     def watch(self, destinations: Iterable[Address]) -> None:
-        """Watch the ways to these destinations instead. What changed until now is told as before."""
-        self._check()
+        """Watch the ways to these destinations instead. What changed until now is told first, but for ways
+        to destinations that are no longer watched.
+        """
         self._destinations = tuple(destinations)
-        if not self._closed:
-            self._remember(look(self._destinations))
+        self._check()
 
     def close(self) -> None:
         """Tell nothing more. May be called again, and from `on_change`."""
