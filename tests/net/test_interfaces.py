@@ -37,6 +37,10 @@ class FakeNetlink:
     def __call__(self) -> FakeNetlink:
         return self
 
+    @staticmethod
+    def missing() -> None:
+        raise OSError("no netlink here")
+
     def __enter__(self) -> FakeNetlink:
         return self
 
@@ -81,10 +85,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> object:
     """A system without netlink, whose interfaces have such addresses."""
 
     def tell(*listed: ifaddr.Adapter) -> None:
-        def refuse() -> None:
-            raise OSError("no netlink here")
-
-        monkeypatch.setattr(interfaces, "Netlink", refuse)
+        monkeypatch.setattr(interfaces, "Netlink", FakeNetlink.missing)
         monkeypatch.setattr(interfaces, "source_towards", lambda destination: None)
         monkeypatch.setattr(interfaces.ifaddr, "get_adapters", lambda: listed)
 
@@ -267,3 +268,19 @@ def test_a_machine_without_ipv6_has_no_address_towards_it(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(socket, "socket", refuse)
     assert source_towards(Address("2001:db8::1", 9)) is None
+
+
+@pytest.mark.parametrize("problem", [PermissionError(13, "Permission denied"), AssertionError("no mask")])
+def test_a_sandbox_that_lists_nothing_has_the_addresses_that_packets_leave_by(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """Newer Androids let no program ask for interfaces."""
+
+    def refuse() -> None:
+        raise problem
+
+    sources = {False: "192.0.2.7", True: None}
+    monkeypatch.setattr(interfaces, "Netlink", FakeNetlink.missing)
+    monkeypatch.setattr(interfaces.ifaddr, "get_adapters", refuse)
+    monkeypatch.setattr(interfaces, "source_towards", lambda destination: sources[destination.is_ipv6])
+    assert local_addresses() == ["192.0.2.7"]

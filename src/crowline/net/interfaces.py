@@ -86,7 +86,7 @@ def interface_addresses() -> list[InterfaceAddress]:
             ways = [netlink.route_towards(host) for host in _SOMEWHERE]
     except OSError:
         sources = [source_towards(Address(host, 9)) for host in _SOMEWHERE]
-        found = _from_adapters()
+        found = _from_adapters() or _from_sources(sources)
         outgoing = {each.index for each in found if each.host in sources}
     else:
         found = _from_tables(tables)
@@ -187,9 +187,13 @@ def _from_tables(tables: Tables) -> list[InterfaceAddress]:
 
 
 def _from_adapters() -> list[InterfaceAddress]:
-    """What every system tells."""
+    """What every system tells; nothing in a sandbox, and where some interface has an odd mask."""
     found: list[InterfaceAddress] = []
-    for adapter in ifaddr.get_adapters():
+    try:
+        adapters = list(ifaddr.get_adapters())
+    except (OSError, ValueError, AssertionError):
+        return found
+    for adapter in adapters:
         for entry in adapter.ips:
             host = str(ipaddress.ip_address(entry.ip if isinstance(entry.ip, str) else entry.ip[0]))
             if ipaddress.ip_address(host).is_loopback:
@@ -199,6 +203,15 @@ def _from_adapters() -> list[InterfaceAddress]:
             name = adapter.name if isinstance(adapter.name, str) else adapter.nice_name
             found.append(InterfaceAddress(host, entry.network_prefix, name, adapter.index or 0, kind))
     return found
+
+
+def _from_sources(sources: Iterable[str | None]) -> list[InterfaceAddress]:
+    """What packets to the internet leave by, which no system keeps secret."""
+    return [
+        InterfaceAddress(host, ipaddress.ip_address(host).max_prefixlen, "")
+        for host in dict.fromkeys(sources)
+        if host is not None
+    ]
 
 
 def _kind_of_link(link: rt.Link) -> InterfaceKind:
