@@ -14,7 +14,7 @@ from crowline.base.errors import NoPath, UsageError
 from crowline.base.transport import Transport
 from crowline.ice.candidate import CandidateType, TcpType
 from crowline.ice.candidate_line import CandidateLine
-from crowline.ice.events import LossReason, PairLost
+from crowline.ice.events import LossReason, PairLost, PairNominated
 from crowline.ice.framing import MAX_PACKET, frame
 from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import Message, MessageClass, Method, parse
@@ -50,6 +50,12 @@ async def exchange(one: OurIce, two: OurIce) -> None:
         for sender, receiver in ((one, two), (two, one)):
             sender.connection.send(data)
             assert await receiver.data.get() == data
+
+
+def remote_host(side: OurIce) -> str:
+    """Where its data goes."""
+    chosen = side.connection.selected
+    return chosen.remote.address.host if chosen is not None else ""
 
 
 def told(side: OurIce) -> list[CandidateLine]:
@@ -144,6 +150,34 @@ async def test_a_port_that_is_closed_is_not_used_any_more() -> None:
             one.connection.send(b"nowhere")
         await eventually(lambda: bool(two.of(PairLost)))
         assert two.of(PairLost)[0].reason is LossReason.CONNECTION_LOST
+
+
+async def test_a_restart_goes_on_with_the_data() -> None:
+    """Over the connection that is there, until the new session has one, and then over that."""
+    async with pair() as (one, two):
+        for side in (one, two):
+            side.connection.open_tcp(HOST)
+        await agree(one, two)
+        assert one.connection.restart()
+        await exchange(one, two)
+        await one.connection.gather()
+        await eventually(lambda: all(len(side.of(PairNominated)) == 2 for side in (one, two)))
+        await exchange(one, two)
+
+
+async def test_a_new_port_takes_over_after_a_restart() -> None:
+    """The network has changed: the old address is gone."""
+    async with pair() as (one, two):
+        old = one.connection.open_tcp(HOST)
+        two.connection.open_tcp(HOST)
+        await agree(one, two)
+        one.connection.close_tcp(old)
+        fresh = one.connection.open_tcp(Address("127.0.0.2", 0))
+        assert one.connection.restart()
+        await one.connection.gather()
+        await one.connection.connected()
+        await eventually(lambda: remote_host(two) == fresh.host)
+        await exchange(one, two)
 
 
 async def test_what_makes_no_sense_is_said() -> None:
