@@ -15,11 +15,13 @@ from crowline.api import traversal
 from crowline.api.allowed import Allowed
 from crowline.api.hub_channel import HubChannel
 from crowline.api.peer import Peer
+from crowline.api.tcp_ways import TcpWays
 from crowline.api.tls_links import TlsPairLink
 from crowline.base.errors import LocalProblem
 from crowline.ice.candidate import Candidate
 from crowline.link.identity import Identity
 from crowline.net import own_certificate
+from crowline.punch.syn_budget import SynBudget
 from crowline.rendezvous.signals import CandidateSignal, Signal
 from crowline.server.server import Server
 from serving import serving
@@ -169,6 +171,50 @@ async def test_udp_goes_before_tcp(server: Server) -> None:
         await until(lambda: by(here, "udp") and by(there, "udp"))
         await carry(here, there, os.urandom(100_000))
         assert by(here, "udp") and by(there, "udp")
+
+
+def ways_of(room: crowline.Room | Peer) -> TcpWays:
+    found = room._connection._traversal
+    assert found is not None
+    return found._tcp
+
+
+def asks(ways: TcpWays) -> bool:
+    """Whether it keeps a server connected."""
+    return any(dialler._port._mappings for dialler in ways._pairs._diallers.values())
+
+
+async def test_where_udp_leads_across_tcp_leaves_the_servers_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while; a restart, which may end that way, takes them up again, and counts SYNs anew."""
+    budgets: list[str] = []
+    for name in ("renew", "forget_proven"):
+        monkeypatch.setattr(SynBudget, name, lambda self, name=name: budgets.append(name))
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: by(here, "udp") and by(there, "udp"))
+        sides = ways_of(room), ways_of(there)
+        await until(lambda: all(asks(side) for side in sides))
+        for side in sides:
+            assert side._rest_timer is not None
+            side._rest_timer.cancel()
+            side._rest()
+            assert not asks(side)
+        found = room._connection._traversal
+        assert found is not None and found._restart_now()
+        await until(lambda: all(asks(side) for side in sides))
+        assert sorted(budgets) == ["forget_proven", "renew"]
+
+
+@pytest.mark.usefixtures("without_udp")
+async def test_where_tcp_alone_leads_across_its_ports_stay_mapped(server: Server) -> None:
+    """A connection that is cut can be followed by another, from the same address."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: by(here, "tcp") and by(there, "tcp") and asks(ways_of(room)))
+        ways_of(room)._rest()
+        assert asks(ways_of(room))
 
 
 async def test_a_side_that_makes_no_tls_links_is_told_no_tcp_candidates(

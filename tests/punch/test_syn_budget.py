@@ -83,3 +83,13 @@ def test_repetitions_of_the_kernel_are_paid() -> None:
     assert 2.9 < budget.afford(HERE, 60.0, REPEAT) < 3.0 and budget.left(HERE) == 0
     budget.prove(HERE)
     assert budget.afford(HERE, 60.0, REPEAT) == 60.0
+
+
+def test_what_is_proven_takes_no_more_memory_than_the_rest() -> None:
+    """A peer may connect from ever new ports and prove each; where this side has dialled, proof counts."""
+    budget = SynBudget(2)
+    for port in range(1, 100):
+        budget.prove(Address("192.0.2.7", port))
+    assert spent(budget, Address("192.0.2.7", 99)) == MAX_UNPROVEN
+    budget.prove(Address("192.0.2.7", 99))
+    assert budget.left(Address("192.0.2.7", 99)) is None

@@ -17,9 +17,18 @@ from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory, TcpType
-from crowline.ice.events import ConnectionUnwanted, ConnectionWanted, IceEvent, PairValid
+from crowline.ice.events import (
+    ConnectionUnwanted,
+    ConnectionWanted,
+    IceEvent,
+    PairLost,
+    PairNominated,
+    PairValid,
+    Restarted,
+)
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
+from crowline.link.choice import category_of
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
 from crowline.net.tcp_mapping import MappingEvent
@@ -29,6 +38,10 @@ from crowline.stun.client import Mapped
 
 # Seconds after which nobody waits for a server's answer any more; one that comes later still counts.
 ANSWER_LIMIT = 5.0
+# Seconds that UDP has for itself: where it leads across, nothing of TCP comes before the first direct packet.
+HEAD_START = 0.2
+# Seconds for which a direct way by UDP has been agreed on until no server is kept connected for TCP any more.
+REST_AFTER = 60.0
 
 
 class TcpOwner(Protocol):
@@ -65,15 +78,18 @@ class TcpWays:
         self._pump = pump
         self._factory = factory
         self._hides_host = hides_host
+        self._budget = SynBudget(MAX_REMOTE_CANDIDATES)
         self._pairs = TcpPairs(
             TcpHandlers(self._packet, self._opened, self._lost, self._mapping, owner.on_drained),
-            SynBudget(MAX_REMOTE_CANDIDATES),
+            self._budget,
             entropy=os.urandom,
         )
         self._servers: list[Address] = []
         # Questions without an answer, by the port and the server; None when nobody waits any more.
         self._open_questions: set[tuple[Address, Address]] | None = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._is_resting = False
         self._is_open = False
 
     def open(self, hosts: Iterable[str], servers: Iterable[Address]) -> None:
@@ -107,6 +123,12 @@ class TcpWays:
             self._pairs.unwant(event.local, event.remote)
         elif isinstance(event, PairValid) and event.pair.transport.is_stream:
             self._pairs.authenticated(event.pair.base, event.pair.remote.address)
+        elif isinstance(event, PairNominated):
+            self._rest_later()
+        elif isinstance(event, PairLost) and not self._leads_by_udp():
+            self._rise()
+        elif isinstance(event, Restarted):
+            self._restarted(by_peer=event.by_peer)
 
     def send(self, transmit: Transmit) -> None:
         """A message of the agent for the connection between these addresses."""
@@ -119,6 +141,8 @@ class TcpWays:
     def close(self) -> None:
         """End everything but links."""
         self._stop_waiting()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
         self._pairs.close()
 
     # ------------------------------------------------------------------------------------------------
@@ -130,11 +154,47 @@ class TcpWays:
             return
         for tcp_type in (TcpType.ACTIVE, TcpType.PASSIVE, TcpType.SIMULTANEOUS_OPEN):
             self._owner.on_candidate(self._factory.host(base, tcp_type))
+        if self._open_questions is not None:
+            family = [each for each in self._servers if each.is_ipv6 == base.is_ipv6]
+            self._open_questions.update((base, server) for server in family)
+        self._ask()
+
+    def _ask(self) -> None:
         for server in self._servers:
-            if server.is_ipv6 == base.is_ipv6:
-                if self._open_questions is not None:
-                    self._open_questions.add((base, server))
-                self._pairs.ask(server)
+            self._pairs.ask(server)
+
+    # Servers that are left alone ---------------------------------------------------------------------
+
+    def _leads_by_udp(self) -> bool:
+        pair = self._agent.selected
+        return pair is not None and category_of(pair) == "direct" and not pair.transport.is_stream
+
+    def _rest_later(self) -> None:
+        if self._rest_timer is None:
+            self._rest_timer = asyncio.get_running_loop().call_later(REST_AFTER, self._rest)
+
+    def _rest(self) -> None:
+        """Nobody needs to find a port by which nothing comes."""
+        self._rest_timer = None
+        if self._leads_by_udp():
+            self._is_resting = True
+            self._pairs.stop_asking()
+
+    def _rise(self) -> None:
+        """TCP may be needed again."""
+        if self._is_resting:
+            self._is_resting = False
+            self._ask()
+
+    def _restarted(self, *, by_peer: bool) -> None:
+        """A restart of this side gives every address its SYNs anew, one of the other side does not."""
+        if by_peer:
+            self._budget.forget_proven()
+        else:
+            self._budget.renew()
+        self._rise()
+
+    # ------------------------------------------------------------------------------------------------
 
     def _packet(self, data: bytes, source: Address, local: Address) -> None:
         self._agent.receive(data, source, self._pump.now, local, Transport.TCP)

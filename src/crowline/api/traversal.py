@@ -16,7 +16,7 @@ from crowline.api.other_side import OtherSide
 from crowline.api.questions import Questions
 from crowline.api.renewals import Renewals
 from crowline.api.restarts import Restarts
-from crowline.api.tcp_ways import TcpWays
+from crowline.api.tcp_ways import HEAD_START, TcpWays
 from crowline.api.translation import Translation
 from crowline.api.traversal_owner import PairOwner, TraversalOwner
 from crowline.base.addresses import Address
@@ -345,7 +345,9 @@ class Traversal:
         return began
 
     async def _open_tcp(self) -> None:
-        self._tcp.open(self._addresses, await self._questions.tcp_servers())
+        """UDP has a head start; meanwhile the names of servers are looked up."""
+        servers, _ = await asyncio.gather(self._questions.tcp_servers(), asyncio.sleep(HEAD_START))
+        self._tcp.open(self._addresses, servers)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -185,6 +185,12 @@ class TcpPort:
                 self.local, server, lambda event: self._mapping(server, event), entropy=self._entropy
             )
 
+    def stop_asking(self) -> None:
+        """End the connections with STUN servers; no event follows."""
+        for mapping in self._mappings.values():
+            mapping.close()
+        self._mappings.clear()
+
     def close(self) -> None:
         """Close everything but the connections that somebody trusts. No event follows."""
         if self._closed:
@@ -196,9 +202,7 @@ class TcpPort:
         self._listener.close()
         for number in [*self._connecting, *self._punches]:
             self.cancel(number)
-        for mapping in self._mappings.values():
-            mapping.close()
-        self._mappings.clear()
+        self.stop_asking()
         for stream in list(self._untrusted):
             stream.abort()
 

@@ -75,6 +75,13 @@ class TcpDialler:
         """
         self._port.ask(server)
 
+    def stop_asking(self) -> None:
+        """Ask no server any more."""
+        for timer in self._later.values():
+            timer.cancel()
+        self._later.clear()
+        self._port.stop_asking()
+
     def dial(self, remote: Address) -> None:
         """Connect to where the other side should listen, in up to three tries."""
         self._plan.add(remote, self._pump.now)
@@ -122,8 +129,7 @@ class TcpDialler:
         self._plan.stop()
         self._pump.flush()
         self._pump.close()
-        for timer in self._later.values():
-            timer.cancel()
+        self.stop_asking()
         self._port.close()
 
     def _do(self, command: DialCommand) -> None:

@@ -99,6 +99,11 @@ class TcpPairs:
             if dialler.local.is_ipv6 == server.is_ipv6:
                 dialler.ask(server)
 
+    def stop_asking(self) -> None:
+        """Leave the servers alone; `ask` begins again."""
+        for dialler in self._diallers.values():
+            dialler.stop_asking()
+
     def want(self, local: Address, remote: Address, *, simultaneous: bool) -> None:
         """Have a connection of that pair: dial the other side, or meet it half-way where it dials too."""
         dialler = self._diallers.get(local)

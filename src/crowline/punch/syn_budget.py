@@ -64,7 +64,8 @@ class SynBudget:
 
     def prove(self, address: Address) -> None:
         """An authenticated packet came from `address`: no limit any more."""
-        self._proven.add(address)
+        if address in self._sent or len(self._proven) < self._max_addresses:
+            self._proven.add(address)
 
     def renew(self) -> None:
         """This side begins anew: every address may be dialled as if for the first time."""
