@@ -194,21 +194,23 @@ class IceEndpoint(ABC):
 
     def connected(self, local: Address, remote: Address, now: float) -> None:
         """There is a connection between the base `local` and `remote`: dialled, met half-way or accepted."""
-        if self._over:
+        if self._closed:
             return
         if self._base(local, Transport.TCP) is None:
             self._session.outbox.counters["unknown base"] += 1
             return
         way = Way(local, remote, Transport.TCP)
         wanted = self._session.connections.opened(way)
-        self._on_connected(way, now, wanted=wanted)
-        self._settle(now)
+        if not self._over:
+            self._on_connected(way, now, wanted=wanted)
+            self._settle(now)
 
     def disconnected(self, local: Address, remote: Address, now: float) -> None:
         """Between these there is neither a connection nor an attempt at one any more."""
-        if self._over:
-            return
         way = Way(local, remote, Transport.TCP)
+        if self._over:
+            self._session.connections.ended(way)
+            return
         self._on_disconnected(way, now, worked=self._session.connection_lost(way, now))
         self._settle(now)
 

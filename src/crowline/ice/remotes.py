@@ -81,6 +81,10 @@ class RemoteCandidates:
             for key in [key for key in known if key[:2] == (address, transport)]:
                 del known[key]
 
+    def forget_learned(self, candidate: Candidate) -> None:
+        """Nothing comes from a peer-reflexive candidate any more."""
+        self._reflexive.pop(_key_of(candidate), None)
+
     def clear(self) -> None:
         """Forget all: a restart has them told anew."""
         self._signalled.clear()

@@ -219,6 +219,15 @@ class IceSession:
         if valid is not None:
             self.lose(valid, LossReason.CONNECTION_LOST, now)
         self._give_up(way)
+        pair = self.checklist.find(way)
+        if pair is None:
+            return valid is not None
+        if pair.is_passive:
+            # Whoever dials again may do so from another port.
+            self.remotes.forget_learned(pair.remote)
+        elif valid is not None and pair is not valid.checked and pair.state is PairState.FAILED:
+            # It carried data until now, and a check after a restart went by it: RFC 6544 §11.1 again.
+            self.checklist.trigger(pair)
         return valid is not None
 
     def hand_over(self, valid: ValidPair) -> None:
