@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from crowline.ice.candidate_line import CandidateLine
 from crowline.ice.events import LossReason, PairLost, PairNominated
 from crowline.ice.framing import MAX_PACKET, frame
 from crowline.stun.attributes import XorMappedAddress
-from crowline.stun.message import Message, MessageClass, Method, parse
+from crowline.stun.message import MessageClass, parse
 from crowline.turn.framing import StreamFramer
 from hub_server import eventually
 from nice_process import libnice
@@ -130,6 +130,27 @@ async def test_a_server_says_where_the_port_is_met() -> None:
         assert lone.lines[-1] == "end-of-candidates"
 
 
+async def test_servers_are_left_alone_once_a_pair_is_agreed_on() -> None:
+    """Their connections end; the next gathering asks anew."""
+    ended: list[Address] = []
+    async with (
+        asyncio.timeout(2 * PATIENCE),
+        stun_over_tcp(ended.append) as server,
+        our_ice(controlling=True) as one,
+        our_ice(controlling=False) as two,
+    ):
+        bases = [side.connection.open_tcp(HOST) for side in (one, two)]
+        await asyncio.gather(*(side.connection.gather(stun=[server]) for side in (one, two)))
+        assert not ended
+        one.speak_to(two.connection.hear)
+        two.speak_to(one.connection.hear)
+        await asyncio.gather(*(side.connection.connected() for side in (one, two)))
+        await eventually(lambda: set(bases) <= set(ended))
+        assert one.connection.restart()
+        await one.connection.gather(stun=[server])
+        await exchange(one, two)
+
+
 async def test_a_server_that_speaks_no_tcp_holds_nobody_up() -> None:
     """Its refusal is an answer."""
     async with our_ice(controlling=True) as lone, asyncio.timeout(PATIENCE):
@@ -217,19 +238,21 @@ async def test_an_agent_of_others_is_met(we_control: bool) -> None:
 
 
 @asynccontextmanager
-async def stun_over_tcp() -> AsyncIterator[Address]:
-    """A server that sees everybody at one address."""
+async def stun_over_tcp(
+    on_end: Callable[[Address], object] = lambda client: None,
+) -> AsyncIterator[Address]:
+    """A server that sees everybody at one address. `on_end` gets the client of each connection that ended."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        framer = StreamFramer()
-        while data := await reader.read(2048):
-            framer.feed(data)
-            while (asked := framer.next_message()) is not None:
-                request = parse(asked).message
-                answer = Message(
-                    Method.BINDING, MessageClass.SUCCESS, request.transaction_id, (XorMappedAddress(SEEN),)
-                )
-                writer.write(answer.encode())
+        framer, client = StreamFramer(), writer.get_extra_info("peername")
+        with suppress(ConnectionError):
+            while data := await reader.read(2048):
+                framer.feed(data)
+                while (asked := framer.next_message()) is not None:
+                    seen = parse(asked).message.answer(MessageClass.SUCCESS, XorMappedAddress(SEEN))
+                    writer.write(seen.encode())
+        if client is not None:
+            on_end(Address(*client))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

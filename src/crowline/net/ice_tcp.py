@@ -10,7 +10,14 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.endpoint import IceEndpoint
-from crowline.ice.events import ConnectionUnwanted, ConnectionWanted, IceEvent, PairValid, Restarted
+from crowline.ice.events import (
+    ConnectionUnwanted,
+    ConnectionWanted,
+    IceEvent,
+    PairNominated,
+    PairValid,
+    Restarted,
+)
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.pump import Pump
 from crowline.net.tcp_mapping import MappingEvent
@@ -66,8 +73,8 @@ class IceTcp:
     async def ask(self, server: Address, base: Address) -> Address | None:
         """How a STUN server sees the port `base`, or None if it does not say.
 
-        It is asked by a connection from that very port, which stays open: a NAT forgets what it is used for
-        no more.
+        It is asked by a connection from that very port, which stays open until a pair is agreed on: a NAT
+        forgets a port that is not used.
         """
         way = (base, server)
         if way not in self._mapped:
@@ -84,6 +91,8 @@ class IceTcp:
             self._pairs.unwant(event.local, event.remote)
         elif isinstance(event, PairValid) and event.pair.transport.is_stream:
             self._pairs.authenticated(event.pair.base, event.pair.remote.address)
+        elif isinstance(event, PairNominated):
+            self._leave_servers()
         elif isinstance(event, Restarted) and event.by_peer:
             self._budget.forget_proven()
         elif isinstance(event, Restarted):
@@ -101,6 +110,13 @@ class IceTcp:
         for base in self.bases:
             self.unbind(base)
         self._pairs.close()
+
+    def _leave_servers(self) -> None:
+        """Nobody has to find a port any more; after a restart they are asked anew."""
+        self._pairs.stop_asking()
+        self._mapped.clear()
+        for way in list(self._questions):
+            self._answered(way)
 
     def _opened(self, local: Address, remote: Address) -> None:
         self._agent.connected(local, remote, self._pump.now)
