@@ -117,6 +117,18 @@ async def test_bytes_go_both_ways() -> None:
         assert (end.stream.remote.host, end.stream.remote.port) == other.getsockname()
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="this system has another name for it")
+async def test_a_connection_that_is_kept_for_later_is_found_dead_in_time() -> None:
+    """The kernel asks, long before the check that would find out by waiting for its answer."""
+    async with pair() as (end, _):
+        sock = end.stream._socket
+        assert sock is not None
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle, interval, count = (sock.getsockopt(socket.IPPROTO_TCP, each) for each in options)
+        assert idle + interval * count <= 60
+
+
 async def test_what_comes_before_the_start_waits() -> None:
     """Nothing is read, and nothing lost, until somebody wants it."""
     async with pair() as (end, other):

@@ -20,6 +20,10 @@ PAUSE_AT = 256 * 1024
 LOSE_AT = 512 * 1024
 # Bytes that the kernel keeps beyond those on the wire.
 _UNSENT_LIMIT = 128 * 1024
+# Seconds without a packet after which the kernel asks whether the other side is still there, between further
+# questions, and how many stay without an answer. On pairs that are kept for later nothing else is sent, and
+# who finds them dead only when they are needed has lost half a minute; NATs forget what is idle for longer.
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 # Seconds in which what was written before the end may still leave.
 CLOSE_LIMIT = 5.0
 
@@ -238,6 +242,9 @@ class TcpStream:
 def _prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if option is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_LIMIT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Systems have these by other names, or not at all.
+    for name, value in {**_KEEPALIVE, "TCP_NOTSENT_LOWAT": _UNSENT_LIMIT}.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
