@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from crowline.base.addresses import Address
-from crowline.ice.candidate import CandidateFactory
+from crowline.ice.candidate import CandidateFactory, TcpType
+from crowline.ice.events import PairMoved
 from crowline.ice.pair import CandidatePair
 from crowline.ice.states import INITIAL, TRANSITIONS, PairInput, PairState, diagram, glossary
+from ice_pair import IcePair
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "ice-states.md"
 
@@ -49,3 +51,32 @@ def test_a_pair_moves_by_the_table_only() -> None:
     for cause in (PairInput.THAW, PairInput.START, PairInput.SUCCEED, PairInput.LOSE):
         pair.apply(cause)
     assert pair.state is PairState.FAILED
+
+
+@pytest.mark.parametrize("kinds", [(None,), tuple(TcpType)])
+def test_every_move_of_a_pair_is_said_to_whoever_wants_to_know(kinds: tuple[TcpType | None, ...]) -> None:
+    """Without a gap: each begins where the last one of that pair ended, and all are in the table."""
+    pair = IcePair(bases=(2, 2), kinds=(kinds, kinds), renominate=True, regain=True, tells_moves=True)
+    pair.drops = lambda _, __, now: 20.0 < now < 60.0
+    pair.start()
+    pair.run(10.0)
+    pair.cut()
+    pair.run(200.0)
+    for side in pair.sides:
+        states: dict[tuple[Address, Address], PairState] = {}
+        for move in side.of(PairMoved):
+            ends = (move.base, move.remote)
+            assert states.get(ends, move.before) is move.before
+            assert TRANSITIONS[move.before, move.cause] is move.after
+            states[ends] = move.after
+        assert {PairInput.START, PairInput.SUCCEED, PairInput.LOSE} <= {
+            move.cause for move in side.of(PairMoved)
+        }
+
+
+def test_agents_say_no_moves_unless_asked_to() -> None:
+    """Most users want to know what works, not how it was found."""
+    pair = IcePair()
+    pair.start()
+    pair.run(5.0)
+    assert not any(side.of(PairMoved) for side in pair.sides)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Noticed,
         Oddity,
         PairLost,
+        PairMoved,
         PairNominated,
         PairReclassified,
         PairValid,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from crowline.ice.line_signals import LineSignals
     from crowline.ice.lite import LiteAgent
     from crowline.ice.pair import ValidPair
+    from crowline.ice.states import PairInput, PairState
 
 __all__ = [
     "Candidate",
@@ -63,9 +65,12 @@ __all__ = [
     "MalformedIceLine",
     "Noticed",
     "Oddity",
+    "PairInput",
     "PairLost",
+    "PairMoved",
     "PairNominated",
     "PairReclassified",
+    "PairState",
     "PairValid",
     "Restarted",
     "RoleChanged",
@@ -84,10 +89,11 @@ __getattr__ = lazy(
         "candidate_line": "CandidateLine MalformedIceLine",
         "events": (
             "ConnectionUnwanted ConnectionWanted FailureReason IceEvent IceFailed LossReason Noticed Oddity "
-            "PairLost PairNominated PairReclassified PairValid Restarted RoleChanged SendRefused"
+            "PairLost PairMoved PairNominated PairReclassified PairValid Restarted RoleChanged SendRefused"
         ),
         "line_signals": "LineSignals",
         "lite": "LiteAgent",
         "pair": "ValidPair",
+        "states": "PairInput PairState",
     },
 )

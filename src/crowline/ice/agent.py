@@ -40,7 +40,8 @@ class IceAgent(IceEndpoint):
     7675 §5.1). `permits` judges remote addresses before anything is sent there. `policy` chooses
     what to nominate: the first valid pair with renomination (then ordinary checks over UDP nominate too,
     which saves a round trip), else the best that can be had. Towards a lite agent this side controls,
-    whatever `controlling` says.
+    whatever `controlling` says. `tells_moves`: say every move of a pair from one state to another
+    (`PairMoved`), for whoever wants to see how a way was found.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class IceAgent(IceEndpoint):
         renominate: bool = False,
         regain: bool = False,
         permits: Callable[[Address], bool] = permits_unicast,
+        tells_moves: bool = False,
         policy: NominationPolicy | None = None,
     ) -> None:
         if rto <= 0:
@@ -65,6 +67,7 @@ class IceAgent(IceEndpoint):
             entropy=entropy,
             renominate=renominate,
             regain=regain,
+            tells_moves=tells_moves,
         )
         self._checker = Checker(
             session,

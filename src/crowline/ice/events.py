@@ -8,7 +8,9 @@ from typing import TypeAlias
 
 from crowline.base.addresses import Address
 from crowline.base.send_problem import SendProblem
+from crowline.base.transport import Transport
 from crowline.ice.pair import ValidPair
+from crowline.ice.states import PairInput, PairState
 
 
 class LossReason(Enum):
@@ -44,6 +46,21 @@ class Oddity(Enum):
     SILENT_ADDRESS = "an address got all the packets that it may get before it answers"
     SLEPT = "this machine slept while checks were on their way"
     ENDLESS_CONFLICT = "the other side claims this side's role again and again"
+
+
+@dataclass(frozen=True, slots=True)
+class PairMoved:
+    """A pair of the check list went from one state to another (`ice.states`): for agents with `tells_moves`.
+
+    Told for every arrow of the diagram; that a pair has begun or ended is not.
+    """
+
+    base: Address
+    remote: Address
+    transport: Transport
+    before: PairState
+    cause: PairInput
+    after: PairState
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +158,8 @@ class Noticed:
 
 
 IceEvent: TypeAlias = (
-    PairValid
+    PairMoved
+    | PairValid
     | PairReclassified
     | PairNominated
     | PairLost

@@ -40,6 +40,7 @@ class LiteAgent(IceEndpoint):
 
     Towards another lite agent nothing is checked: `controlling` says which of the two began, and when both
     sides' candidates are complete, the best pair over UDP is taken for valid (§8.2). Nothing is proven of it.
+    `tells_moves` is that of `IceAgent`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class LiteAgent(IceEndpoint):
         renominate: bool = False,
         regain: bool = False,
         permits: Callable[[Address], bool] = permits_unicast,
+        tells_moves: bool = False,
     ) -> None:
         session = IceSession(
             Role(False, entropy),
@@ -59,6 +61,7 @@ class LiteAgent(IceEndpoint):
             entropy=entropy,
             renominate=renominate,
             regain=regain,
+            tells_moves=tells_moves,
         )
         session.role.pin(controlling=False)
         self._began = controlling

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crowline.base.addresses import Address
@@ -70,6 +71,8 @@ class CandidatePair:
     # Consent ended: only new credentials may bring this pair back (RFC 7675 §5.1).
     revoked: bool = False
     first_checked: float | None = None
+    # Is told of every move from one state to another, with the state before and the cause.
+    on_move: Callable[[CandidatePair, PairState, PairInput], None] | None = field(default=None, repr=False)
 
     @property
     def base(self) -> Address:
@@ -98,7 +101,9 @@ class CandidatePair:
 
     def apply(self, cause: PairInput) -> None:
         """Move on as the table of states says."""
-        self.state = TRANSITIONS[self.state, cause]
+        before, self.state = self.state, TRANSITIONS[self.state, cause]
+        if self.on_move is not None and self.state is not before:
+            self.on_move(self, before, cause)
 
     def prioritise(self, controlling: bool) -> None:
         """Compute the priority for our role; again after every change of it."""

@@ -15,6 +15,7 @@ from crowline.ice.events import (
     ConnectionUnwanted,
     LossReason,
     PairLost,
+    PairMoved,
     PairReclassified,
     PairValid,
     Restarted,
@@ -42,7 +43,7 @@ LATER = 1 << 63
 class IceSession:
     """The state that answers, checks and nominations share, and the changes that touch several parts of it.
 
-    `regain`: a pair that fell silent is tried again (see `Retries`).
+    `regain`: a pair that fell silent is tried again (see `Retries`); `tells_moves`: `PairMoved` is said.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class IceSession:
         entropy: Callable[[int], bytes],
         renominate: bool,
         regain: bool,
+        tells_moves: bool,
     ) -> None:
         self.role = role
         self.credentials = credentials
@@ -76,6 +78,7 @@ class IceSession:
         # Either side may still find candidates.
         self.gathering = True
         self.regain = regain
+        self._tells_moves = tells_moves
         self._nominations = 0
 
     # --- pairs to check -------------------------------------------------------------------------------
@@ -84,6 +87,8 @@ class IceSession:
         """Put a pair on the check list; ``None`` when it is redundant or there is no room."""
         pair = CandidatePair(local, remote)
         pair.prioritise(self.role.controlling)
+        if self._tells_moves:
+            pair.on_move = self._say_move
         if self.connections.is_handed_over(pair.way):
             return None
         known = self.checklist.find(pair.way)
@@ -296,6 +301,9 @@ class IceSession:
             self._forget(valid, reason)
 
     # --------------------------------------------------------------------------------------------------
+
+    def _say_move(self, pair: CandidatePair, before: PairState, cause: PairInput) -> None:
+        self.outbox.say(PairMoved(*pair.way, before, cause, pair.state))
 
     def _seen_as(self, mapped: Address, pair: CandidatePair, priority: int) -> Candidate:
         known = self.valid.find(pair.way)
