@@ -51,6 +51,38 @@ def test_a_permission_is_told_once() -> None:
     assert events(client) == [PermissionCreated(PEER)]
 
 
+def test_a_permission_that_is_forgotten_lapses() -> None:
+    """It is not asked for again, and what comes from there is dropped; one with a channel is kept."""
+    world = World()
+    client = world.allocated()
+    elsewhere = Address("44.9.9.10", 1)
+    client.create_permission([PEER, elsewhere], 0.0)
+    client.bind_channel(elsewhere, 0.0)
+    world.settle()
+    seen = methods(world)
+    client.forget_permission([PEER.host, elsewhere.host])
+    world.run_until(250.0)
+    assert list(client._peers._permissions) == [elsewhere.host]
+    assert seen.count(Method.CREATE_PERMISSION) == 1
+    client.create_permission([PEER], 250.0)
+    world.settle()
+    assert events(client)[-1] == PermissionCreated(PEER)
+
+
+def test_a_permission_is_not_asked_for_again_once_it_is_forgotten() -> None:
+    """A request that nobody has answered is given up then."""
+    world = World()
+    client = world.allocated()
+    world.lose = lambda transmit, to_server: (
+        to_server and parse(transmit.data).message.method is Method.CREATE_PERMISSION
+    )
+    client.create_permission([PEER], 0.0)
+    client.forget_permission([PEER.host])
+    seen = methods(world)
+    world.run_until(200.0)
+    assert seen.count(Method.CREATE_PERMISSION) <= 7  # the retransmissions of one request
+
+
 def test_unanswered_channel_is_asked_again() -> None:
     """A channel request that times out starts over, and data travels by indications meanwhile."""
     world = World()

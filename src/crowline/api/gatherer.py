@@ -26,9 +26,8 @@ from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.message import is_stun
 from crowline.turn.events import Allocated
 
-# Hosts that may reach our relayed addresses: as many as the other side may have candidates, as many again
-# after each restart, and no more in one meeting than a server may take for one allocation.
-MAX_PEERS, MAX_PEERS_EVER = 64, 1024
+# Hosts that may reach our relayed addresses: as many as the other side may have candidates.
+MAX_PEERS = 64
 
 
 class Datagrams(Protocol):
@@ -73,8 +72,6 @@ class Gatherer:
         self._stun_servers: dict[Address, None] = {}
         self._answering: set[Address] = set()
         self._peers: list[Address] = []
-        # So many of them were known before the last restart.
-        self._former_peers = 0
         self._offer_host = offer_host
         self._hides_host = hides_host
         self._pending = 0
@@ -165,15 +162,19 @@ class Gatherer:
 
     def permit(self, remote: Address) -> None:
         """Let `remote` reach our relayed addresses, these and those still to come."""
-        room = min(self._former_peers + MAX_PEERS, MAX_PEERS_EVER)
-        if len(self._peers) < room and all(known.host != remote.host for known in self._peers):
+        if len(self._peers) < MAX_PEERS and all(known.host != remote.host for known in self._peers):
             self._peers.append(remote)
             for relay in self._relays.winners():
                 relay.permit(remote)
 
-    def restart(self) -> None:
-        """Either side looks for pairs anew, and the other tells all its candidates again."""
-        self._former_peers = len(self._peers)
+    def restart(self, in_use: Collection[str]) -> None:
+        """Either side looks for pairs anew, and the other tells all its candidates again: of the hosts that
+        may reach our relayed addresses, those `in_use` stay.
+        """
+        gone = [known.host for known in self._peers if known.host not in in_use]
+        self._peers = [known for known in self._peers if known.host in in_use]
+        for relay in self._relays.winners():
+            relay.forget(gone)
 
     def bind(self, local: Address, remote: Address) -> None:
         """Make packets between a relayed base and `remote` cheap: a channel."""

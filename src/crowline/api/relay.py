@@ -196,6 +196,10 @@ class Relay:
             self.client.create_permission([peer], self.pump.now)
             self.pump.flush()
 
+    def forget(self, hosts: Iterable[str]) -> None:
+        """Let what these hosts may do lapse: servers take so many permissions."""
+        self.client.forget_permission(hosts)
+
     def bind(self, peer: Address) -> None:
         self.client.bind_channel(peer, self.pump.now)
         self.pump.flush()

@@ -335,7 +335,7 @@ class Traversal:
             await self._questions.query_stun()
 
     def _on_restarted(self) -> None:
-        self._gatherer.restart()
+        self._gatherer.restart({pair.remote.address.host for pair in self._agent.valid_pairs()})
         self._announcer.repeat()
         self._questions.restart()
         self._pairs.on_restarted()

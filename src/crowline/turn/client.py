@@ -38,14 +38,7 @@ from crowline.turn import channel_data
 from crowline.turn.client_peers import ClientPeers
 from crowline.turn.codes import ALLOCATION_MISMATCH, BAD_REQUEST, MOBILITY_FORBIDDEN
 from crowline.turn.credentials import LongTermCredentials
-from crowline.turn.events import (
-    Allocated,
-    AllocationFailed,
-    AllocationLost,
-    DataReceived,
-    Moved,
-    TurnEvent,
-)
+from crowline.turn.events import Allocated, AllocationFailed, AllocationLost, DataReceived, Moved, TurnEvent
 from crowline.turn.framing import pad
 from crowline.turn.requests import Outcome, Request, Requests
 from crowline.turn.upkeep import Upkeep
@@ -121,6 +114,10 @@ class TurnClient:
     def create_permission(self, peers: Iterable[Address], now: float) -> None:
         """Let these peers reach us, from any port; asked at once, together, and kept until closed."""
         self._peers.permit(peers, now)
+
+    def forget_permission(self, hosts: Iterable[str]) -> None:
+        """These hosts need not reach us any more; what they could stays until the server's time is over."""
+        self._peers.forget(hosts)
 
     def bind_channel(self, peer: Address, now: float) -> None:
         """Make data to and from `peer` cheap. It travels as indications until `ChannelBound`."""

@@ -61,6 +61,13 @@ class ClientPeers:
         if self.is_open:
             self._request_permissions(tuple(new.values()), now)
 
+    def forget(self, hosts: Iterable[str]) -> None:
+        """Let their permissions lapse, but for those that have a channel."""
+        kept = {peer.host for peer in self._channels}
+        for host in set(hosts) - kept:
+            self._permissions.pop(host, None)
+            self._granted.discard(host)
+
     def bind(self, peer: Address, now: float) -> None:
         """Raises `UsageError` when all numbers are taken."""
         if peer in self._channels:
@@ -107,7 +114,7 @@ class ClientPeers:
         if request.channel is not None:
             self._on_bound(request.channel, now)
             return
-        new = [peer for peer in request.peers if peer.host not in self._granted]
+        new = [peer for peer in request.peers if self.knows(peer) and peer.host not in self._granted]
         self._granted.update(peer.host for peer in new)
         for peer in new:
             self._tell(PermissionCreated(peer))
@@ -146,8 +153,9 @@ class ClientPeers:
             self._counters["channel_refused"] += 1
 
     def _request_permissions(self, peers: tuple[Address, ...], now: float) -> None:
-        for start in range(0, len(peers), MAX_PEERS_PER_REQUEST):
-            batch = peers[start : start + MAX_PEERS_PER_REQUEST]
+        wanted = tuple(peer for peer in peers if self.knows(peer))
+        for start in range(0, len(wanted), MAX_PEERS_PER_REQUEST):
+            batch = wanted[start : start + MAX_PEERS_PER_REQUEST]
             attributes = tuple(XorPeerAddress(peer) for peer in batch)
             self._ask(Request(Method.CREATE_PERMISSION, attributes, batch), now)
 
