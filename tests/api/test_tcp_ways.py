@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -143,6 +144,35 @@ async def test_a_tls_link_that_was_cut_is_followed_by_another(
         await until(lambda: by(here, "tcp") and by(there, "tcp") and first not in tls_links(room))
         await carrying
         await carry(there, here, os.urandom(1_000_000))
+
+
+@dataclass(eq=False)
+class Standing:
+    """A link that is up, as far as the choice among links asks."""
+
+    number: int
+    priority: int
+    category: str = "direct"
+    is_up: bool = True
+
+    @property
+    def pair(self) -> Standing:
+        return self
+
+
+async def test_links_of_better_pairs_are_not_let_go(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shorter one was chosen: the other's pair would be nominated again and again, for nothing."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        await room.peer()
+        await until(lambda: there._connection.carriers.pairs is not None)
+        pairs = there._connection.carriers.pairs
+        assert pairs is not None and pairs._tls is not None
+        lesser, chosen, better = (Standing(90 + priority, priority) for priority in (1, 2, 3))
+        with monkeypatch.context() as patch:
+            patch.setattr(pairs._tls, "links", lambda: [lesser, chosen, better])
+            pairs.chosen(chosen)  # type: ignore[arg-type]
+            assert list(pairs._lingering) == [lesser]
+        pairs.chosen(None)
 
 
 @pytest.mark.usefixtures("without_udp", "with_one_address")

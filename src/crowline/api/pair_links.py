@@ -148,7 +148,11 @@ class PairLinks:
         self._quic.network_changed()
 
     def chosen(self, link: Link | None) -> None:
-        """The streams flow by this link; None: by the server, or not at all."""
+        """The streams flow by this link; None: by the server, or not at all.
+
+        TLS links of lesser pairs go after a while. One of a better pair stays, though it was measured to be
+        longer: as soon as it had gone, the pair would be dialled and nominated again.
+        """
         self._quic.chosen(link.number if link is not None else None)
         for timer in self._lingering.values():
             timer.cancel()
@@ -157,7 +161,8 @@ class PairLinks:
             return
         loop = asyncio.get_running_loop()
         for other in self._tls.links():
-            if other is not link and other.category == "direct" and other.is_up:
+            is_lesser = other.category == "direct" and other.pair.priority < link.pair.priority
+            if other is not link and other.is_up and is_lesser:
                 self._lingering[other] = loop.call_later(LINGER, self._let_go, other)
 
     def flush(self) -> None:
