@@ -8,7 +8,7 @@ import errno
 import pytest
 
 from crowline.base.addresses import Address
-from crowline.base.errors import ServerUnreachable
+from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.base.machine import Transmit
 from crowline.net.binding import Binding
 from crowline.net.lossy import lossy
@@ -155,3 +155,5 @@ async def test_closing_cancels_who_waits() -> None:
         binding.close()
         assert await asyncio.wait({waiting}) == ({waiting}, set())
         assert waiting.cancelled()
+        with pytest.raises(UsageError):
+            await binding.ask(mute.local)

@@ -85,6 +85,22 @@ async def test_a_lookup_that_fails_or_hangs_harms_nobody() -> None:
             assert await asked.get() == name
 
 
+@pytest.mark.parametrize("rounds", range(5))
+async def test_a_gathering_ends_with_the_connection(rounds: int) -> None:
+    """However far it was, and nothing is asked of a server after that."""
+    async with pair() as (one, _), endpoint() as mute:
+        one.connection.add_socket(one.socket.local)
+        account = TurnAccount(mute.local, "user", "password")
+        gathering = asyncio.ensure_future(one.connection.gather(stun=[mute.local], turn=[account]))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await one.connection.close()
+        one.socket.write = lambda data, destination: pytest.fail("a datagram after the end")  # type: ignore[method-assign]
+        done, _ = await asyncio.wait({gathering}, timeout=PATIENCE / 2)
+        assert done == {gathering}
+        assert "end-of-candidates" not in one.lines
+
+
 async def test_nothing_is_looked_up_after_the_end() -> None:
     """Lines may still come; nobody would wait for what they ask for."""
     asked: list[str] = []

@@ -159,6 +159,22 @@ async def test_a_server_that_speaks_no_tcp_holds_nobody_up() -> None:
         assert lone.lines[-1] == "end-of-candidates"
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+async def test_nothing_is_told_after_the_end(rounds: int) -> None:
+    """A gathering that was under way ends with it, however far it was."""
+    async with our_ice(controlling=True) as lone, asyncio.timeout(PATIENCE):
+        lone.connection.open_tcp(HOST)
+        mute = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        server = Address(*mute.sockets[0].getsockname())
+        gathering = asyncio.ensure_future(lone.connection.gather(stun=[server]))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await lone.connection.close()
+        await gathering
+        assert "end-of-candidates" not in lone.lines
+        mute.close()
+
+
 async def test_a_port_that_is_closed_is_not_used_any_more() -> None:
     """Both sides hear of it: this one from itself, the other from the end of the connection."""
     async with pair() as (one, two):

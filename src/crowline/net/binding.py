@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from crowline.base.addresses import Address
-from crowline.base.errors import ServerUnreachable
+from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.transport import Transport
 from crowline.net.lossy import lossy
@@ -33,15 +33,19 @@ class Binding:
         self._client = BindingClient(entropy=os.urandom, schedule=schedule)
         self._pump = Pump[Transmit, BindingEvent](self._client, lossy(send), self._on_event)
         self._waiting: dict[_Question, deque[asyncio.Future[Mapped]]] = {}
+        self._closed = False
 
     async def ask(
         self, server: Address, local: Address | None = None, *, transport: Transport = Transport.UDP
     ) -> Mapped:
         """How `server` sees the socket `local`; over UDP it is asked seven times in 39.5 s (RFC 8489 §6.2.1).
 
-        Raises `ServerUnreachable` when it does not answer, or with an error. A caller with less patience
-        wraps this in `asyncio.timeout`. Over a stream, hand `receive` whole messages.
+        Raises `ServerUnreachable` when it does not answer, or with an error; `UsageError` when closed. A
+        caller with less patience wraps this in `asyncio.timeout`. Over a stream, hand `receive` whole
+        messages.
         """
+        if self._closed:
+            raise UsageError("A closed driver asks nobody.")
         answer: asyncio.Future[Mapped] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((server, local, transport), deque()).append(answer)
         self._client.query(server, self._pump.now, local, transport)
@@ -58,6 +62,7 @@ class Binding:
 
     def close(self) -> None:
         """Stop asking; whoever still waits is cancelled. The socket stays open."""
+        self._closed = True
         self._pump.close()
         for answers in self._waiting.values():
             for answer in answers:

@@ -182,7 +182,8 @@ class IceConnection:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.gather(*questions, *(self._allocate(server) for server in servers))
-        self._end()
+        if not self._closed:
+            self._end()
 
     def restart(self) -> bool:
         """Look for a pair anew, after a change of the network for example; data goes on meanwhile.
@@ -247,7 +248,7 @@ class IceConnection:
         return [base for base in self._sockets if _may_reach(base, server)]
 
     def _tcp_of(self, server: Address) -> list[Address]:
-        """The same of the TCP ports; the lite agent's are known as they are."""
+        """The TCP ports that may reach it."""
         return [base for base in self._tcp.bases if _may_reach(base, server)]
 
     async def _ask(self, server: Address, base: Address) -> None:

@@ -47,6 +47,7 @@ class IceRelays:
         self._peers: dict[str, Address] = {}
         self._named = 0  # of them, in the present session
         self._endings: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def allocate(self, server: TurnAccount, base: Address | None) -> Allocated | None:
         """A new relayed address, by the caller's socket `base` or a stream of our own.
@@ -54,7 +55,7 @@ class IceRelays:
         None where there is one already, or the server gives none. One that nobody waits for is given back.
         """
         way = (server.address, base)
-        if way in self._relays:
+        if way in self._relays or self._closed:
             return None
         relay = self._relays[way] = self._make(server, base)
         try:
@@ -116,7 +117,8 @@ class IceRelays:
         await self._close([relay for way, relay in self._relays.items() if way[1] == base])
 
     async def close(self) -> None:
-        """Give everything back, in the same way."""
+        """Give everything back, in the same way, and ask for nothing more."""
+        self._closed = True
         await self._close(list(self._relays.values()))
         await asyncio.gather(*self._endings)
 

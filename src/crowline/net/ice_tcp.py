@@ -77,7 +77,7 @@ class IceTcp:
         forgets a port that is not used.
         """
         way = (base, server)
-        if way not in self._mapped:
+        if way not in self._mapped and base in self.bases:
             question = self._questions.setdefault(way, self._loop.create_future())
             self._pairs.ask(server)
             await asyncio.wait({question})
