@@ -155,3 +155,17 @@ def test_a_nomination_that_was_lost_is_tried_again_with_the_rest() -> None:
         puppet.agent.handle_timeout(now)
         puppet.answer(puppet.sent()[-1], now + 0.01)
     assert puppet.agent.selected is not None
+
+
+def test_many_lost_pairs_cost_no_more_than_a_packet_a_second() -> None:
+    """All ways between five addresses and five, with nobody left at the other end."""
+    pair = IcePair(renominate=True, regain=True, bases=(5, 5))
+    pair.start()
+    pair.run(10.0)
+    pair.drops = lambda *_: True
+    pair.run(200.0)
+    assert all(len(side.of(PairLost)) == 25 for side in pair.sides)
+    before = len(pair.carried)
+    pair.run(1000.0)
+    # From a few tries more or less at the ends come some packets.
+    assert 1000 < len(pair.carried) - before <= 1.1 * 2 * 1000

@@ -12,6 +12,8 @@ LONGEST_GAP = 60.0  # seconds between two tries at most: a way that returns is f
 # Seconds that a try takes: a whole check with its retransmissions. Both sides' packets must cross to open
 # both translators, and the two sides' tries are not in step.
 TRY_TIME = UDP.patience
+# Seconds that each lost pair has to itself: all of them together send no more than one packet a second.
+SHARE = float(UDP.rc)
 
 
 @dataclass(slots=True)
@@ -21,7 +23,10 @@ class _Retry:
 
 
 class Retries:
-    """Lost pairs, each with the time of its next try; the gaps double from `FIRST_GAP` to `LONGEST_GAP`."""
+    """Lost pairs, each with the time of its next try; the gaps double from `FIRST_GAP` to `LONGEST_GAP`.
+
+    Where there are more pairs than a minute has room for, each has to wait longer.
+    """
 
     def __init__(self) -> None:
         self._retries: dict[CandidatePair, _Retry] = {}
@@ -49,5 +54,5 @@ class Retries:
         for pair in pairs:
             retry = self._retries[pair]
             retry.gap = min(2 * retry.gap, LONGEST_GAP)
-            retry.at = now + TRY_TIME + retry.gap
+            retry.at = now + max(TRY_TIME + retry.gap, SHARE * len(self._retries))
         return pairs
