@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING
@@ -27,7 +28,9 @@ from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.ice.events import (
     IceEvent,
+    IceFailed,
     LossReason,
+    Noticed,
     PairLost,
     PairNominated,
     PairReclassified,
@@ -47,6 +50,9 @@ from crowline.rendezvous.wire import ServerAddress, TurnGrant
 if TYPE_CHECKING:
     from crowline.net.network import NetworkChange
     from crowline.net.network_watch import NetworkWatch
+
+# What no user has to act on, for those who look for the cause of something.
+_log = logging.getLogger("crowline.ice")
 
 
 class Traversal:
@@ -320,6 +326,10 @@ class Traversal:
             self._on_send_refused(event)
         elif isinstance(event, Restarted):
             self._on_restarted()
+        elif isinstance(event, Noticed):
+            _log.info("ICE: %s", event.oddity.value)
+        elif isinstance(event, IceFailed):
+            _log.info("ICE: %s", event.reason.value)
 
     def _on_send_refused(self, event: SendRefused) -> None:
         """A candidate that no way leads to is nothing unusual; a firewall on this very machine is."""
