@@ -148,7 +148,7 @@ def test_the_size_of_a_block_is_estimated(size: int) -> None:
 
 
 def test_random_ports_are_told_from_all_patterns() -> None:
-    """Ten of them look like parity once in about five hundred times, and like nothing else."""
+    """Ten of them look like parity once in about a thousand times, and like nothing else."""
     chance = random.Random(5)
     kinds = [
         read_ports(samples([chance.randrange(1024, 65536) for _ in range(10)])).kind for _ in range(2000)

@@ -254,16 +254,51 @@ def test_errors_alone_end_in_unknown() -> None:
 
 
 def test_our_own_request_from_a_stranger_is_no_hairpin() -> None:
-    """The outside host or the other socket must be the source; an answer to it is none either."""
+    """At the right socket, but from whoever read it on its way: nothing turned round."""
+    discovery = NatDiscovery(SERVER, entropy=counting())
+    discovery.start(SOCKETS, 0.0)
+    hairpins: list[Transmit] = []
+    now = 0.0
+    while len(hairpins) < 2:
+        while (transmit := discovery.next_transmit()) is not None:
+            if transmit.destination.host == OUTSIDE:
+                hairpins.append(transmit)
+            for data, source in honest(parse(transmit.data).message, transmit):
+                discovery.receive(data, source, now, transmit.local)
+        now = discovery.next_timeout() or now
+        discovery.handle_timeout(now)
+    discovery.counters.clear()
+    one, other = hairpins[:2]
+    discovery.receive(one.data, SERVER, now, other.local)
+    discovery.receive(one.data, outside(one), now, one.local)
+    discovery.receive(success(parse(one.data).message), outside(one), now, other.local)
+    assert discovery.counters == {"from_elsewhere": 3}
+    discovery.receive(one.data, outside(one), now, other.local)
+    assert discovery.counters == {"from_elsewhere": 3}
+    discovery.receive(other.data, outside(other), now, one.local)
+    assert discovery.counters == {"from_elsewhere": 3, "not_ours": 1}
+
+
+@pytest.mark.parametrize(
+    ("naming", "reason"),
+    [
+        (lambda port: Address(f"44.100.7.{port % 100 + 1}", port), Reason.SEVERAL_ADDRESSES),
+        (lambda port: Address(OUTSIDE, 7), Reason.IMPOSSIBLE_ADDRESS),
+    ],
+    ids=["a pool", "one port for two sockets"],
+)
+def test_no_hairpin_is_tried_where_it_could_tell_nothing(
+    naming: Callable[[int], Address], reason: Reason
+) -> None:
+    """Two outside hosts, or two sockets that cannot both have that port."""
 
     def server(request: Message, transmit: Transmit) -> list[Reply]:
-        if transmit.destination.host != OUTSIDE:
-            return honest(request, transmit)
-        return [(bytes(transmit.data), SERVER), (success(request, a.XorMappedAddress(SERVER)), SERVER)]
+        mapped = a.XorMappedAddress(naming(outside(transmit).port))
+        return [(success(request, mapped), transmit.destination)]
 
-    found, discovery, _ = run(server)
-    assert found.hairpinning is Hairpinning.NO
-    assert discovery.counters["from_elsewhere"] >= 4
+    found, _, sent = run(server)
+    assert found.unknown[Facet.HAIRPINNING] is reason
+    assert {each.destination for each in sent} == {SERVER}
 
 
 def test_bases_are_the_callers_part() -> None:

@@ -46,7 +46,7 @@ from crowline.stun.nat_findings import Findings, Hairpinning, Reason, Sample
 from crowline.stun.transaction import Schedule, Transaction
 
 BASES = 10
-"""Sockets asked for. Ten ports tell sequences, blocks and parity from chance: 2 in 1,000 agree in parity."""
+"""Sockets asked for: of ten random ports all keep the parity once in 1,000 times, and never fill a block."""
 SPACING = 0.012  # seconds between them: apart enough to keep their order, short enough for little traffic
 MAX_PACKETS = 64  # ten sockets, two mapping, two filtering and two hairpin tests, three times each: 48
 
