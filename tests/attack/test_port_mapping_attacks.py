@@ -167,6 +167,7 @@ def test_m8_a_denial_of_pcp_cannot_make_the_client_swing() -> None:
         "0200ffff",
         "02000000" * 2,
         "80000000" * 200,
+        "".join(f"{code:02x}000000" for code in range(128, 137)),  # nine different ones
         "04000000",  # one that must be understood
         "01000010" + "00" * 10 + "ffffc0a8014d",  # a third party where none was asked for
     ],

@@ -346,3 +346,77 @@ def test_a_port_is_asked_for_once_and_not_without_bound() -> None:
         client.open(Wanted(TCP, 2), 1000.0)
     with pytest.raises(UsageError):
         GatewayPair(lifetime=0)
+
+
+def test_a_denial_that_may_be_meant_for_nat_pmp_does_not_end_pcp() -> None:
+    """Once both were asked for, a denial under version 2 says that version 2 is spoken (RFC 6887 §9)."""
+    pair = GatewayPair(None)
+    pair.run(0.3)
+    assert pair.answer(bytes((2, 128, 0, 1)) + bytes(20)) == []
+    pair.run(0.6)
+    assert [data[0] for at, data in pair.asked if at > 1000.5] == [2, 0]
+    assert only(pair.answer(bytes((2, 128)) + bytes(22)), GatewayFound).dialect is Dialect.PCP
+
+
+def test_a_denial_of_pcp_alone_is_followed_by_nat_pmp_at_once() -> None:
+    """Before anything else was asked the denial can mean nothing else."""
+    pair = GatewayPair(None)
+    pair.run(0.1)
+    pair.answer(bytes((2, 128, 0, 1)) + bytes(20))
+    assert [data for _, data in pair.asked[1:]] == [b"\0\0"]
+
+
+@BOTH
+def test_what_is_held_outlives_a_silence_of_the_gateway(kind: PortMapping) -> None:
+    """The gateway is looked for again for the sake of another port; the one that is open is renewed."""
+    pair = GatewayPair(kind)
+    held = pair.client.open(Wanted(UDP, PORT), pair.now)
+    pair.run()
+    pair.loses = lambda data: True
+    waiting = pair.client.open(Wanted(UDP, PORT + 1), pair.now)
+    pair.run(2100.0)
+    pair.loses = lambda data: False
+    events = pair.run(1200.0)
+    assert only(events, PortOpened).number == waiting
+    assert PortRenewed(held, 7200.0) in events
+    assert not any(isinstance(event, PortLost) for event in pair.events)
+
+
+def test_what_is_being_closed_stays_so_when_the_protocol_changes() -> None:
+    """A fall back to NAT-PMP opens again what is wanted, and nothing else."""
+    pair = GatewayPair(PortMapping.PCP)
+    going, staying = (pair.client.open(Wanted(UDP, PORT + i), pair.now) for i in range(2))
+    pair.run()
+    old = GatewayPair(PortMapping.NAT_PMP)
+    pair.service, pair.nat = old.service, old.nat
+    pair.client.close(going, pair.now)
+    events = pair.run(5.0)
+    assert only(events, PortClosed) == PortClosed(going, confirmed=True)
+    assert only(events, PortOpened).number == staying
+
+
+def test_what_nobody_waits_for_is_repeated_as_pcp_says() -> None:
+    """3 s, doubling, each within a tenth (RFC 6887 §8.1.1), after the lease is lost."""
+    pair = GatewayPair(PortMapping.PCP)
+    pair.client.open(Wanted(UDP, PORT), pair.now)
+    pair.run()
+    pair.loses = lambda data: True
+    pair.run(7200.0)
+    lost = pair.now
+    pair.run(60.0)
+    times = [at for at, data in pair.asked if at > lost - 1 and data[1] == 1][:4]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert 2.7 <= waits[0] <= 3.3
+    assert all(1.8 <= later / earlier <= 2.2 for earlier, later in itertools.pairwise(waits))
+    assert len(waits) == 3
+
+
+def test_a_renewal_asks_for_what_is_held() -> None:
+    """The nonce, the outside port and the outside address are those of the mapping (RFC 6887 §11.2.1)."""
+    pair = GatewayPair(PortMapping.PCP)
+    pair.client.open(Wanted(UDP, PORT, 5000), pair.now)
+    pair.run(4600.0)
+    first, renewal = [data for _, data in pair.asked if data[1] == 1]
+    assert renewal[:44] == first[:44]
+    assert renewal[44:].hex() == "00" * 10 + "ffff" + "cb007107"
+    assert first[44:].hex() == "00" * 10 + "ffff" + "00000000"
