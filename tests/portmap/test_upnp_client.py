@@ -359,6 +359,17 @@ def test_requests_are_made_one_at_a_time_and_each_has_its_time() -> None:
     ]
 
 
+def test_a_request_that_nobody_made_in_time_is_not_made_later() -> None:
+    """A driver that was asleep finds the next request only, and its answer is awaited."""
+    router = Router()
+    client = started(router)
+    client.open(WANTED, 1.0)
+    client.handle_timeout(1.0 + REQUEST_LIMIT)
+    request = client.next_request()
+    assert request is not None and b"GetSpecificPortMappingEntry" in request.body
+    assert client.next_request() is None
+
+
 def test_too_many_mappings_are_misuse() -> None:
     """And so is one before the start."""
     with pytest.raises(UsageError):
@@ -426,6 +437,23 @@ def test_a_router_that_refuses_to_renew_its_own_entry_is_made_to() -> None:
     settle(client, router, 0.0)
     assert run_until(client, router, LEASE) == []
     assert KEY in router.entries and "DeletePortMapping" in router.actions()
+
+
+def test_an_entry_that_cannot_be_deleted_is_left_for_another_port() -> None:
+    """It is deleted once; when that has not helped, the mapping moves."""
+
+    def refuse(action: str, values: dict[str, str]) -> None:
+        if action == "AddPortMapping" and values["NewExternalPort"] == "4000":
+            raise Refuse(718)
+
+    router = Router(
+        before=refuse, entries={KEY: OTHER | {"NewInternalClient": OWN, "NewInternalPort": "5000"}}
+    )
+    router.do_DeletePortMapping = lambda values: {}  # type: ignore[method-assign]
+    client = started(router)
+    client.open(WANTED, 0.0)
+    assert settle(client, router, 0.0) == [mapped(1024 + 0x07070707 % 64512)]
+    assert router.actions().count("DeletePortMapping") == 1
 
 
 def test_a_mapping_that_was_given_away_moves() -> None:
@@ -509,6 +537,17 @@ def test_what_is_released_while_it_is_made_is_deleted_too() -> None:
     client.release(key, 0.0)
     assert settle(client, router, 0.5) == []
     assert router.entries == {} and router.actions()[-1] == "DeletePortMapping"
+
+
+def test_what_is_released_while_it_waits_is_never_made() -> None:
+    """The gateway hears nothing of it."""
+    router = Router()
+    client = started(router)
+    client.open(WANTED, 0.0)
+    waiting = client.open(PortMapping(Protocol.TCP, 4001, 5001, OWN, LEASE), 0.0)
+    client.release(waiting, 0.0)
+    assert settle(client, router, 0.5) == [mapped()]
+    assert list(router.entries) == [KEY] and router.actions().count("AddPortMapping") == 1
 
 
 def test_closing_deletes_everything() -> None:

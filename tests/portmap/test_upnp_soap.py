@@ -171,6 +171,7 @@ def test_a_fault_without_a_number_is_a_fault() -> None:
     ("status", "body"),
     [
         (302, ANSWER),
+        (302, fault(718)),
         (404, b"<html><body>Not Found"),
         (401, b""),
         (500, b""),
