@@ -17,7 +17,7 @@ NONCE = b"twelve bytes"
 HOST = "192.168.1.10"
 ANY = Address("0.0.0.0", 0)
 PEER = Address("198.51.100.9", 443)
-REQUEST_PACKETS = st.integers(1, 0xFFFF)
+PORTS = st.integers(1, 0xFFFF)
 
 
 def response(
@@ -51,7 +51,7 @@ def test_nat_pmp_requests_are_what_the_specification_draws() -> None:
     assert natpmp.map_request(6, 4000, 0, 0).hex() == "000200000fa0000000000000"
 
 
-@given(st.sampled_from([6, 17]), REQUEST_PACKETS, st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF))
+@given(st.sampled_from([6, 17]), PORTS, st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF))
 def test_the_laboratory_reads_nat_pmp_requests_and_we_its_answers(
     protocol: int, inside: int, outside: int, lifetime: int
 ) -> None:
@@ -122,7 +122,7 @@ def test_pcp_announce_and_peer_requests_are_what_the_specification_draws() -> No
     assert pcp.any_outside("2001:db8::1") == Address("::", 0)
 
 
-@given(st.sampled_from([6, 17]), REQUEST_PACKETS, st.integers(0, 0xFFFF), st.booleans())
+@given(st.sampled_from([6, 17]), PORTS, st.integers(0, 0xFFFF), st.booleans())
 def test_the_laboratory_reads_pcp_requests_and_we_its_answers(
     protocol: int, inside: int, outside: int, prefer_failure: bool
 ) -> None:

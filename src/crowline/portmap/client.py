@@ -196,7 +196,11 @@ class MappingClient:
     def _has_asked(self) -> bool:
         """Whether an answer is to come at all."""
         is_looking = self._probe is not None and self._probe.sends > 0
-        return is_looking or self._asking_host is not None or any(map(_is_asked, self._leases.values()))
+        return (
+            is_looking
+            or self._asking_host is not None
+            or any(lease.is_asked for lease in self._leases.values())
+        )
 
     def _restarted(self, now: float, answered: Lease | None, *, is_announced: bool) -> None:
         """The gateway has lost its mappings, but for one that it has just answered for."""
@@ -262,14 +266,17 @@ class MappingClient:
         for lease in self._leases.values():
             wanted = lease.wanted
             is_meant = answer.inside_port in (wanted.inside_port, None) and wanted.protocol == answer.protocol
-            if is_meant and _is_asked(lease):
+            if is_meant and lease.is_asked:
                 return lease
         return None
 
     def _on_pcp(self, answer: pcp.PcpAnswer, now: float) -> None:
         is_probed = self._probe is not None and self._probe.sends > 0
         if answer.operation == pcp.Operation.ANNOUNCE and self.dialect is None:
-            self._on_probe(answer, now) if is_probed else self._count("unsolicited")
+            if is_probed:
+                self._on_probe(answer, now)
+            else:
+                self._count("unsolicited")
             return
         if self.dialect is not Dialect.PCP:
             self._count("unsolicited")
@@ -306,13 +313,11 @@ class MappingClient:
         mapped = answer.mapped
         if mapped is None or answer.operation != pcp.Operation.MAP:
             return None
+        key = (mapped.nonce, mapped.protocol, mapped.inside_port)
         for lease in self._leases.values():
             wanted = lease.wanted
-            if (mapped.nonce, mapped.protocol, mapped.inside_port) == (
-                lease.nonce,
-                wanted.protocol,
-                wanted.inside_port,
-            ) and (answer.result or answer.third_party == wanted.third_party):
+            is_meant = answer.result or answer.third_party == wanted.third_party
+            if is_meant and key == (lease.nonce, wanted.protocol, wanted.inside_port):
                 return lease
         return None
 
@@ -321,7 +326,3 @@ class MappingClient:
 
     def _count(self, what: str) -> None:
         self.counters[what] += 1
-
-
-def _is_asked(lease: Lease) -> bool:
-    return lease.is_asked

@@ -58,13 +58,16 @@ class Lease:
 
     @property
     def suggested_port(self) -> int:
+        """What to ask for: the only one that will do, or the one that was given last."""
         return self.wanted.suggested_port if self.wanted.exactly else self.outside_port
 
     @property
     def due(self) -> float | None:
+        """When there is something to do for it."""
         return self.repeats.due if self.repeats is not None else self._due
 
     def is_expired(self, now: float) -> bool:
+        """Held beyond its time: the gateway has closed it."""
         return self.phase is Phase.HELD and now >= self._expires
 
     def wait_for_gateway(self) -> None:
