@@ -17,19 +17,12 @@ from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory, TcpType
-from crowline.ice.events import (
-    ConnectionUnwanted,
-    ConnectionWanted,
-    IceEvent,
-    PairLost,
-    PairNominated,
-    PairValid,
-    Restarted,
-)
+from crowline.ice.events import IceEvent, PairLost, PairNominated, Restarted
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.link.choice import category_of
 from crowline.net.pump import Pump
+from crowline.net.tcp_events import obey
 from crowline.net.tcp_framed import FramedStream
 from crowline.net.tcp_mapping import MappingEvent
 from crowline.net.tcp_pairs import TcpHandlers, TcpPairs
@@ -117,18 +110,11 @@ class TcpWays:
 
     def on_event(self, event: IceEvent) -> None:
         """What the agent says; most of it is not about TCP."""
-        if isinstance(event, ConnectionWanted):
-            self._pairs.want(event.local, event.remote, simultaneous=event.simultaneous)
-        elif isinstance(event, ConnectionUnwanted):
-            self._pairs.unwant(event.local, event.remote)
-        elif isinstance(event, PairValid) and event.pair.transport.is_stream:
-            self._pairs.authenticated(event.pair.base, event.pair.remote.address)
-        elif isinstance(event, PairNominated):
+        obey(event, self._pairs, self._budget)
+        if isinstance(event, PairNominated):
             self._rest_later()
-        elif isinstance(event, PairLost) and not self._leads_by_udp():
+        elif isinstance(event, Restarted) or (isinstance(event, PairLost) and not self._leads_by_udp()):
             self._rise()
-        elif isinstance(event, Restarted):
-            self._restarted(by_peer=event.by_peer)
 
     def send(self, transmit: Transmit) -> None:
         """A message of the agent for the connection between these addresses."""
@@ -185,14 +171,6 @@ class TcpWays:
         if self._is_resting:
             self._is_resting = False
             self._ask()
-
-    def _restarted(self, *, by_peer: bool) -> None:
-        """A restart of this side gives every address its SYNs anew, one of the other side does not."""
-        if by_peer:
-            self._budget.forget_proven()
-        else:
-            self._budget.renew()
-        self._rise()
 
     # ------------------------------------------------------------------------------------------------
 

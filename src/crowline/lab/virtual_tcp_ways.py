@@ -10,13 +10,14 @@ from crowline.base.machine import Buffer, Transmit
 from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate, CandidateFactory, TcpType
-from crowline.ice.events import ConnectionUnwanted, ConnectionWanted, IceEvent, PairValid
+from crowline.ice.events import IceEvent
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_tcp import TcpHost
 from crowline.lab.virtual_tcp_pairs import VirtualTcpPairs
+from crowline.net.tcp_events import obey
 from crowline.net.tcp_mapping import MappingEvent
 from crowline.net.tcp_pairs import TcpHandlers
 from crowline.punch.syn_budget import SynBudget
@@ -60,7 +61,8 @@ class VirtualTcpWays:
         self._pump = pump
         self._factory = factory
         handlers = TcpHandlers(self._packet, self._opened, self._lost, self._mapping, lambda: None)
-        self._pairs = VirtualTcpPairs(internet, tcp, handlers, SynBudget(MAX_REMOTE_CANDIDATES))
+        self._budget = SynBudget(MAX_REMOTE_CANDIDATES)
+        self._pairs = VirtualTcpPairs(internet, tcp, handlers, self._budget)
         self._questions: set[Address] = set()  # bases that the server has not answered yet
         self._has_gathered = False
 
@@ -78,12 +80,7 @@ class VirtualTcpWays:
 
     def on_event(self, event: IceEvent) -> None:
         """What the agent says; most of it is not about TCP."""
-        if isinstance(event, ConnectionWanted):
-            self._pairs.want(event.local, event.remote, simultaneous=event.simultaneous)
-        elif isinstance(event, ConnectionUnwanted):
-            self._pairs.unwant(event.local, event.remote)
-        elif isinstance(event, PairValid) and event.pair.transport.is_stream:
-            self._pairs.authenticated(event.pair.base, event.pair.remote.address)
+        obey(event, self._pairs, self._budget)
 
     def send(self, transmit: Transmit) -> bool:
         """Send by the connection of its pair; False where there is none."""

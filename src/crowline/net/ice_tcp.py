@@ -10,16 +10,10 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.endpoint import IceEndpoint
-from crowline.ice.events import (
-    ConnectionUnwanted,
-    ConnectionWanted,
-    IceEvent,
-    PairNominated,
-    PairValid,
-    Restarted,
-)
+from crowline.ice.events import IceEvent, PairNominated
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.net.pump import Pump
+from crowline.net.tcp_events import obey
 from crowline.net.tcp_mapping import MappingEvent
 from crowline.net.tcp_pairs import TcpHandlers, TcpPairs
 from crowline.punch.syn_budget import SynBudget
@@ -85,18 +79,9 @@ class IceTcp:
 
     def on_event(self, event: IceEvent) -> None:
         """What the agent says; most of it is not about TCP."""
-        if isinstance(event, ConnectionWanted):
-            self._pairs.want(event.local, event.remote, simultaneous=event.simultaneous)
-        elif isinstance(event, ConnectionUnwanted):
-            self._pairs.unwant(event.local, event.remote)
-        elif isinstance(event, PairValid) and event.pair.transport.is_stream:
-            self._pairs.authenticated(event.pair.base, event.pair.remote.address)
-        elif isinstance(event, PairNominated):
+        obey(event, self._pairs, self._budget)
+        if isinstance(event, PairNominated):
             self._leave_servers()
-        elif isinstance(event, Restarted) and event.by_peer:
-            self._budget.forget_proven()
-        elif isinstance(event, Restarted):
-            self._budget.renew()
 
     def send(self, transmit: Transmit) -> None:
         """One packet on the connection between these addresses; without one, or behind too much, it is lost.
