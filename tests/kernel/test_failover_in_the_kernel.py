@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from checked_transfer import RECEIVER
 from crowline.lab.demo_stage import seat, serve_on
 from crowline.lab.namespaces import Internet
 from crowline.lab.places import Site
@@ -43,25 +44,6 @@ async def main(server):
         await stream.close()
         heard = (await stream.read()).decode()
         print("whole" if heard == f"{size} {checksum.hexdigest()}" else f"broken: {heard}", flush=True)
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-RECEIVER = """
-import asyncio, hashlib, sys
-import crowline
-
-async def main(server, code):
-    async with crowline.join(code, server) as peer:
-        async for stream in peer.streams():
-            checksum, size = hashlib.sha256(), 0
-            while part := await stream.read():
-                checksum.update(part)
-                size += len(part)
-            await stream.write(f"{size} {checksum.hexdigest()}".encode())
-            await stream.close()
-            await stream.delivered()
-            break
 
 asyncio.run(main(*sys.argv[1:]))
 """
