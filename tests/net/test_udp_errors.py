@@ -14,8 +14,9 @@ from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
 from crowline.net import mmsg
+from crowline.net.exchange import Exchange
 from crowline.net.udp import CAN_SET_DONT_FRAGMENT, UdpSocket
-from crowline.net.udp_options import Unfragmented
+from crowline.net.udp_options import asked_by
 from needs import missing
 
 
@@ -131,6 +132,39 @@ async def test_dont_fragment_is_for_one_datagram(
         each.close()
 
 
+@pytest.mark.parametrize(
+    ("host", "level", "option"),
+    [
+        ("127.0.0.1", socket.IPPROTO_IP, socket.IP_TTL),
+        ("::1", socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+    ],
+    ids=["IP_TTL", "IPV6_UNICAST_HOPS"],
+)
+async def test_a_hop_limit_is_for_one_datagram(host: str, level: int, option: int) -> None:
+    """Also while others are gathered to be sent together: it leaves by itself, and the next as always."""
+    receiver = bind(host)
+    during: list[int] = []
+
+    class Watched(UdpSocket):
+        def _call_once(self, *arguments: object) -> None:
+            during.append(self._socket.getsockopt(level, option))
+            super()._call_once(*arguments)  # type: ignore[arg-type]
+
+    watched = Watched.bind(Address(host, 0), lambda *_: None)
+    before = watched._socket.getsockopt(level, option)
+    watched.send(Transmit(b"near", receiver.local, hop_limit=3))
+    watched.send(Transmit(b"far", receiver.local))
+    if isinstance(watched.exchange, Exchange):
+        watched.exchange.is_collecting = True
+        watched.send(Transmit(b"near", receiver.local, hop_limit=4))
+        watched.exchange.is_collecting = False
+        assert during == [3, before, 4]
+    assert during[:2] == [3, before]
+    assert watched._socket.getsockopt(level, option) == before
+    for each in (receiver, watched):
+        each.close()
+
+
 async def test_a_refused_option_sends_all_the_same() -> None:
     """A socket of a kind that has no such option is left as it is."""
 
@@ -140,5 +174,6 @@ async def test_a_refused_option_sends_all_the_same() -> None:
         def getsockopt(self, *_: object) -> int:
             raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
 
-    with Unfragmented(Other()):  # type: ignore[arg-type]
+    whole = Transmit(b"whole", Address("192.0.2.9", 9000), dont_fragment=True, hop_limit=4)
+    with asked_by(whole, Other()):  # type: ignore[arg-type]
         pass

@@ -152,3 +152,22 @@ async def test_icmp_errors_are_nobodys_word_for_a_refusal() -> None:
     assert told.problems == []
     assert socket.lost == 0
     socket.close()
+
+
+async def test_whoever_a_socket_was_handed_to_is_told_and_nobody_else() -> None:
+    """Of what arrives, of the end of a burst, and of what did not leave."""
+    before, after = Told(), Told()
+    arrived: list[bytes] = []
+    drained = asyncio.Event()
+    sender = UdpSocket.bind(Address("127.0.0.1", 0), lambda *_: None)
+    socket = barred(before)
+    socket.send(Transmit(b"lost", FAR))
+    socket.hand_over(lambda data, *_: arrived.append(bytes(data)), drained.set, after)
+    socket.send(Transmit(b"lost too", OTHER))
+    sender.send(Transmit(b"news", socket.local))
+    async with asyncio.timeout(30):
+        await drained.wait()
+        await after.again.wait()
+    assert (before.problems, after.problems, arrived) == ([], [(OTHER, SendProblem.FORBIDDEN)], [b"news"])
+    socket.close()
+    sender.close()

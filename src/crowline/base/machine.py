@@ -31,7 +31,8 @@ class Transmit(msgspec.Struct, frozen=True):
     ``None`` where the machine has only one way out. With `segment_size`, `data` is a run of datagrams of
     that size (the last may be shorter) for the one `destination`; without it, one datagram or, on a
     stream transport, a run of bytes. `transport` tells a UDP socket from a TCP connection of the same
-    addresses. `dont_fragment` asks for the bit of that name in the IPv4 header.
+    addresses. `dont_fragment` asks for the bit of that name in the IPv4 header. `hop_limit`, from 1 to 255,
+    takes the place of the system's own, for a datagram that is not to get far (the Time to Live of IPv4).
     """
 
     data: Buffer
@@ -40,6 +41,7 @@ class Transmit(msgspec.Struct, frozen=True):
     segment_size: int | None = None
     transport: Transport = Transport.UDP
     dont_fragment: bool = False
+    hop_limit: int | None = None
 
 
 class Machine(Protocol[E]):

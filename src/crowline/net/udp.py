@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
+from msgspec.structs import replace
+
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
@@ -31,7 +33,7 @@ from crowline.net.segmentation import (
     UDP_SEGMENT,
 )
 from crowline.net.udp_options import CAN_SET_DONT_FRAGMENT as CAN_SET_DONT_FRAGMENT
-from crowline.net.udp_options import IcmpReceiver, Unfragmented
+from crowline.net.udp_options import IcmpReceiver
 from crowline.net.unsent import Unsent, UnsentReceiver
 
 # Reads for one wake-up where each brings one datagram or run, so that a flood on one socket cannot keep the
@@ -151,7 +153,8 @@ class BatchSocket:
         data, size, exchange = transmit.data, transmit.segment_size, self.exchange
         if isinstance(exchange, Exchange):
             is_single = len(data) <= COPY_LIMIT and (size is None or size >= len(data))
-            if exchange.is_collecting and is_single and not self.queue and not transmit.dont_fragment:
+            is_plain = not transmit.dont_fragment and transmit.hop_limit is None
+            if exchange.is_collecting and is_single and not self.queue and is_plain:
                 exchange.stage_copy(self, self.head_of(transmit.destination, transmit.local), data)
                 return
             if self.pending:
@@ -174,6 +177,15 @@ class BatchSocket:
         """Let `quick` see each datagram of a batch before it is delivered; so many arrivals, each with its
         note, are remembered."""
         self._quick, self._known, self._most_known = quick, {}, arrivals
+
+    def hand_over(
+        self, on_receive: Callable[..., None], on_drained: Callable[[], None], on_unsent: UnsentReceiver
+    ) -> None:
+        """From now on these are told, for whatever `bind` was given."""
+        self._on_receive, self._on_drained = on_receive, on_drained
+        if self._unsent is not None:
+            self._unsent.close()
+        self._unsent = Unsent(self._loop, on_unsent)
 
     def close(self) -> None:
         if self.fd < 0:
@@ -236,9 +248,9 @@ class BatchSocket:
 
     def _try_send(self, transmit: Transmit) -> Transmit | None:
         """What the kernel has no room for now; None when it took or refused everything."""
-        if not transmit.dont_fragment:
+        if not transmit.dont_fragment and transmit.hop_limit is None:
             return self._try_run(transmit)
-        with Unfragmented(self._socket):
+        with udp_options.asked_by(transmit, self._socket):
             return self._try_run(transmit)
 
     def _try_run(self, transmit: Transmit) -> Transmit | None:
@@ -384,6 +396,4 @@ class UdpSocket(BatchSocket):
 
 
 def _with_data(transmit: Transmit, data: bytes | memoryview, size: int | None) -> Transmit:
-    return Transmit(
-        data, transmit.destination, transmit.local, size, transmit.transport, transmit.dont_fragment
-    )
+    return replace(transmit, data=data, segment_size=size)

@@ -7,10 +7,11 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import TypeAlias
 
 from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
 from crowline.net.segmentation import UDP_GRO
 
 # Two hundred milliseconds of 200 MB/s: room for a busy event loop.
@@ -31,6 +32,12 @@ _LOCAL, _ICMP, _ICMP6 = 1, 2, 3
 _TOO_BIG = {socket.AF_INET: (3, 4), socket.AF_INET6: (2, 0)}
 # Errors taken at one time, so that a flood of them keeps nothing else waiting.
 _ERRORS_PER_READ = 16
+
+_DONT_FRAGMENT = (
+    ((socket.IPPROTO_IP, _IP_MTU_DISCOVER), _IP_PMTUDISC_DO),
+    ((socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER), _IPV6_PMTUDISC_DO),
+)
+_HOP_LIMIT = ((socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS))
 
 CAN_SET_DONT_FRAGMENT = sys.platform.startswith("linux")
 """Whether a datagram can be sent with the bit of that name set for it alone."""
@@ -91,28 +98,36 @@ def read_errors(sock: socket.socket, on_icmp: IcmpReceiver) -> None:
                 on_icmp(Address.parse(peer[0].partition("%")[0], peer[1]), icmp_type, icmp_code, info)
 
 
-class Unfragmented:
-    """While it is entered, what leaves by the socket has Don't Fragment set and is refused when too large."""
+class _OptionFor:
+    """While it is entered, the socket has another value of an option; one that it refuses changes nothing."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, option: tuple[int, int], value: int) -> None:
         self._socket = sock
-        is_ipv6 = sock.family == socket.AF_INET6
-        self._option = (
-            (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER) if is_ipv6 else (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
-        )
-        self._value = _IPV6_PMTUDISC_DO if is_ipv6 else _IP_PMTUDISC_DO
+        self._option = option
+        self._value = value
         self._before: int | None = None
 
     def __enter__(self) -> None:
-        if CAN_SET_DONT_FRAGMENT:
-            with suppress(OSError):
-                self._before = self._socket.getsockopt(*self._option)
-                self._socket.setsockopt(*self._option, self._value)
+        with suppress(OSError):
+            self._before = self._socket.getsockopt(*self._option)
+            self._socket.setsockopt(*self._option, self._value)
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             with suppress(OSError):
                 self._socket.setsockopt(*self._option, self._before)
+
+
+def asked_by(transmit: Transmit, sock: socket.socket) -> AbstractContextManager[object]:
+    """While it is entered, the socket sends as the transmit asks: with its hop limit, whole or not at all."""
+    is_ipv6 = sock.family == socket.AF_INET6
+    options = ExitStack()
+    if transmit.dont_fragment and CAN_SET_DONT_FRAGMENT:
+        option, value = _DONT_FRAGMENT[is_ipv6]
+        options.enter_context(_OptionFor(sock, option, value))
+    if transmit.hop_limit is not None:
+        options.enter_context(_OptionFor(sock, _HOP_LIMIT[is_ipv6], transmit.hop_limit))
+    return options
 
 
 def _force_buffers(sock: socket.socket) -> bool:
