@@ -24,7 +24,7 @@ FROM_CLIENT = tuple(
     for message in (
         wire.Allocate(1, b"A" + bytes(32)), wire.Claim(1, 7, b"B" + bytes(32)), wire.Resume(1, "token", 3),
         wire.Relay("confirm", bytes(32)), wire.Relay("sealed", b"body"), wire.Burn(), wire.Leave(),
-        wire.Ping(),
+        wire.Ping(), wire.Vouch("192.0.2.1"),
     )
 )  # fmt: skip
 FROM_HUB = tuple(
@@ -34,6 +34,7 @@ FROM_HUB = tuple(
         wire.Claimed(b"A" + bytes(32), "token", _GRANT), wire.Joined(b"B" + bytes(32), None),
         wire.Relayed("sealed", b"body"), wire.Resumed(3), wire.Left(final=True), wire.Back(),
         wire.Budget(1000, final=True), wire.Gone("burned"), wire.Error("slow-down", 60), wire.Pong(),
+        wire.Vouched("192.0.2.1"),
     )
 )  # fmt: skip
 SIGNALS = tuple(

@@ -284,9 +284,9 @@ def test_r7_a_side_that_comes_back_from_everywhere_does_not_grow_its_meeting() -
         again = bench.connect(f"2001:db8::{suffix:x}")
         bench.say(again, wire.Resume(wire.VERSION, claimed.token, 0))
     box = bench.hub._store.by_number(number)
-    assert box is not None
-    assert len(box.hosts) == MAX_HOSTS
-    assert "2001:db8::3e7" in box.hosts
+    assert box is not None and box.join is not None
+    assert len(box.join.hosts) == MAX_HOSTS
+    assert "2001:db8::3e7" in box.join.hosts
     assert host not in bench.closed
 
 

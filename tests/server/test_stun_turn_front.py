@@ -161,6 +161,18 @@ async def test_permits_decides() -> None:
         assert asked == [("room-9", peer)]
 
 
+async def test_the_client_of_an_allocation_is_known_by_user_and_address() -> None:
+    """For whoever asks, as long as the allocation exists."""
+    async with front() as running, client_of(running, "someone") as client:
+        assert not running.has_client("someone", "127.0.0.1")
+        await client.allocate()
+        assert running.has_client("someone", "127.0.0.1")
+        assert not running.has_client("someone", PEER_HOST)
+        assert not running.has_client("somebody", "127.0.0.1")
+        await client.close()
+        assert not running.has_client("someone", "127.0.0.1")
+
+
 async def test_loopback_peers_need_the_switch() -> None:
     """With the default policy a loopback peer is refused, though `permits` would allow it."""
     async with front(policy=AddressPolicy()) as running, client_of(running) as client:

@@ -69,6 +69,13 @@ class BudgetGranted:
 
 
 @dataclass(frozen=True, slots=True)
+class HostVouched:
+    """The hub has seen the other side at that IP address, for which this side had asked."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class MeetingFailed:
     """The meeting is over; the error says why, and what to do."""
 
@@ -84,5 +91,6 @@ MeetingEvent: TypeAlias = (
     | PeerLeft
     | PeerReturned
     | BudgetGranted
+    | HostVouched
     | MeetingFailed
 )

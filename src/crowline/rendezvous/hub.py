@@ -57,7 +57,8 @@ class _Connection:
 class Hub:
     """The verbs of a machine, with connections in place of source addresses. `counters`: what was dropped.
 
-    `grant` makes the TURN credentials of a user name, once both sides of a meeting are there.
+    `grant` makes the TURN credentials of a user name, once both sides of a meeting are there;
+    `has_relay_client(user, host)` says whether that user has a relayed address, for a client at that IP.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Hub:
         limits: HubLimits | None = None,
         store: Store | None = None,
         grant: Callable[[str], wire.TurnGrant | None] | None = None,
+        has_relay_client: Callable[[str, str], bool] = lambda user, host: False,
         stun: tuple[wire.ServerAddress, ...] = (),
         motd: str = "",
     ) -> None:
@@ -75,6 +77,7 @@ class Hub:
         self._entropy = entropy
         self._store: Store = MemoryStore() if store is None else store
         self._grant = grant or (lambda user: None)
+        self._has_relay_client = has_relay_client
         self._carriage = Carriage(self.limits, self._tell, self._at)
         self._welcome = wire.encode(
             wire.Welcome(
@@ -84,6 +87,7 @@ class Hub:
                 credit=self._carriage.credit,
                 rate=self._carriage.rate,
                 motd=motd,
+                vouches=True,
             )
         )
         self._numbers = Numbers(entropy, self.limits.number_rest)
@@ -107,7 +111,7 @@ class Hub:
     def permits(self, user: str, peer: Address) -> bool:
         """Whether a TURN user (with or without its expiry) may send to `peer`: a side was seen at that IP."""
         box = self._box_of(user)
-        return box is not None and peer.host in box.hosts
+        return box is not None and box.has_seen(peer.host)
 
     def knows(self, user: str) -> bool:
         """Whether the meeting of a TURN user still goes on."""
@@ -218,7 +222,7 @@ class Hub:
             host=side,
             text=Bucket(self.limits.text_bytes, self.limits.text_rate, now),
         )
-        box.see(known.host)
+        side.see(known.host)
         self._store.add(box)
         known.box, known.side = box, side
         self._at(box.expires, partial(self._check_box, box.host.token))
@@ -237,7 +241,7 @@ class Hub:
             return
         known.box, known.side = box, side
         self._carriage.open(box)
-        box.see(known.host)
+        side.see(known.host)
         box.expires = now + self.limits.idle
         self._at(box.expires, partial(self._check_box, box.host.token))
         self._tell(side, wire.Claimed(box.element, side.token, self._grant(side.user)))
@@ -257,7 +261,7 @@ class Hub:
             self._drop(side.connection)
         side.connection, side.return_by = connection, None
         known.box, known.side = box, side
-        box.see(known.host)
+        side.see(known.host)
         self._tell(side, wire.Resumed(side.received))
         for data in missed:
             self._deliver(connection, data)
@@ -273,6 +277,8 @@ class Hub:
             self._relay(box, side, message, now)
         elif isinstance(message, wire.Ping):
             self._tell(side, wire.Pong())
+        elif isinstance(message, wire.Vouch):
+            self._vouch(box, side, message.host)
         elif isinstance(message, wire.Leave):
             self._leave(box, side, now)
         elif isinstance(message, wire.Burn):
@@ -292,6 +298,19 @@ class Hub:
             self._end(box, "flood", now)
         elif not other.gone:
             self._tell_logged(other, wire.Relayed(message.kind, message.body))
+
+    def _vouch(self, box: Mailbox, side: Side, host: str) -> None:
+        """Say so if the other side was seen at `host`: by its WebSocket, or by its allocation, which may be
+        of the other IP family or from another address of its translator.
+
+        Few questions: a side may not find out by them where the other is.
+        """
+        other = box.other(side)
+        side.vouches += 1
+        if other is None or side.vouches > self.limits.vouches:
+            self.counters["vouch refused"] += 1
+        elif host in other.hosts or self._has_relay_client(other.user, host):
+            self._tell(side, wire.Vouched(host))
 
     def _leave(self, box: Mailbox, side: Side, now: float) -> None:
         """`side` does not come back; the last one closes the mailbox, as does a host to whom nobody came."""

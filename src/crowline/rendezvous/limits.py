@@ -56,5 +56,8 @@ class HubLimits:
     allocations_per_minute: int = 20
     """New codes from one address."""
 
+    vouches: int = 64
+    """Questions of a side whether the other is at some address: one a candidate."""
+
     exempt_loopback: bool = True
     """No rates for this machine itself: tests and the reverse proxy in front of a hub come from there."""

@@ -9,14 +9,16 @@ from crowline.rendezvous.rate import Bucket, Pace
 from crowline.rendezvous.sent import SentLog
 
 MAX_HOSTS = 64
-"""IP addresses of one meeting: more networks than two travellers pass through in a day."""
+"""IP addresses of one side: more networks than a traveller passes through in a day."""
 
 
 @dataclass(slots=True)
 class Side:
     """One of the two. `token` lets it come back, `user` is its name at the TURN server.
 
-    Of link zero it has `sent` so many bytes, and may send `credit` in all; `is_promised`: more comes later.
+    `hosts` are the IP addresses from which it has come, the last `MAX_HOSTS`; it has asked `vouches` times
+    for those of the other side. Of link zero it has `sent` so many bytes, and may send `credit` in all;
+    `is_promised`: more comes later.
     """
 
     token: str
@@ -29,11 +31,20 @@ class Side:
     sent: int = 0
     credit: int = 0
     is_promised: bool = False
+    hosts: dict[str, None] = field(default_factory=dict)
+    vouches: int = 0
+
+    def see(self, host: str) -> None:
+        """It has come from there."""
+        self.hosts.pop(host, None)
+        self.hosts[host] = None
+        if len(self.hosts) > MAX_HOSTS:
+            del self.hosts[next(iter(self.hosts))]
 
 
 @dataclass(slots=True)
 class Mailbox:
-    """One meeting. `hosts` are the IP addresses from which its sides have come, the last `MAX_HOSTS`.
+    """One meeting.
 
     `pot` are the bytes of link zero's budget that neither side has been given yet, `pace` is what follows.
     """
@@ -45,17 +56,13 @@ class Mailbox:
     host: Side
     text: Bucket
     join: Side | None = None
-    hosts: dict[str, None] = field(default_factory=dict)
     pot: int = 0
     pace: Pace = field(default_factory=partial(Pace, 0))
     is_budget_told: bool = False
 
-    def see(self, host: str) -> None:
-        """A side has come from there."""
-        self.hosts.pop(host, None)
-        self.hosts[host] = None
-        if len(self.hosts) > MAX_HOSTS:
-            del self.hosts[next(iter(self.hosts))]
+    def has_seen(self, host: str) -> bool:
+        """Whether a side has come from that IP address."""
+        return any(host in side.hosts for side in self.sides())
 
     def sides(self) -> tuple[Side, ...]:
         return (self.host,) if self.join is None else (self.host, self.join)

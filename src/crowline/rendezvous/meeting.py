@@ -28,6 +28,7 @@ from crowline.rendezvous.code import Code, draw_secret, password
 from crowline.rendezvous.events import (
     BudgetGranted,
     CodeReady,
+    HostVouched,
     Keyed,
     MeetingEvent,
     MeetingFailed,
@@ -60,6 +61,9 @@ PING_INTERVAL = 60.0
 
 MAX_MOTD = 200
 """Characters of the server's message of the day that are shown."""
+
+MAX_ASKED_HOSTS = 32
+"""Hosts that the hub is asked about: the 64 candidates that the other side may have share them."""
 
 SENT_BYTES = 256 * 1024
 """Bytes of own messages kept for the case that the WebSocket breaks."""
@@ -104,6 +108,8 @@ class Meeting:
         self._token = ""
         self._received = 0
         self._connected = True
+        self._hub_vouches = False
+        self._asked_hosts: set[str] = set()
         self._waiting: list[signals.Signal] = []
         self._sent: SentLog[wire.Relay] = SentLog(SENT_BYTES)
         self._deadline: float | None = None
@@ -149,6 +155,16 @@ class Meeting:
             self._waiting.append(signal)
             return
         self._relay("sealed", self._sealer.seal(signals.encode(signal)))
+
+    def vouch(self, host: str) -> None:
+        """Ask the hub whether it has seen the other side at that IP address: `HostVouched` follows if so.
+
+        Without a key, or where the hub does not know the question, nothing is asked.
+        """
+        is_askable = host in self._asked_hosts or len(self._asked_hosts) < MAX_ASKED_HOSTS
+        if self._state is _State.KEYED and self._hub_vouches and self._connected and is_askable:
+            self._asked_hosts.add(host)
+            self._send(wire.Vouch(host))
 
     def close(self, now: float) -> None:
         """Leave for good; the hub tells the other side."""
@@ -221,6 +237,7 @@ class Meeting:
             return
         if not self._welcomed:
             self._welcomed = True
+            self._hub_vouches = message.vouches
             self._events.append(Welcomed(_tamed(message)))
 
     def _on_message(self, message: wire.HubMessage, now: float) -> None:
@@ -241,6 +258,9 @@ class Meeting:
             self._events.append(PeerReturned())
         elif isinstance(message, wire.Budget):
             self._events.append(BudgetGranted(message.limit, message.final))
+        elif isinstance(message, wire.Vouched) and message.host in self._asked_hosts:
+            self._asked_hosts.discard(message.host)
+            self._events.append(HostVouched(message.host))
         elif isinstance(message, wire.Gone):
             self._fail(of_gone(message, met=self._handshake is not None))
         elif not isinstance(message, wire.Pong):

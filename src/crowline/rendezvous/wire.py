@@ -26,6 +26,8 @@ Element = Annotated[bytes, msgspec.Meta(max_length=MAX_ELEMENT)]
 SideToken = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 HostText = Annotated[str, msgspec.Meta(max_length=253)]
+IpText = Annotated[str, msgspec.Meta(max_length=45)]
+"""The longest text form of an IPv6 address has 45 characters."""
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Fingerprint = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 MessageKind = Literal["confirm", "sealed"]
@@ -106,7 +108,13 @@ class Ping(msgspec.Struct, frozen=True, tag_field="t", tag="ping"):
     """The meeting is still wanted."""
 
 
-ClientMessage: TypeAlias = Allocate | Claim | Resume | Relay | Burn | Leave | Ping
+class Vouch(msgspec.Struct, frozen=True, tag_field="t", tag="vouch"):
+    """Is the other side at that IP address? Only to a hub whose welcome says that it answers that."""
+
+    host: IpText
+
+
+ClientMessage: TypeAlias = Allocate | Claim | Resume | Relay | Burn | Leave | Ping | Vouch
 
 # From the hub
 
@@ -115,7 +123,8 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
     """The hub's first message, sent at once.
 
     `budget`: bytes that link zero carries freely, both sides together; `rate`: how many a second after that,
-    0 if it ends there. `credit`: how many a side may send before the first `Budget`.
+    0 if it ends there. `credit`: how many a side may send before the first `Budget`. `vouches`: it takes
+    `Vouch`.
     """
 
     v: Version
@@ -125,6 +134,7 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
     motd: Annotated[str, msgspec.Meta(max_length=MAX_MESSAGE)] = ""
     credit: Count = 0
     rate: Count = 0
+    vouches: bool = False
 
     @property
     def grants_more(self) -> bool:
@@ -202,8 +212,27 @@ class Pong(msgspec.Struct, frozen=True, tag_field="t", tag="pong"):
     """The answer to `Ping`."""
 
 
+class Vouched(msgspec.Struct, frozen=True, tag_field="t", tag="vouched"):
+    """The other side came to this server from that IP address, which was asked for. There is no other answer
+    to `Vouch`: the hub names no address that the asking side has not named."""
+
+    host: IpText
+
+
 HubMessage: TypeAlias = (
-    Welcome | Allocated | Claimed | Joined | Relayed | Resumed | Left | Back | Budget | Gone | Error | Pong
+    Welcome
+    | Allocated
+    | Claimed
+    | Joined
+    | Relayed
+    | Resumed
+    | Left
+    | Back
+    | Budget
+    | Gone
+    | Error
+    | Pong
+    | Vouched
 )
 
 _client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)

@@ -189,6 +189,11 @@ class StunTurnFront:
         """Whether nobody has an allocation."""
         return self._driver.machine.is_idle
 
+    def has_client(self, user: str, host: str) -> bool:
+        """Whether that user has an allocation for a client at that IP address."""
+        allocations = self._driver.machine.allocations
+        return any(each.user == user and each.five_tuple.client.host == host for each in allocations)
+
     async def close(self) -> None:
         """End all allocations and close every socket."""
         if self._pool is not None:

@@ -170,6 +170,7 @@ class Server:
             entropy=os.urandom,
             limits=self.config.limits,
             grant=self._grant,
+            has_relay_client=self._has_relay_client,
             stun=self._stun_services(),
             motd=self.config.motd,
         )
@@ -181,6 +182,9 @@ class Server:
 
     def _is_current(self, user: str) -> bool:
         return not user.startswith(HUB_PREFIX) or self.hub.knows(user.removeprefix(HUB_PREFIX))
+
+    def _has_relay_client(self, user: str, host: str) -> bool:
+        return self._front is not None and self._front.has_client(HUB_PREFIX + user, host)
 
     @property
     def _is_idle(self) -> bool:
