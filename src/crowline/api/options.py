@@ -18,7 +18,7 @@ class Options:
     theirs; `direct_only` sends nothing until no server is in between. `timeout` is how many seconds to wait
     for the other side; None leaves it to the hub, which forgets an unused code after an hour.
     `hide_addresses` tells the other side names in place of this machine's own addresses, which mean something
-    on this network alone.
+    on this network alone. `tells_moves`: what becomes of each pair is told to `Traversal.on_ice`.
     """
 
     server: str
@@ -26,6 +26,7 @@ class Options:
     direct_only: bool = False
     timeout: float | None = None
     hide_addresses: bool = False
+    tells_moves: bool = False
 
     def __post_init__(self) -> None:
         if self.relay_only and self.direct_only:

@@ -38,7 +38,7 @@ from crowline.ice.events import (
     Restarted,
     SendRefused,
 )
-from crowline.ice.pair import ValidPair
+from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.link.identity import Identity
 from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
@@ -85,8 +85,15 @@ class Traversal:
             loopback=loopback,
             meant=self._translation.meant,
         )
+        # Hears of everything that the agent says, before anything is done with it.
+        self.on_ice: Callable[[IceEvent], None] = lambda _: None
         self._agent = IceAgent(
-            controlling, entropy=os.urandom, ta=MIN_TA, renominate=True, permits=self._allowed.check
+            controlling,
+            entropy=os.urandom,
+            ta=MIN_TA,
+            renominate=True,
+            permits=self._allowed.check,
+            tells_moves=options.tells_moves,
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
         self._has_warned = False
@@ -209,6 +216,10 @@ class Traversal:
 
     # Pairs ------------------------------------------------------------------------------------------
 
+    def checked_pairs(self) -> list[CandidatePair]:
+        """The pairs that are checked or have been, best first, for whoever wants to see them."""
+        return self._agent.pairs()
+
     def valid_pairs(self) -> list[ValidPair]:
         """The pairs that work and are allowed, best first."""
         return [pair for pair in self._agent.valid_pairs() if self._allowed.pair(pair)]
@@ -308,6 +319,7 @@ class Traversal:
     # ------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: IceEvent) -> None:
+        self.on_ice(event)
         self._tcp.on_event(event)
         if isinstance(event, PairValid) and self._allowed.pair(event.pair):
             self._pairs.on_pair_valid(event.pair)

@@ -13,7 +13,7 @@ from crowline.ice.answering import Answering
 from crowline.ice.candidate import Candidate
 from crowline.ice.checks import Credentials, draw_credentials
 from crowline.ice.events import IceEvent, LossReason
-from crowline.ice.pair import ValidPair, Way
+from crowline.ice.pair import CandidatePair, ValidPair, Way
 from crowline.ice.session import IceSession
 from crowline.stun.message import MalformedStun, MessageClass, Method, Received, parse
 
@@ -159,6 +159,10 @@ class IceEndpoint(ABC):
     def local_candidates(self) -> list[Candidate]:
         """This side's candidates: what the other side must hear again after a restart."""
         return list(self._session.locals)
+
+    def pairs(self) -> list[CandidatePair]:
+        """The check list as it stands, best first, for whoever wants to see it; the pairs are the agent's."""
+        return sorted(self._session.checklist, key=lambda pair: pair.priority, reverse=True)
 
     def valid_pairs(self) -> list[ValidPair]:
         """All pairs that work, best first; those of a session before a restart too while they carry data."""
