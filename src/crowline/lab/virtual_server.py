@@ -18,12 +18,14 @@ from crowline.rendezvous.hub import Hub
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.stun.attributes import FAMILY_IPV6
 from crowline.stun.message import Method
-from crowline.stun.responder import Responder, bare_answer
+from crowline.stun.responder import Alternates, Responder, bare_answer
 from crowline.turn.auth import Authenticator, issue_credentials
 from crowline.turn.framing import StreamFramer
 from crowline.turn.server import TurnServer
 
 STUN_PORT = 3478
+STUN_PORTS = (STUN_PORT, STUN_PORT + 1)
+"""The server of the product has RFC 5780's second port, whether or not it has a second address."""
 RELAY_PORTS = (49152, 65535)  # RFC 8656 §7.2: the dynamic ports
 GRANT_LIFETIME = 3600  # seconds, as the server of the product grants them
 TEXT, BINARY = b"t", b"b"
@@ -31,12 +33,17 @@ TEXT, BINARY = b"t", b"b"
 
 
 class VirtualServer:
-    """Hub on TCP port 443, STUN and TURN on port 3478 (TURN by TCP too), on one IPv4 and one IPv6 address."""
+    """Hub on TCP port 443, STUN and TURN on ports 3478 and 3479 (by TCP too), on IPv4 and on IPv6.
 
-    def __init__(self, internet: Internet) -> None:
-        self.ipv4, self.ipv6 = server_addresses(1, 1)
+    With `alternates` it has a second IPv4 address, and does RFC 5780 as `serve --alternate-address` does.
+    """
+
+    def __init__(self, internet: Internet, *, alternates: bool = True) -> None:
+        self.ipv4, other, self.ipv6, _ = server_addresses(1, 2)
         self.host = internet.host(self.ipv4)
         internet.add_address(self.host, self.ipv6)
+        if alternates:
+            internet.add_address(self.host, other)
         self._internet = internet
         entropy = internet.random.randbytes
         self._secret = Secret(entropy(32))
@@ -47,9 +54,10 @@ class VirtualServer:
         self._readers: dict[int, Connection] = {}
         self._timer: Timer | None = None
         tcp = TcpHost(internet, self.host)
-        for address in (self.ipv4, self.ipv6):
-            tcp.listen(Address(address, HTTPS), self._accept)
-            tcp.listen(Address(address, STUN_PORT), self._front.accept)
+        for host in (self.ipv4, self.ipv6):
+            tcp.listen(Address(host, HTTPS), self._accept)
+        for address in self._front.addresses:
+            tcp.listen(address, self._front.accept)
 
     def address_for(self, own_hosts: tuple[str, ...]) -> Address:
         """Where a client with those addresses reaches the hub: by IPv4 if it can, as its name has both."""
@@ -135,9 +143,10 @@ class StunTurn:
         self._host = host
         self._entropy = entropy
         self._node: Node = internet.attach(self)
-        self._responder = Responder()
+        self.addresses = [Address(each, port) for each in host.networks for port in STUN_PORTS]
+        self._responder = Responder(_alternates(host))
         self._relayed: set[Address] = set()
-        self._streams: dict[Address, Connection] = {}
+        self._streams: dict[tuple[Address, Address], Connection] = {}
         self._turn = TurnServer(
             Authenticator(secret, entropy=entropy, epoch=0.0),
             self,
@@ -145,12 +154,12 @@ class StunTurn:
             policy=AddressPolicy(),
             entropy=entropy,
         )
-        for address in host.networks:
-            internet.bind(self._node, host, Address(address, STUN_PORT))
+        for address in self.addresses:
+            internet.bind(self._node, host, address)
 
     def accept(self, connection: Connection) -> None:
         """A client that comes by TCP."""
-        self._streams[connection.remote] = connection
+        self._streams[connection.remote, connection.local] = connection
         connection.stream = _TurnStream(self, connection)
 
     def from_stream(self, message: bytes, connection: Connection) -> None:
@@ -162,7 +171,7 @@ class StunTurn:
         self._internet.poke(self._node)
 
     def stream_ended(self, connection: Connection) -> None:
-        self._streams.pop(connection.remote, None)
+        self._streams.pop((connection.remote, connection.local), None)
         self._turn.disconnect(connection.remote, connection.local, Transport.TCP, self._internet.now)
         self._internet.poke(self._node)
 
@@ -185,9 +194,9 @@ class StunTurn:
     def next_transmit(self) -> Transmit | None:
         """The next datagram; what goes to streams is written at once."""
         while transmit := self._responder.next_transmit() or self._turn.next_transmit():
-            if not transmit.transport.is_stream:
+            if not transmit.transport.is_stream or transmit.local is None:
                 return transmit
-            stream = self._streams.get(transmit.destination)
+            stream = self._streams.get((transmit.destination, transmit.local))
             if stream is not None:
                 stream.send(bytes(transmit.data))
         return None
@@ -240,6 +249,14 @@ class StunTurn:
     def _of_family(self, family: int) -> str | None:
         wants_ipv6 = family == FAMILY_IPV6
         return next((host for host in self._host.networks if (":" in host) == wants_ipv6), None)
+
+
+def _alternates(host: Host) -> Alternates | None:
+    """The four addresses of RFC 5780, where there are four: in IPv4."""
+    hosts = [each for each in host.networks if ":" not in each]
+    if len(hosts) < 2:
+        return None
+    return Alternates(Address(hosts[0], STUN_PORTS[0]), Address(hosts[1], STUN_PORTS[1]))
 
 
 class _TurnStream:
