@@ -61,7 +61,7 @@ class Asking:
         self._client = BindingClient(entropy=client.internet.random.randbytes)
         self._remote = remote
         self._internet = client.internet
-        self._connection = client.connect(local, remote, self)
+        self._connection = client.connect(remote, local, self)
 
     def on_open(self) -> None:
         self._client.query(self._remote, self._internet.now, transport=Transport.TCP)
