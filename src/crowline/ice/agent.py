@@ -6,25 +6,10 @@ from collections.abc import Callable
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.base.machine import Buffer
 from crowline.base.send_problem import SendProblem
-from crowline.base.transport import Transport
-from crowline.ice.candidate import (
-    COUNTERPART,
-    HIGHEST_LOCAL_PREFERENCE,
-    Candidate,
-    CandidateType,
-    candidate_priority,
-)
+from crowline.ice.candidate import COUNTERPART, Candidate
 from crowline.ice.checker import Checker
-from crowline.ice.checks import (
-    Credentials,
-    VerifiedCheck,
-    draw_credentials,
-    verify_answer,
-    verify_check,
-    write_check,
-)
+from crowline.ice.checks import Credentials, draw_credentials
 from crowline.ice.endpoint import IceEndpoint
 from crowline.ice.events import FailureReason, IceFailed, SendRefused
 from crowline.ice.nomination import BestPossible, FirstValid, NominationPolicy
@@ -32,15 +17,12 @@ from crowline.ice.pair import ValidPair, Way
 from crowline.ice.remotes import RemoteCandidates, permits_unicast
 from crowline.ice.role import Role
 from crowline.ice.session import IceSession
-from crowline.stun.message import TRANSACTION_ID_SIZE, MalformedStun, MessageClass, Method, Received, parse
+from crowline.stun.message import Received
 
 DEFAULT_TA = 0.05  # seconds between checks, RFC 8445 §14.2
 MIN_TA = 0.005  # the least that RFC 8445 §14.2 allows
 DEFAULT_RTO = 0.5  # seconds, RFC 8445 §14.3
 PATIENCE = 39.5  # seconds before failure may be declared, RFC 8863 §4
-
-# What a check from a socket announces that is no base yet: the priority of a host's only socket.
-_UNKNOWN_BASE_PRIORITY = candidate_priority(CandidateType.PEER_REFLEXIVE, HIGHEST_LOCAL_PREFERENCE)
 
 
 class IceAgent(IceEndpoint):
@@ -107,47 +89,6 @@ class IceAgent(IceEndpoint):
                     for remote in self._session.remotes:
                         self._pair(sender, remote)
         self._settle(now)
-
-    def probe(self, base: Address, destination: Address) -> bytes:
-        """A check that belongs to no pair, from `base` to an address that was guessed: a plan sends it.
-
-        `base` need not be a base of this agent's yet, and nobody waits for an answer: the other side learns a
-        peer-reflexive candidate from the check and checks back (RFC 8445 §7.3.1.3, §7.3.1.4). Raises
-        `UsageError` while the other side's password is not known, and for two addresses of different
-        families.
-        """
-        session = self._session
-        if not session.credentials.remote_password:
-            raise UsageError("nothing can be asked of an unknown side")
-        if base.is_ipv6 != destination.is_ipv6:
-            raise UsageError("a probe goes from one address to another of its family")
-        local = session.locals.receiver(base, Transport.UDP)
-        return write_check(
-            self._entropy(TRANSACTION_ID_SIZE),
-            session.credentials,
-            _UNKNOWN_BASE_PRIORITY if local is None else local.peer_reflexive_priority,
-            session.role.attribute(),
-            use_candidate=False,
-        )
-
-    def authenticates(self, data: Buffer) -> bool:
-        """Whether only the other side of this session can have made `data`: a check, or an answer to one.
-
-        Nothing changes by that. For sockets that are not bases: one at which such a packet arrives may become
-        a base (`add_local_candidate`) and have the packet given to `receive`.
-        """
-        try:
-            received = parse(data)
-        except MalformedStun:
-            return False
-        message, credentials = received.message, self._session.credentials
-        if message.method is not Method.BINDING or not credentials.remote_password:
-            return False
-        if message.message_class is MessageClass.REQUEST:
-            return isinstance(verify_check(received, credentials), VerifiedCheck)
-        if message.message_class is MessageClass.INDICATION:
-            return False
-        return verify_answer(received, credentials) is not None
 
     def abandon(self, pair: ValidPair) -> None:
         """Do not try to regain `pair`, which is lost."""
