@@ -28,6 +28,8 @@ from crowline.turn.events import Allocated
 
 # Hosts that may reach our relayed addresses: as many as the other side may have candidates.
 MAX_PEERS = 64
+# Sockets at a time that were taken over from plans for hard NATs; whoever has more retires some first.
+MAX_ADOPTED = 8
 
 
 class Datagrams(Protocol):
@@ -72,6 +74,7 @@ class Gatherer:
         self._stun_servers: dict[Address, None] = {}
         self._answering: set[Address] = set()
         self._peers: list[Address] = []
+        self._adopted: set[Address] = set()
         self._offer_host = offer_host
         self._hides_host = hides_host
         self._pending = 0
@@ -116,6 +119,14 @@ class Gatherer:
         """The addresses that have a socket."""
         return {local.host for local in self._sockets}
 
+    def bases(self) -> list[Address]:
+        """The sockets, the oldest first."""
+        return list(self._sockets)
+
+    def adopted(self) -> set[Address]:
+        """Those of them that were adopted."""
+        return self._adopted & self._sockets.keys()
+
     def query_stun(self, servers: list[Address]) -> None:
         """Ask every server from every socket of its family."""
         self._servers.update(servers)
@@ -135,6 +146,25 @@ class Gatherer:
         self.ask([socket.local])
         self._relays.renew(base, socket)
         return socket.local
+
+    def adopt(self, socket: UdpSocket) -> bool:
+        """A socket at which the other side was met is one of ours now; False when there are enough."""
+        local, adopted = socket.local, self.adopted()
+        if len(adopted) >= MAX_ADOPTED or self._is_leaving:
+            return False
+        self._adopted = {*adopted, local}
+
+        def received(data: memoryview, source: Address, segment_size: int) -> None:
+            self._received(data, segment_size, source, local)
+
+        def unsent(destination: Address, problem: SendProblem) -> None:
+            self._owner.on_unsent(local, destination, problem)
+
+        socket.hand_over(received, self.on_drained, unsent)
+        self._sockets[local] = socket
+        if self._offer_host:
+            self._owner.on_candidate(self.factory.host(local))
+        return True
 
     def retire(self, base: Address) -> None:
         """Nothing of ours leaves by that socket any more but what an allocation without a ticket needs."""

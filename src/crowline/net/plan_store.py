@@ -1,0 +1,92 @@
+"""Which plans led through which pair of networks, kept from meeting to meeting in the user's state folder.
+
+The file names no network: its keys are hashed with a secret of this machine, and mean nothing elsewhere. What
+cannot be read or written is forgotten without a word: it would only have saved a few seconds.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import msgspec
+
+FILE = "plans.json"
+MAX_BYTES = 1 << 16  # more than any memory of plans has; a larger file is not ours
+_SECRET_BYTES = 32
+_KEY_DIGITS = 32  # hexadecimal: 128 bits
+# Hosts of one network, as far as plans are concerned: providers give a customer another address of the same
+# pool now and then, and an IPv6 site has 48 bits of its own at most (RFC 6177).
+_PREFIX_LENGTHS = {4: 24, 6: 48}
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    secret: bytes
+    plans: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class PlanStore:
+    """One file. `folder` is where it lies, without one in the user's state folder."""
+
+    def __init__(self, folder: Path | None = None, *, entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self._folder = folder
+        self._entropy = entropy
+        self._secret = b""
+
+    def load(self) -> bytes:
+        """What was kept last, as JSON; empty where there is nothing."""
+        kept = self._read()
+        self._secret = kept.secret if kept is not None else self._entropy(_SECRET_BYTES)
+        return b"" if kept is None or bytes(kept.plans) == b"null" else bytes(kept.plans)
+
+    def save(self, plans: bytes) -> None:
+        """Keep this JSON in place of what was kept; `load` comes first."""
+        with suppress(OSError, msgspec.MsgspecError):
+            data = msgspec.json.encode(_Kept(self._secret, msgspec.Raw(plans)))
+            if len(data) <= MAX_BYTES:
+                self._write(data)
+
+    def key(self, own: str, peer: str) -> str:
+        """The name of a pair of networks, each given by an address that the internet sees; after `load`."""
+        networks = f"{_network(own)} {_network(peer)}".encode()
+        return hmac.digest(self._secret, networks, "sha256").hex()[:_KEY_DIGITS]
+
+    def _read(self) -> _Kept | None:
+        try:
+            with self._path().open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+            kept = msgspec.json.decode(data, type=_Kept) if len(data) <= MAX_BYTES else None
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return kept if kept is not None and len(kept.secret) == _SECRET_BYTES else None
+
+    def _write(self, data: bytes) -> None:
+        """Whole or not at all, also when two programs write at once; readable by this user alone."""
+        path = self._path()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.with_name(f"{FILE}.{self._entropy(8).hex()}")
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+
+    def _path(self) -> Path:
+        if self._folder is None:
+            # Not needed where plans are not.
+            from platformdirs import user_state_path
+
+            self._folder = user_state_path("crowline", appauthor=False)
+        return self._folder / FILE
+
+
+def _network(host: str) -> str:
+    address = ip_address(host)
+    return str(ip_network((address, _PREFIX_LENGTHS[address.version]), strict=False))
