@@ -296,6 +296,17 @@ def test_a_forward_gets_another_port_where_the_suggested_one_is_taken() -> None:
     assert other.port != taken.port
 
 
+def test_a_forward_takes_over_the_port_of_its_own_hosts_traffic() -> None:
+    """What was mapped by a packet before is open to everybody now, under the same outside address."""
+    box = nat(HOME)
+    before = mapped(box, INSIDE, SERVER)
+    assert box.inbound(UDP, before, STRANGER, 0.0) is None
+    assert box.forward(UDP, INSIDE, 100.0, 0.0, suggested=before.port, exactly=True) == before
+    assert box.inbound(UDP, before, STRANGER, 0.0) == INSIDE
+    assert mapped(box, INSIDE, STRANGER) == before
+    assert len(box) == 1
+
+
 def test_a_closed_forward_is_closed() -> None:
     """After the end nobody gets in, and closing again changes nothing."""
     box = nat(HOME)

@@ -147,14 +147,18 @@ class Nat:
     ) -> Address | None:
         """Open a port for everyone, as a port mapping service does, or prolong it: the outside address.
 
-        `suggested` is taken when it is free; with `exactly`, no other one. Traffic of `inside` uses the
-        forward as its mapping, and does not prolong it. ``None`` when no port is left.
+        `suggested` is taken when it is free or has a mapping of `inside` itself; with `exactly`, no other
+        one. Traffic of `inside` uses the forward as its mapping, and does not prolong it. ``None`` when no
+        port is left.
         """
         entry = self._forwards.get((protocol, inside))
         if entry is not None and entry.expires <= now:
             self._remove(entry)
             entry = None
         if entry is None:
+            traffic = self._by_port.get((protocol, suggested or inside.port))
+            if traffic is not None and traffic.inside == inside:
+                self._remove(traffic)
             if exactly and suggested and not self._is_free(protocol, suggested, now):
                 return None
             entry = self._open(protocol, inside, suggested, now)

@@ -36,6 +36,7 @@ from crowline.lab.port_mapping_messages import (
     version_of,
 )
 from crowline.lab.profile import PortMapping
+from crowline.lab.router_temper import PLAIN, Temper
 
 PORT = 5351  # RFC 6886 §3.1, RFC 6887 §19.1
 SHORTEST_LEASE = 120  # seconds, what RFC 6887 §15 recommends for PCP; NAT-PMP has no such floor
@@ -57,14 +58,18 @@ class PortMappingService:
 
     `now` at construction is when the box started: answers carry the seconds since then, and a client that
     sees fewer than it should knows that its ports are gone. `counters` says what was not answered.
+
+    Of a `temper` that counts which these protocols can show: silence, who speaks and how often, who is
+    refused, other ports and leases than asked, forgetting, a false outside host, and opening nothing.
     """
 
-    def __init__(self, nat: Nat, kind: PortMapping, now: float = 0.0) -> None:
+    def __init__(self, nat: Nat, kind: PortMapping, now: float = 0.0, temper: Temper = PLAIN) -> None:
         if kind not in (PortMapping.NAT_PMP, PortMapping.PCP):
             raise UsageError(f"this service is not one of {kind.value}")
         self.counters: Counter[str] = Counter()
         self._nat = nat
         self._kind = kind
+        self._temper = temper
         self._started = now
         self._leases: dict[tuple[int, Address], _Lease] = {}
         self._answers: deque[Transmit] = deque()
@@ -83,7 +88,11 @@ class PortMappingService:
         except MalformedPortMapping:
             self.counters["malformed"] += 1
             return
-        self._answers.append(Transmit(answer, source, local))
+        if self._temper.is_silent:
+            return
+        if self._temper.speaks_from:
+            local = Address(self._temper.speaks_from, PORT)
+        self._answers += [Transmit(answer, source, local)] * self._temper.repeats
 
     def handle_timeout(self, now: float) -> None:
         """Leases end by themselves."""
@@ -109,15 +118,17 @@ class PortMappingService:
     def _nat_pmp(self, data: Buffer, source: Address, now: float) -> bytes:
         request, epoch = parse_nat_pmp(data), self._epoch(now)
         if isinstance(request, AddressRequest):
-            return nat_pmp_address(self._nat.external_host, epoch)
+            return nat_pmp_address(self._outside_host, epoch)
         if not isinstance(request, MapRequest):
             return nat_pmp_failure(data, NatPmpResult.UNSUPPORTED_OPCODE, epoch)
+        if not self._temper.allows:
+            return nat_pmp_failure(data, NatPmpResult.NOT_AUTHORIZED, epoch)
         if request.lifetime == 0:
             if not self._close_nat_pmp(request, source):
                 return nat_pmp_failure(data, NatPmpResult.NOT_AUTHORIZED, epoch)
             return nat_pmp_mapped(request, 0, 0, epoch)
         inside = Address(source.host, request.inside_port)
-        lifetime = min(request.lifetime, LONGEST_LEASE)
+        lifetime = min(request.lifetime, LONGEST_LEASE, self._temper.longest_lease)
         lease = None
         if request.inside_port and self._has_room(request.protocol, inside, now):
             lease = self._open(request.protocol, inside, lifetime, now, suggested=request.suggested_port)
@@ -156,6 +167,8 @@ class PortMappingService:
 
     def _pcp_map(self, data: Buffer, request: PcpMap, lifetime: int, source: Address, now: float) -> bytes:
         """RFC 6887 §11.3."""
+        if not self._temper.allows:
+            return self._pcp_failure(data, PcpResult.NOT_AUTHORIZED, now)
         if request.protocol not in (UDP, TCP) or request.inside_port == 0:
             return self._pcp_failure(data, PcpResult.UNSUPP_PROTOCOL, now)
         inside = Address(source.host, request.inside_port)
@@ -171,7 +184,7 @@ class PortMappingService:
         must = PcpOption.PREFER_FAILURE in request.options
         if must and not self._can_provide(request, lease):
             return self._pcp_failure(data, PcpResult.CANNOT_PROVIDE_EXTERNAL, now)
-        granted = min(max(lifetime, SHORTEST_LEASE), LONGEST_LEASE)
+        granted = min(max(lifetime, SHORTEST_LEASE), LONGEST_LEASE, self._temper.longest_lease)
         opened = self._open(
             request.protocol, inside, granted, now, suggested=request.suggested_port, must=must
         )
@@ -179,7 +192,7 @@ class PortMappingService:
             result = PcpResult.CANNOT_PROVIDE_EXTERNAL if must else PcpResult.NO_RESOURCES
             return self._pcp_failure(data, result, now)
         opened.nonce = request.nonce
-        body = pcp_mapped(request, opened.outside.host, opened.outside.port)
+        body = pcp_mapped(request, self._outside_host, opened.outside.port)
         return pcp_response(data, PcpResult.SUCCESS, granted, self._epoch(now), body=body)
 
     def _can_provide(self, request: PcpMap, lease: _Lease | None) -> bool:
@@ -214,10 +227,15 @@ class PortMappingService:
         suggested: int = 0,
         must: bool = False,
     ) -> _Lease | None:
-        outside = self._nat.forward(protocol, inside, lifetime, now, suggested=suggested, exactly=must)
+        temper, before = self._temper, self._leases.get((protocol, inside))
+        ends = float(lifetime) if temper.forgets_after is None else min(lifetime, temper.forgets_after)
+        if temper.other_ports and before is None:
+            suggested = (suggested or inside.port) % 65535 + 1
+        outside: Address | None = Address(self._nat.external_host, suggested or inside.port)
+        if temper.opens:
+            outside = self._nat.forward(protocol, inside, ends, now, suggested=suggested, exactly=must)
         if outside is None:
             return None
-        before = self._leases.get((protocol, inside))
         lease = _Lease(outside, now + lifetime, before.nonce if before else b"")
         self._leases[protocol, inside] = lease
         return lease
@@ -225,6 +243,10 @@ class PortMappingService:
     def _close(self, protocol: int, inside: Address) -> None:
         if self._leases.pop((protocol, inside), None) is not None:
             self._nat.unforward(protocol, inside)
+
+    @property
+    def _outside_host(self) -> str:
+        return self._temper.outside or self._nat.external_host
 
     def _epoch(self, now: float) -> int:
         return int(now - self._started)
