@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable, Collection, Coroutine
 
 from crowline.api.carriers import Carriers
-from crowline.api.hub_channel import HubChannel, reach_hub
+from crowline.api.hub_channel import AtServer
 from crowline.api.links import LinkSecrets
+from crowline.api.meeting_point import Callbacks, MeetingPoint, Place
 from crowline.api.observers import Observers
 from crowline.api.options import Options
 from crowline.api.pair_links import Link, PairLinks, transport_of, trust_in
@@ -40,8 +41,6 @@ from crowline.rendezvous.events import (
     Welcomed,
 )
 from crowline.rendezvous.keys import derive
-from crowline.rendezvous.meeting import Meeting
-from crowline.rendezvous.pake import Spake2Pake
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Bye, Description, Signal
 from crowline.session.events import (
@@ -77,10 +76,14 @@ class Connection:
         self.timing = Timing()
         self.words: tuple[str, ...] = ()
         self.session = Session(initiator=role is Role.HOST)
-        self.carriers = Carriers(
-            self.session, options.server, on_first=self._on_first_carrier, on_change=self.flush
-        )
         self._options = options
+        self._place: Place = options.place or AtServer(options.server)
+        self.carriers = Carriers(
+            self.session,
+            self._place.url,
+            on_first=self._on_first_carrier,
+            on_change=self.flush,
+        )
         self._loop = asyncio.get_running_loop()
         self.code_ready: asyncio.Future[Code] = self._loop.create_future()
         self.opened: asyncio.Future[None] = self._loop.create_future()
@@ -89,7 +92,7 @@ class Connection:
             self.session, self.carriers.send, self._on_session_event, on_timeout=self.flush
         )
         self._identity = Identity.generate()
-        self._hub: HubChannel | None = None
+        self._hub: MeetingPoint | None = None
         self._traversal: Traversal | None = None
         self._key: Secret | None = None
         self._watch: Watch | None = None
@@ -101,11 +104,7 @@ class Connection:
 
     async def open(self) -> None:
         """Reach the hub and begin; `code_ready`, `opened` and `ended` tell the rest."""
-        socket = await reach_hub(self._options.server)
-        meeting = Meeting(self.role, pake_factory=Spake2Pake, entropy=os.urandom, code=self.code)
-        self._hub = HubChannel(
-            socket,
-            meeting,
+        callbacks = Callbacks(
             on_event=self._on_meeting_event,
             on_link_data=lambda data: self._receive(HUB_LINK, data),
             on_link_down=self.carriers.hub_down,
@@ -114,17 +113,18 @@ class Connection:
             on_returned=self._on_hub_returned,
             on_closed=self._on_hub_closed,
         )
+        self._hub = await self._place.open(self.role, self.code, callbacks)
         self._traversal = Traversal(
             self,
             self.carriers,
             self._options,
             identity=self._identity,
             controlling=self.role is Role.JOIN,
-            hub_host=socket.server_host,
-            loopback=socket.is_loopback,
+            hub_host=self._hub.server_host,
+            loopback=self._hub.is_loopback,
             signal=self._hub.signal,
         )
-        self._hub.start()
+        self._hub.start(self._traversal)
         self._traversal.begin()
         if self._options.timeout is not None:
             self._later(self._options.timeout, self._give_up_waiting)
@@ -225,7 +225,10 @@ class Connection:
         self.timing.present = self._hub.received_at
         self._traversal.meet()
         direct_only = self._options.direct_only
-        self._watch = Watch(is_stuck=self._is_stuck, direct_only=direct_only, on_verdict=self._fail)
+        no_path = None if self._place.has_server else self._place.no_path
+        self._watch = Watch(
+            is_stuck=self._is_stuck, direct_only=direct_only, on_verdict=self._fail, no_path=no_path
+        )
         self._spawn(self._traversal.allocate(None if direct_only else event.turn))
 
     def _on_key(self, event: Keyed) -> None:
@@ -234,7 +237,8 @@ class Connection:
         self.words = event.verifier
         if not self._options.direct_only:
             link = self._hub.open_link(self.role, event.key)
-            self.carriers.hub_up(link)
+            if link is not None:
+                self.carriers.hub_up(link)
 
     def _on_signal(self, signal: Signal) -> None:
         assert self._traversal is not None

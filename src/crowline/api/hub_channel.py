@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Protocol
 
+from crowline.api.meeting_point import Callbacks
 from crowline.base.addresses import Address
-from crowline.base.errors import CrowlineError, UsageError
+from crowline.base.errors import CrowlineError, NoPath, UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.link.events import LinkData, LinkDown, LinkEvent
@@ -15,13 +18,18 @@ from crowline.link.quic import warm_up
 from crowline.net.patience import within
 from crowline.net.pump import Pump
 from crowline.net.websocket import HubSocket
+from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import BudgetGranted, MeetingEvent, Welcomed
 from crowline.rendezvous.keys import derive
 from crowline.rendezvous.meeting import Meeting
+from crowline.rendezvous.pake import Spake2Pake
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.seal import Opener, Sealer
 from crowline.rendezvous.signals import Signal
 from crowline.rendezvous.wire import VERSION, Welcome
+
+if TYPE_CHECKING:
+    from crowline.api.traversal import Traversal
 
 # Seconds between two looks at whether the WebSocket has room again.
 _DRAIN_INTERVAL = 0.01
@@ -31,16 +39,52 @@ HUB = Address("0.0.0.0", 0)
 RETURN_DELAYS = (0.2, 1.0, 2.0, 4.0, 8.0, 8.0)
 
 
+class MessageSocket(Protocol):
+    """A way to a hub: whole messages, in order. Text is signalling, binary is link zero."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def server_host(self) -> str:
+        """The name or address of the hub's machine; empty where that offers nothing else."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the hub is on this machine, and so the other side may be too."""
+
+    @property
+    def local_host(self) -> str:
+        """This machine's address at which the way ends; empty where that does not matter."""
+
+    @property
+    def queued(self) -> int:
+        """Bytes that have not been handed to the kernel yet."""
+
+    def send(self, message: str | bytes) -> None:
+        """Queue a message; order is kept."""
+
+    def messages(self) -> AsyncIterator[str | bytes]:
+        """Every message until the way ends, which is no error here."""
+
+    def abort(self) -> None:
+        """Cut it: it leads nowhere. `messages` ends."""
+
+    async def close(self) -> None:
+        """Send what is queued, as far as a second allows, and close. A cancelled close cuts."""
+
+
 class HubChannel:
     """Carries one meeting, by another WebSocket when the first one breaks.
 
     Link zero ends with the WebSocket that it began on: frames may be missing. `on_broken` is called at each
-    break, `on_returned` when the hub was reached again, `on_closed` once, when it could not be.
+    break, `on_returned` when the hub was reached again, `on_closed` once, when it could not be. `reach` makes
+    a new way to the hub where that is no WebSocket. Without `carries` there is no link zero.
     """
 
     def __init__(
         self,
-        socket: HubSocket,
+        socket: MessageSocket,
         meeting: Meeting,
         *,
         on_event: Callable[[MeetingEvent], None],
@@ -50,8 +94,12 @@ class HubChannel:
         on_broken: Callable[[], None],
         on_returned: Callable[[], None],
         on_closed: Callable[[], None],
+        reach: Callable[[], Awaitable[MessageSocket]] | None = None,
+        carries: bool = True,
     ) -> None:
         self.socket = socket
+        self._reach = reach
+        self._carries = carries
         self.link: HubLink | None = None
         # When the message that is being worked on came, seconds of the loop's clock.
         self.received_at = 0.0
@@ -68,7 +116,15 @@ class HubChannel:
         self._is_broken = False
         self._hurry = asyncio.Event()
 
-    def start(self) -> None:
+    @property
+    def server_host(self) -> str:
+        return self.socket.server_host
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.socket.is_loopback
+
+    def start(self, traversal: Traversal | None = None) -> None:
         """Begin the meeting and read what the hub sends."""
         self._meeting.open(self._pump.now)
         self._pump.flush()
@@ -79,8 +135,15 @@ class HubChannel:
         self._meeting.signal(signal)
         self._pump.flush()
 
-    def open_link(self, role: Role, key: Secret) -> HubLink:
+    def vouch(self, host: str) -> None:
+        """Ask whether the hub has seen the other side at that IP address: `HostVouched` follows if so."""
+        self._meeting.vouch(host)
+        self._pump.flush()
+
+    def open_link(self, role: Role, key: Secret) -> HubLink | None:
         """Make the WebSocket link zero, sealed with the meeting's key."""
+        if not self._carries:
+            return None
         keys = {each: derive(key, f"link-zero/{each.value}") for each in Role}
         credit = self._welcome.credit
         self.link = HubLink(Sealer(keys[role]), Opener(keys[role.other]), credit)
@@ -172,7 +235,7 @@ class HubChannel:
             await within(delay, self._hurry.wait())
             self._hurry.clear()
             try:
-                socket = await HubSocket.connect(self.socket.url)
+                socket = await (self._reach() if self._reach else HubSocket.connect(self.socket.url))
             except CrowlineError:
                 continue
             # Ours from now on: `close` may cancel the farewell to the broken one.
@@ -197,6 +260,48 @@ class HubChannel:
             elif self.link is not None and self._link_pump is not None:
                 self.link.receive(message, None, self.received_at)
                 self._link_pump.flush()
+
+
+class AtServer:
+    """The hub of a server, named by its URL."""
+
+    has_server = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def no_path(self) -> NoPath:
+        return NoPath()
+
+    async def open(self, role: Role, code: Code | None, callbacks: Callbacks) -> HubChannel:
+        """Reach the hub. Raises `ServerUnreachable`, and `UsageError` for a URL that is none."""
+        socket = await reach_hub(self.url)
+        meeting = Meeting(role, pake_factory=Spake2Pake, entropy=os.urandom, code=code)
+        return channel(socket, meeting, callbacks)
+
+
+def channel(
+    socket: MessageSocket,
+    meeting: Meeting,
+    callbacks: Callbacks,
+    *,
+    reach: Callable[[], Awaitable[MessageSocket]] | None = None,
+    carries: bool = True,
+) -> HubChannel:
+    """A `HubChannel` that tells `callbacks`."""
+    return HubChannel(
+        socket,
+        meeting,
+        on_event=callbacks.on_event,
+        on_link_data=callbacks.on_link_data,
+        on_link_down=callbacks.on_link_down,
+        on_link_room=callbacks.on_link_room,
+        on_broken=callbacks.on_broken,
+        on_returned=callbacks.on_returned,
+        on_closed=callbacks.on_closed,
+        reach=reach,
+        carries=carries,
+    )
 
 
 async def reach_hub(url: str) -> HubSocket:

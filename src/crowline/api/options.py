@@ -6,8 +6,12 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crowline.base.errors import ServerUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from crowline.api.meeting_point import Place
 
 SERVER_VARIABLE = "CROWLINE_SERVER"
 
@@ -19,6 +23,7 @@ class Options:
     for the other side; None leaves it to the hub, which forgets an unused code after an hour.
     `hide_addresses` tells the other side names in place of this machine's own addresses, which mean something
     on this network alone. `tells_moves`: what becomes of each pair is told to `Traversal.on_ice`.
+    `place`: where to meet without the server.
     """
 
     server: str
@@ -27,6 +32,7 @@ class Options:
     timeout: float | None = None
     hide_addresses: bool = False
     tells_moves: bool = False
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         if self.relay_only and self.direct_only:

@@ -21,15 +21,24 @@ _INTERVAL = 1.0
 
 
 class Watch:
-    """Begins when both sides are there. `on_verdict` is called once, with the error that ends the meeting."""
+    """Begins when both sides are there. `on_verdict` is called once, with the error that ends the meeting.
+
+    `no_path` is what to say where there is no server; nothing but direct paths can be meant.
+    """
 
     def __init__(
-        self, *, is_stuck: Callable[[], bool], direct_only: bool, on_verdict: Callable[[CrowlineError], None]
+        self,
+        *,
+        is_stuck: Callable[[], bool],
+        direct_only: bool,
+        on_verdict: Callable[[CrowlineError], None],
+        no_path: Callable[[], NoPath] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._is_stuck = is_stuck
         self._direct_only = direct_only
         self._on_verdict = on_verdict
+        self._no_path_words = no_path
         self._heard_at = self._loop.time()
         # Since when there has been no path that can go on.
         self._stuck_since: float | None = self._heard_at
@@ -76,6 +85,8 @@ class Watch:
         return NobodyCame("The other side went away before a connection was made.")
 
     def _no_path(self) -> NoPath:
+        if self._no_path_words is not None:
+            return self._no_path_words()
         if self._direct_only:
             return NoPath(
                 "No direct path was found, and nothing else is allowed.",
