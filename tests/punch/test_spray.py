@@ -30,7 +30,15 @@ from crowline.punch.spray import (
     guesses_for,
     sockets_for,
 )
-from crowline.punch.spray_budget import MAX_HOSTS, MAX_PACKETS, RATE, REST, Refusal, SprayBudget
+from crowline.punch.spray_budget import (
+    MAX_HOSTS,
+    MAX_PACKETS,
+    RATE,
+    REST,
+    Refusal,
+    SprayBudget,
+    SprayQuota,
+)
 
 HOST = "203.0.113.1"
 TARGET = Address(HOST, 5000)
@@ -247,6 +255,31 @@ def test_only_the_owner_spends_and_only_for_its_host() -> None:
     assert sum(shared.spend(owner, HOST, NOW) for _ in range(2 * MAX_PACKETS)) == MAX_PACKETS == shared.sent
     shared.end(owner)
     assert not shared.spend(owner, HOST, NOW)
+
+
+def test_what_one_meeting_proved_holds_for_no_other() -> None:
+    """Whoever shows us a host of their own in one meeting cannot send us there for somebody else."""
+    quota = SprayQuota()
+    one, other = SprayBudget(quota), SprayBudget(quota)
+    one.prove_host(HOST)
+    assert other.begin(object(), HOST, 1, NOW) is Refusal.UNPROVEN
+    assert one.begin(object(), HOST, 1, NOW) is None
+
+
+def test_meetings_share_what_a_machine_may_send() -> None:
+    """One spray at a time, and no more packets to a host, however many meetings are with it."""
+    quota = SprayQuota()
+    one, other = SprayBudget(quota), SprayBudget(quota)
+    one.prove_host(HOST)
+    other.prove_host(HOST)
+    assert one.begin(one, HOST, MAX_PACKETS, NOW) is None
+    assert other.begin(other, HOST, 1, NOW) is Refusal.BUSY
+    for _ in range(MAX_PACKETS):
+        assert one.spend(one, HOST, NOW)
+    assert not other.spend(other, HOST, NOW)
+    one.end(one)
+    assert other.begin(other, HOST, 1, NOW) is Refusal.RESTING
+    assert one.sent == other.sent == MAX_PACKETS
 
 
 def test_the_budget_remembers_few_hosts() -> None:

@@ -1,4 +1,4 @@
-"""How much a machine sends to guessed ports in all, and to whom: the one gate of every `SprayPlan`.
+"""How much a machine sends to guessed ports in all, and to whom: the gate of every `SprayPlan`.
 
 Addresses come from the other side, and may name a third party. A spray goes only to a host that is known to
 be the other side's, and only one runs at a time: 256 flows more at once make some home routers drop all.
@@ -31,32 +31,20 @@ class _Spent:
     packets: int = 0
 
 
-class SprayBudget:
-    """One for all sprays of a machine. `sent` is how many packets it has let go in all."""
+class SprayQuota:
+    """What all sprays of a machine may send, whichever meetings they are of: one object for a process.
+
+    `sent` is how many packets it has let go in all.
+    """
 
     def __init__(self) -> None:
         self.sent = 0
-        self._proven: set[str] = set()
         self._spent: dict[str, _Spent] = {}
         self._owner: object | None = None
         self._host = ""
 
-    def prove_host(self, host: str) -> None:
-        """The other side answered from `host`, authenticated, or the hub saw it there.
-
-        A request from there is less: whoever knows the password can forge its source.
-        """
-        if len(self._proven) < MAX_HOSTS:
-            self._proven.add(host)
-
-    def forget_proven(self) -> None:
-        """The session is over or begins anew: what was proven holds no longer; what was sent still counts."""
-        self._proven.clear()
-
     def begin(self, owner: object, host: str, packets: int, now: float) -> Refusal | None:
         """Give `owner` the right to send so many to `host`, until it calls `end`; or say why not."""
-        if host not in self._proven:
-            return Refusal.UNPROVEN
         if self._owner is not None:
             return Refusal.BUSY
         self._spent = {known: spent for known, spent in self._spent.items() if now < spent.at + REST}
@@ -82,3 +70,45 @@ class SprayBudget:
         """The spray of `owner` is over. Of one that has not begun nothing is heard."""
         if owner is self._owner:
             self._owner = None
+
+
+class SprayBudget:
+    """What the sprays of one meeting may send, and to whom: only what is proven in this meeting counts.
+
+    Without a `quota` it has one for itself, as where there is one meeting only.
+    """
+
+    def __init__(self, quota: SprayQuota | None = None) -> None:
+        self._quota = quota or SprayQuota()
+        self._proven: set[str] = set()
+
+    @property
+    def sent(self) -> int:
+        """Packets of all meetings that share the quota."""
+        return self._quota.sent
+
+    def prove_host(self, host: str) -> None:
+        """The other side answered from `host`, authenticated, or the hub saw it there.
+
+        A request from there is less: whoever knows the password can forge its source.
+        """
+        if len(self._proven) < MAX_HOSTS:
+            self._proven.add(host)
+
+    def forget_proven(self) -> None:
+        """The session is over or begins anew: what was proven holds no longer; what was sent still counts."""
+        self._proven.clear()
+
+    def begin(self, owner: object, host: str, packets: int, now: float) -> Refusal | None:
+        """Give `owner` the right to send so many to `host`, until it calls `end`; or say why not."""
+        if host not in self._proven:
+            return Refusal.UNPROVEN
+        return self._quota.begin(owner, host, packets, now)
+
+    def spend(self, owner: object, host: str, now: float) -> bool:
+        """Count one packet to `host`; False when it must not be sent."""
+        return self._quota.spend(owner, host, now)
+
+    def end(self, owner: object) -> None:
+        """The spray of `owner` is over. Of one that has not begun nothing is heard."""
+        self._quota.end(owner)
