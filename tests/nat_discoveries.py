@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.nat64 import Nat64Prefix
@@ -64,15 +66,20 @@ class _Spy:
         return self.inner.next_event()
 
 
-def add_server(internet: Internet, *, alternates: bool = True) -> None:
-    """On IPv4 and IPv6; without alternates only one address of each answers, as most servers do."""
+def add_server(internet: Internet, *, alternates: bool = True, ports: int = 2) -> None:
+    """On IPv4 and IPv6; without alternates one address of each answers, as most servers do."""
     for primary, other in ((SERVER, OTHER), (SERVER6, OTHER6)):
         machine = Responder(Alternates(primary, other) if alternates else None)
         node = internet.attach(machine)
         for address in (primary.host, other.host) if alternates else (primary.host,):
             host = internet.host(address)
-            for port in (primary.port, other.port) if alternates else (primary.port,):
+            for port in (primary.port, other.port)[:ports]:
                 internet.bind(node, host, Address(address, port))
+
+
+def add_plain_server(internet: Internet, address: Address) -> None:
+    """Another one, of somebody else."""
+    internet.bind(internet.attach(Responder()), internet.host(address.host), address)
 
 
 def discover(
@@ -81,19 +88,29 @@ def discover(
     seed: int = 1,
     ipv6: bool = False,
     alternates: bool = True,
+    ports: int = 1,
+    others: Sequence[Address] = (),
+    mute: Sequence[Address] = (),
     loss: float = 0.0,
     bases: int | None = None,
 ) -> Run:
-    """Let a host behind `profile` ask, until it is over."""
+    """Let a host behind `profile` ask, until it is over.
+
+    Without `alternates` the server has so many `ports`. `others` are further servers; the `mute` ones of them
+    are not there.
+    """
     internet = Internet(seed, loss=loss)
-    add_server(internet, alternates=alternates)
+    add_server(internet, alternates=alternates, ports=2 if alternates else ports)
+    for each in others:
+        if each not in mute and each.host != SERVER.host:
+            add_plain_server(internet, each)
     site = build_site(internet, profile, 7)
     server, prefix = (SERVER6 if ipv6 else SERVER), None
     if profile.ipv6 is Ipv6.NAT64:
         server, prefix = embedded(SERVER), PREFIX
     own = site.address_like(server.host)
     assert own is not None
-    discovery = NatDiscovery(server, entropy=internet.random.randbytes, prefix=prefix)
+    discovery = NatDiscovery(server, entropy=internet.random.randbytes, prefix=prefix, others=others)
     spy = _Spy(discovery)
     node = internet.attach(spy)
     run = spy.run = Run(internet, node, discovery)

@@ -4,7 +4,8 @@ The machine asks its driver for fresh sockets (`BasesWanted`). Each asks the ser
 milliseconds apart, which also shows how ports are given out; until that is over nothing else is sent, since
 each test makes mappings of its own. Then the tests run side by side, each on sockets that no other one uses:
 
-    base 0        mapping: tests II and III (§4.3) towards the server's other address
+    base 0        mapping: tests II and III (§4.3) towards the server's other address, or its next port where
+                  there is none; and towards other servers, where some are known
     base 1        filtering: tests II and III (§4.4); it has talked to the server's first address alone
     bases 2, 3    hairpinning (§4.5), in both directions, so that each opens its filter for the other
 
@@ -16,7 +17,7 @@ address of another family, or less global than the server itself, ends a test. A
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -48,7 +49,8 @@ from crowline.stun.transaction import Schedule, Transaction
 BASES = 10
 """Sockets asked for: of ten random ports all keep the parity once in 1,000 times, and never fill a block."""
 SPACING = 0.012  # seconds between them: apart enough to keep their order, short enough for little traffic
-MAX_PACKETS = 64  # ten sockets, two mapping, two filtering and two hairpin tests, three times each: 48
+MAX_OTHERS = 2  # further servers: one answer is enough, and one may be silent
+MAX_PACKETS = 64  # ten sockets, four mapping, two filtering and two hairpin tests, three times each: 54
 
 QUICK = Schedule(rto=0.25, rc=3, rm=3)
 """Sends at 0, 0.25 and 0.75 s, silence after 1.5 s: a filter is known by silence, and two seconds are all."""
@@ -57,6 +59,7 @@ QUICK = Schedule(rto=0.25, rc=3, rm=3)
 _SOFTWARE = Software("NAT behaviour discovery")
 
 _CHANGES = (NatTest.CHANGE_BOTH, NatTest.CHANGE_PORT)
+_LAST_PORT = 65535
 _ROLES = 4  # bases that have tests of their own
 
 
@@ -94,6 +97,7 @@ class NatDiscovery:
     """Give it the bases it wants, drive it by the five verbs, and take `Discovered`.
 
     `prefix` is the NAT64 prefix by which an IPv4 server is reached as `server`: what it says is of IPv4 then.
+    `others` are further servers of the same family, two at most, of which nothing but the mapping is asked.
     """
 
     def __init__(
@@ -102,12 +106,14 @@ class NatDiscovery:
         *,
         entropy: Callable[[int], bytes],
         prefix: Nat64Prefix | None = None,
+        others: Sequence[Address] = (),
         schedule: Schedule = QUICK,
     ) -> None:
         self.server = server
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
         self._schedule = schedule
+        self._others = [each for each in others if each.host != server.host][:MAX_OTHERS]
         self._bases: tuple[Address, ...] = ()
         self._started = 0.0
         self._asked = 0
@@ -230,6 +236,8 @@ class NatDiscovery:
         if other is not None and MAPPING_BASE in seen:
             self._ask(NatTest.OTHER_HOST, MAPPING_BASE, Address(other.host, self.server.port), now)
             self._ask(NatTest.OTHER_BOTH, MAPPING_BASE, other, now)
+        if MAPPING_BASE in seen and seen[MAPPING_BASE].mapped != seen[MAPPING_BASE].local:
+            self._begin_plain_mapping_tests(now)
         if other is not None and FILTERING_BASE in seen:
             server, port = self.server, Address(self.server.host, other.port)
             both, one = ChangeRequest(True, True), ChangeRequest(False, True)
@@ -240,6 +248,15 @@ class NatDiscovery:
             here = self._evidence.reached(seen[HAIRPIN_BASE].mapped)
             self._ask(NatTest.HAIRPIN, HAIRPIN_BASE, there, now)
             self._ask(NatTest.HAIRPIN, HAIRPIN_BACK_BASE, here, now)
+
+    def _begin_plain_mapping_tests(self, now: float) -> None:
+        """What servers show that do not know RFC 5780."""
+        server = self.server
+        if self._evidence.has_one_address() and server.port < _LAST_PORT:
+            # Ours have a second port there, with or without a second address.
+            self._ask(NatTest.SECOND_PORT, MAPPING_BASE, Address(server.host, server.port + 1), now)
+        for each in self._others:
+            self._ask(NatTest.OTHER_SERVER, MAPPING_BASE, each, now)
 
     # --- answers ----------------------------------------------------------------------------------------
 
@@ -263,7 +280,9 @@ class NatDiscovery:
             local, sent_at = self._bases[question.index], question.transaction.started
             evidence.samples[question.index] = Sample(local, mapped.address, sent_at)
         else:
-            evidence.mapped[test] = mapped.address
+            evidence.mapped[question.transaction.destination] = mapped.address
+            if test is NatTest.OTHER_SERVER:
+                self._close_all(test)
 
     def _got_through(self, test: NatTest, source: Address) -> None:
         """An answer to a request for one from elsewhere."""

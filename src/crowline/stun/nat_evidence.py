@@ -6,6 +6,7 @@ from enum import Enum
 
 from crowline.base.addresses import Address, AddressClass, classify
 from crowline.base.nat64 import Nat64Prefix
+from crowline.stun.mapping_judgement import judge_mapping
 from crowline.stun.nat_findings import Facet, Filtering, Findings, Hairpinning, Mapping, Reason, Sample
 
 MAPPING_BASE, FILTERING_BASE, HAIRPIN_BASE, HAIRPIN_BACK_BASE = range(4)
@@ -18,20 +19,22 @@ class NatTest(Enum):
     SAMPLE = "mapping test I"
     OTHER_HOST = "mapping test II"
     OTHER_BOTH = "mapping test III"
+    SECOND_PORT = "mapping test at another port"
+    OTHER_SERVER = "mapping test at another server"
     CHANGE_BOTH = "filtering test II"
     CHANGE_PORT = "filtering test III"
     HAIRPIN = "hairpin test"
 
 
 class NatEvidence:
-    """Filled by a discovery: `samples` by the number of the base, `mapped` as the second address sees base 0,
-    the filtering tests that `passed`, each second address that was named, and why tests failed (`problems`).
+    """Filled by a discovery: `samples` by the number of the base, `mapped` as other addresses see base 0, the
+    filtering tests that `passed`, each second address that was named, and why tests failed (`problems`).
     """
 
     def __init__(self, server: Address, prefix: Nat64Prefix | None) -> None:
         self.server = server
         self.samples: dict[int, Sample] = {}
-        self.mapped: dict[NatTest, Address] = {}
+        self.mapped: dict[Address, Address] = {}
         self.passed: set[NatTest] = set()
         self.others: set[Address] = set()
         self.problems: dict[NatTest, Reason] = {}
@@ -56,6 +59,10 @@ class NatEvidence:
     def other(self) -> Address | None:
         """The server's second address, where there is one to be used."""
         return None if self._why_no_other() else self.reached(next(iter(self.others)))
+
+    def has_one_address(self) -> bool:
+        """Whether the server names no second address, as most do."""
+        return not self.others
 
     def why_no_hairpin(self) -> Reason | None:
         """Why two sockets cannot try to reach each other; ``None``: they can."""
@@ -101,19 +108,11 @@ class NatEvidence:
         if first.mapped == first.local:
             return Mapping.NONE, None
         why = self._why_no_other()
-        if why is not None:
-            return Mapping.UNKNOWN, why
-        second, third = self.mapped.get(NatTest.OTHER_HOST), self.mapped.get(NatTest.OTHER_BOTH)
-        if second is None or third is None:
-            problem = self.problems.get(NatTest.OTHER_HOST) or self.problems.get(NatTest.OTHER_BOTH)
-            return Mapping.UNKNOWN, problem or Reason.OTHER_SILENT
-        if second == third:
-            is_independent = second == first.mapped
-            return Mapping.ENDPOINT_INDEPENDENT if is_independent else Mapping.ADDRESS_DEPENDENT, None
-        if second == first.mapped:
-            # Another port of the same host changes the mapping, and another host with the same port does not.
-            return Mapping.UNKNOWN, Reason.CONTRADICTION
-        return Mapping.ADDRESS_AND_PORT_DEPENDENT, None
+        problem = self.problems.get(NatTest.OTHER_HOST) or self.problems.get(NatTest.OTHER_BOTH)
+        if why is Reason.CONTRADICTION or problem is not None:
+            return Mapping.UNKNOWN, why or problem
+        mapping, doubt = judge_mapping(first.local, {self.server: first.mapped, **self.mapped})
+        return mapping, (why or Reason.OTHER_SILENT) if doubt is Reason.ONE_ADDRESS else doubt
 
     def _filtering(self) -> tuple[Filtering, Reason | None]:
         """RFC 5780 §4.4. Silence is believed only of a server whose second address is heard otherwise."""
@@ -125,11 +124,15 @@ class NatEvidence:
         problem = self.problems.get(NatTest.CHANGE_BOTH) or self.problems.get(NatTest.CHANGE_PORT)
         if problem is not None:
             return Filtering.UNKNOWN, problem
-        if not self.mapped:
+        if not any(server.host == self._other_host() for server in self.mapped):
             return Filtering.UNKNOWN, Reason.OTHER_SILENT
         if NatTest.CHANGE_PORT in self.passed:
             return Filtering.ADDRESS_DEPENDENT, None
         return Filtering.ADDRESS_AND_PORT_DEPENDENT, None
+
+    def _other_host(self) -> str:
+        other = self.other()
+        return other.host if other is not None else ""
 
     def _hairpinning(self, mapping: Mapping) -> tuple[Hairpinning, Reason | None]:
         """RFC 5780 §4.5."""

@@ -1,6 +1,7 @@
 """What a discovery of NAT behaviour found out, in the terms of RFC 4787 and RFC 5780.
 
-What could not be learnt is ``UNKNOWN``, and `Findings.unknown` says why.
+What could not be learnt is ``UNKNOWN``, and `unknown` says why. Where it says something of a facet that has a
+value, that value is the likeliest one, and this is why it is not certain.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Reason(Enum):
     REFUSED = "the server answered with an error"
     TOO_FEW_SOCKETS = "there were too few sockets to ask from"
     ONE_ADDRESS = "the server has only one address"
+    ONE_PORT = "only one port of each server answered"
     OTHER_REFUSED = "the server named a second address that cannot be one"
     OTHER_SILENT = "the server's second address did not answer"
     NOT_CHANGED = "the server answered from the address that it was asked not to answer from"
@@ -64,6 +66,8 @@ class Reason(Enum):
     SEVERAL_ADDRESSES = "the translator has several outside addresses"
     HIDDEN_BY_MAPPING = "only where mappings do not depend on the destination does silence say anything"
     TOO_FEW_SAMPLES = "too few sockets were answered"
+    NO_CALLS_BACK = "no server connects to its clients by TCP"
+    NOT_TRIED = "it was not tried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +94,17 @@ class Findings:
     hairpinning: Hairpinning = Hairpinning.UNKNOWN
     samples: tuple[Sample, ...] = ()
     round_trip: float | None = None
+    unknown: dict[Facet, Reason] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpFindings:
+    """What connections with a STUN server showed of a translator's TCP.
+
+    `samples` are fresh ports in the order in which they connected.
+    """
+
+    server: Address
+    mapping: Mapping = Mapping.UNKNOWN
+    samples: tuple[Sample, ...] = ()
     unknown: dict[Facet, Reason] = field(default_factory=dict)
