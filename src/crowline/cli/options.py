@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from crowline.cli.output import Output
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingFlags:
+    """How to meet, as the command line says."""
+
+    server: str | None
+    relay_only: bool
+    direct_only: bool
+    hide_addresses: bool
+    timeout: float | None
+
+    def keywords(self) -> dict[str, Any]:
+        """The same for `host` and `enter`."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
 
 _OPTIONS = (
     click.option("--server", metavar="URL", help="The server, ws://HOST:PORT or wss://… [$CROWLINE_SERVER]"),
@@ -22,8 +40,15 @@ _OPTIONS = (
 )
 
 
-def meeting_options(command: F) -> F:
-    """Add the flags to a command."""
+def meeting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the flags to a command, which gets them as `flags` and its voice as `output`."""
+
+    @wraps(command)
+    def gathered(**values: Any) -> None:
+        output = Output(as_json=values.pop("as_json"), quiet=values.pop("quiet"))
+        flags = MeetingFlags(**{each.name: values.pop(each.name) for each in fields(MeetingFlags)})
+        command(flags=flags, output=output, **values)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return gathered

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crowline.base.errors import UsageError
-from crowline.cli.options import meeting_options
+from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, printable, size
 
 if TYPE_CHECKING:
@@ -30,13 +30,8 @@ def receive(
     folder: FilePath,
     yes: bool,
     take_dotfiles: bool,
-    server: str | None,
-    as_json: bool,
-    quiet: bool,
-    relay_only: bool,
-    direct_only: bool,
-    hide_addresses: bool,
-    timeout: float | None,
+    flags: MeetingFlags,
+    output: Output,
 ) -> None:
     """Receive what somebody sends; asks for the code where none is given."""
     from crowline.cli.ask import can_ask
@@ -46,9 +41,7 @@ def receive(
         raise UsageError("Nobody can be asked here.", hint="Use -y to take what is offered.")
     if not _is_folder(folder):
         raise UsageError(f"{folder} is not a folder.", hint="Create it first, or choose another with --out.")
-    output = Output(as_json=as_json, quiet=quiet)
-    options = (server, relay_only, direct_only, hide_addresses, timeout)
-    run(_receive(output, code, folder.absolute(), yes, take_dotfiles, *options))
+    run(_receive(output, code, folder.absolute(), yes, take_dotfiles, flags))
 
 
 async def _receive(
@@ -57,25 +50,14 @@ async def _receive(
     folder: FilePath,
     yes: bool,
     take_dotfiles: bool,
-    server: str | None,
-    relay_only: bool,
-    direct_only: bool,
-    hide_addresses: bool,
-    timeout: float | None,
+    flags: MeetingFlags,
 ) -> None:
     from crowline.api import transfer
     from crowline.api.room import enter
     from crowline.cli.view import TransferView, show_done
 
     text = await _settle_code(output, code)
-    async with enter(
-        text,
-        server,
-        relay_only=relay_only,
-        direct_only=direct_only,
-        timeout=timeout,
-        hide_addresses=hide_addresses,
-    ) as room:
+    async with enter(text, **flags.keywords()) as room:
         view = TransferView(output, total=0)
         room.on_path(view.on_path)
         room.on_warning(output.warn)

@@ -7,7 +7,7 @@ from pathlib import Path as FilePath
 
 import click
 
-from crowline.cli.options import meeting_options
+from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, count, size
 
 
@@ -16,32 +16,14 @@ from crowline.cli.output import Output, count, size
     "paths", nargs=-1, required=True, type=click.Path(path_type=FilePath, readable=False), metavar="PATH…"
 )
 @meeting_options
-def send(
-    paths: tuple[FilePath, ...],
-    server: str | None,
-    as_json: bool,
-    quiet: bool,
-    relay_only: bool,
-    direct_only: bool,
-    hide_addresses: bool,
-    timeout: float | None,
-) -> None:
+def send(paths: tuple[FilePath, ...], flags: MeetingFlags, output: Output) -> None:
     """Send files and folders; the other side runs `crowline receive` with the code shown."""
     from crowline.cli.run import run
 
-    output = Output(as_json=as_json, quiet=quiet)
-    run(_send(output, paths, server, relay_only, direct_only, hide_addresses, timeout))
+    run(_send(output, paths, flags))
 
 
-async def _send(
-    output: Output,
-    paths: tuple[FilePath, ...],
-    server: str | None,
-    relay_only: bool,
-    direct_only: bool,
-    hide_addresses: bool,
-    timeout: float | None,
-) -> None:
+async def _send(output: Output, paths: tuple[FilePath, ...], flags: MeetingFlags) -> None:
     from crowline.api import transfer
     from crowline.api.room import host
     from crowline.cli.view import TransferView, show_done
@@ -50,13 +32,7 @@ async def _send(
     for warning in prepared.warnings:
         output.warn(warning)
     manifest = prepared.manifest
-    async with host(
-        server,
-        relay_only=relay_only,
-        direct_only=direct_only,
-        timeout=timeout,
-        hide_addresses=hide_addresses,
-    ) as room:
+    async with host(**flags.keywords()) as room:
         output.emit("code", code=room.code)
         output.say(f"{count(len(manifest.files), 'file')}, {size(manifest.total)}")
         output.insist(f"On the other computer:   crowline receive {room.code}")
