@@ -11,7 +11,7 @@ from crowline.punch.plan_choice import (
     FilterKind,
     Fit,
     MappingKind,
-    NatProfile,
+    NatSummary,
     Opens,
     PlannedWay,
     PortChoice,
@@ -19,19 +19,19 @@ from crowline.punch.plan_choice import (
     choose_plans,
 )
 
-FULL_CONE = NatProfile(MappingKind.INDEPENDENT, FilterKind.OPEN)
-ADDRESS_FILTER = NatProfile(MappingKind.INDEPENDENT, FilterKind.PER_HOST)
-HOME = NatProfile(MappingKind.INDEPENDENT, FilterKind.PER_PORT)
+FULL_CONE = NatSummary(MappingKind.INDEPENDENT, FilterKind.OPEN)
+ADDRESS_FILTER = NatSummary(MappingKind.INDEPENDENT, FilterKind.PER_HOST)
+HOME = NatSummary(MappingKind.INDEPENDENT, FilterKind.PER_PORT)
 HARD = (MappingKind.PER_PORT, FilterKind.PER_PORT)
-SEQUENTIAL = NatProfile(*HARD, PortChoice.SEQUENTIAL)
-BLOCK = NatProfile(*HARD, PortChoice.BLOCK)
-RANDOM = NatProfile(*HARD, PortChoice.RANDOM)
-PRESERVING = NatProfile(*HARD, PortChoice.PRESERVING)
-UNKNOWN = NatProfile()
-NO_UDP = NatProfile(has_udp=False)
+SEQUENTIAL = NatSummary(*HARD, PortChoice.SEQUENTIAL)
+BLOCK = NatSummary(*HARD, PortChoice.BLOCK)
+RANDOM = NatSummary(*HARD, PortChoice.RANDOM)
+PRESERVING = NatSummary(*HARD, PortChoice.PRESERVING)
+UNKNOWN = NatSummary()
+NO_UDP = NatSummary(has_udp=False)
 
 ALL = [
-    NatProfile(mapping, filtering, ports, has_udp, tcp)
+    NatSummary(mapping, filtering, ports, has_udp, tcp)
     for mapping in MappingKind
     for filtering in FilterKind
     for ports in PortChoice
@@ -45,7 +45,7 @@ EVERY_PLAN = {(way, Opens.BOTH) for way in Way if way not in ONE_SIDED} | {
 }
 
 
-def plans(own: NatProfile, peer: NatProfile, *, leads: bool = True) -> tuple[PlannedWay, ...]:
+def plans(own: NatSummary, peer: NatSummary, *, leads: bool = True) -> tuple[PlannedWay, ...]:
     return choose_plans(own, peer, leads=leads)
 
 
@@ -87,7 +87,7 @@ def test_both_sides_have_the_same_order() -> None:
         (UNKNOWN, UNKNOWN, Way.LOW_TTL, Opens.BOTH),
     ],
 )
-def test_the_way_that_fits_comes_first(own: NatProfile, peer: NatProfile, way: Way, opens: Opens) -> None:
+def test_the_way_that_fits_comes_first(own: NatSummary, peer: NatSummary, way: Way, opens: Opens) -> None:
     """The cheapest way that the measured behaviour promises is the first."""
     first = plans(own, peer)[0]
     assert (first.way, first.opens) == (way, opens)
@@ -120,7 +120,7 @@ def test_two_random_nats_are_told_why_they_stay_on_the_relay() -> None:
 
 def test_tcp_comes_first_where_only_tcp_keeps_its_port() -> None:
     """Symmetric for UDP on both sides, endpoint-independent for TCP: TCP is the likely way."""
-    hard = NatProfile(*HARD, PortChoice.RANDOM, tcp_mapping=MappingKind.INDEPENDENT)
+    hard = NatSummary(*HARD, PortChoice.RANDOM, tcp_mapping=MappingKind.INDEPENDENT)
     assert plans(hard, hard)[0].way is Way.TCP
 
 
@@ -140,6 +140,6 @@ def test_the_side_that_leads_opens_first() -> None:
 
 def test_filters_by_host_on_both_sides_leave_one_port_to_guess() -> None:
     """Two mappings for each host with filters by host need one side's guess only."""
-    per_host = NatProfile(MappingKind.PER_HOST, FilterKind.PER_HOST, PortChoice.RANDOM)
+    per_host = NatSummary(MappingKind.PER_HOST, FilterKind.PER_HOST, PortChoice.RANDOM)
     assert find(plans(per_host, per_host), Way.SPRAY, Opens.OWN).fit is Fit.POSSIBLE
     assert find(plans(RANDOM, RANDOM), Way.SPRAY, Opens.OWN).fit is Fit.UNLIKELY

@@ -40,8 +40,11 @@ class PortChoice(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class NatProfile:
-    """One side's NAT as far as it was measured; a host without one has independent mapping, open filter."""
+class NatSummary:
+    """What one side tells the other of its NAT, as far as it was measured.
+
+    A host without one has independent mapping, and an open filter unless there is a firewall.
+    """
 
     mapping: MappingKind = MappingKind.UNKNOWN
     filtering: FilterKind = FilterKind.UNKNOWN
@@ -111,7 +114,7 @@ ONE_SIDED = (Way.PEER_FIRST, Way.SAME_PORT, Way.PREDICT_ONE, Way.SPRAY)
 _Judgement = tuple[Fit, str]
 
 
-def choose_plans(own: NatProfile, peer: NatProfile, *, leads: bool) -> tuple[PlannedWay, ...]:
+def choose_plans(own: NatSummary, peer: NatSummary, *, leads: bool) -> tuple[PlannedWay, ...]:
     """All ways, the most promising first, then the cheapest; of two alike the side that `leads` opens first.
 
     One side leads and the other does not: then both have the same order.
@@ -125,7 +128,7 @@ def choose_plans(own: NatProfile, peer: NatProfile, *, leads: bool) -> tuple[Pla
     return tuple(sorted(plans, key=rank))
 
 
-def _plans(way: Way, own: NatProfile, peer: NatProfile) -> list[PlannedWay]:
+def _plans(way: Way, own: NatSummary, peer: NatSummary) -> list[PlannedWay]:
     if way in ONE_SIDED:
         judge = _ONE_SIDED[way]
         sides = ((Opens.OWN, own, peer), (Opens.PEER, peer, own))
@@ -136,7 +139,7 @@ def _plans(way: Way, own: NatProfile, peer: NatProfile) -> list[PlannedWay]:
 # --- ways of both sides alike ---------------------------------------------------------------------------
 
 
-def _low_ttl(one: NatProfile, other: NatProfile) -> _Judgement:
+def _low_ttl(one: NatSummary, other: NatSummary) -> _Judgement:
     if not (one.has_udp and other.has_udp):
         return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if one.is_easy and other.is_easy:
@@ -148,7 +151,7 @@ def _low_ttl(one: NatProfile, other: NatProfile) -> _Judgement:
     return Fit.POSSIBLE, "it costs little, and not both NATs were measured"
 
 
-def _predict_both(one: NatProfile, other: NatProfile) -> _Judgement:
+def _predict_both(one: NatSummary, other: NatSummary) -> _Judgement:
     if not (one.has_udp and other.has_udp):
         return Fit.UNLIKELY, "no UDP gets out on one side at least"
     sides = (one, other)
@@ -161,7 +164,7 @@ def _predict_both(one: NatProfile, other: NatProfile) -> _Judgement:
     return Fit.POSSIBLE, "not known to be wrong: not both NATs were measured"
 
 
-def _tcp(one: NatProfile, other: NatProfile) -> _Judgement:
+def _tcp(one: NatSummary, other: NatSummary) -> _Judgement:
     kinds = (one.tcp_mapping, other.tcp_mapping)
     if all(kind is MappingKind.INDEPENDENT for kind in kinds):
         return Fit.LIKELY, "both NATs keep one port for TCP, whatever they do for UDP"
@@ -170,7 +173,7 @@ def _tcp(one: NatProfile, other: NatProfile) -> _Judgement:
     return Fit.POSSIBLE, "TCP goes beside everything else; its mapping was not measured"
 
 
-def _relay(one: NatProfile, other: NatProfile) -> _Judgement:
+def _relay(one: NatSummary, other: NatSummary) -> _Judgement:
     if not (one.has_udp and other.has_udp):
         return Fit.LIKELY, "it carries the data meanwhile, over TCP where no UDP gets out"
     if all(side.is_hard and side.ports is PortChoice.RANDOM for side in (one, other)):
@@ -181,7 +184,7 @@ def _relay(one: NatProfile, other: NatProfile) -> _Judgement:
 # --- ways with an opener --------------------------------------------------------------------------------
 
 
-def _peer_first(opener: NatProfile, other: NatProfile) -> _Judgement:
+def _peer_first(opener: NatSummary, other: NatSummary) -> _Judgement:
     if not (opener.has_udp and other.has_udp):
         return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.is_easy and opener.looks_at_hosts_only:
@@ -193,7 +196,7 @@ def _peer_first(opener: NatProfile, other: NatProfile) -> _Judgement:
     return Fit.POSSIBLE, "one packet more, and the opener was not measured"
 
 
-def _same_port(opener: NatProfile, other: NatProfile) -> _Judgement:
+def _same_port(opener: NatSummary, other: NatSummary) -> _Judgement:
     if not (opener.has_udp and other.has_udp):
         return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.ports is PortChoice.PRESERVING and not other.is_hard:
@@ -201,7 +204,7 @@ def _same_port(opener: NatProfile, other: NatProfile) -> _Judgement:
     return Fit.POSSIBLE, "somebody may have forwarded the port by hand; it costs one packet"
 
 
-def _predict_one(opener: NatProfile, other: NatProfile) -> _Judgement:
+def _predict_one(opener: NatSummary, other: NatSummary) -> _Judgement:
     if not (opener.has_udp and other.has_udp):
         return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.is_easy:
@@ -215,7 +218,7 @@ def _predict_one(opener: NatProfile, other: NatProfile) -> _Judgement:
     return Fit.POSSIBLE, "not known to be wrong: not both NATs were measured"
 
 
-def _spray(opener: NatProfile, other: NatProfile) -> _Judgement:
+def _spray(opener: NatSummary, other: NatSummary) -> _Judgement:
     if not (opener.has_udp and other.has_udp):
         return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.is_easy:
@@ -231,7 +234,7 @@ def _spray(opener: NatProfile, other: NatProfile) -> _Judgement:
     return Fit.POSSIBLE, "not known to be wrong: not both NATs were measured"
 
 
-_Judge = Callable[[NatProfile, NatProfile], _Judgement]
+_Judge = Callable[[NatSummary, NatSummary], _Judgement]
 _MUTUAL: dict[Way, _Judge] = {
     Way.LOW_TTL: _low_ttl,
     Way.PREDICT_BOTH: _predict_both,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from crowline.base.errors import MalformedMessage
+from crowline.punch.punch_signals import PunchCall, PunchOver, PunchProfile, PunchReady
 
 MAX_SIGNAL = 4096
 """Bytes of one signal; the largest, a description or a farewell, stays far below."""
@@ -43,7 +44,8 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     a side that says the same. `regains`: it tries pairs again that fell silent, and takes a new
     authenticated check there for consent, with a side that says the same. `certificate` is the
     certificate itself, base64 on the wire; a side without it takes no TLS links. One that does not have
-    the fingerprint is refused with the whole description.
+    the fingerprint is refused with the whole description. `punches`: it takes part in plans for hard NATs
+    (`punch.punch_signals`), with a side that says the same.
     """
 
     ufrag: Text256
@@ -55,6 +57,7 @@ class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description")
     certificate: Certificate = b""
     restarts: bool = False
     regains: bool = False
+    punches: bool = False
 
     def __post_init__(self) -> None:
         if self.certificate and sha256(self.certificate).hexdigest() != self.fingerprint:
@@ -110,7 +113,17 @@ class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
 
 
 Signal: TypeAlias = (
-    Description | CandidateSignal | CandidateGone | CandidateFading | EndOfCandidates | Hello | Bye
+    Description
+    | CandidateSignal
+    | CandidateGone
+    | CandidateFading
+    | EndOfCandidates
+    | PunchProfile
+    | PunchCall
+    | PunchReady
+    | PunchOver
+    | Hello
+    | Bye
 )
 
 _decoder = msgspec.json.Decoder(Signal)
