@@ -71,12 +71,12 @@ class Owner:
 
 
 async def test_sockets_send_and_hear_by_their_numbers() -> None:
-    """Each has a port of its own; what is not there sends nothing."""
+    """Each has a port of its own and is opened once; what is not there sends nothing."""
     inbox = Inbox()
     sockets = PunchSockets(inbox.take)
-    assert sockets.open(HOST, 5) == len(sockets) == 5
-    locals_ = [sockets.local(number) for number in range(5)]
-    assert len(set(locals_)) == 5 and None not in locals_
+    locals_ = [sockets.open(number, HOST) for number in range(5)]
+    assert len(sockets) == len(set(locals_)) == 5
+    assert sockets.open(3, HOST) == locals_[3]
     sockets.send(3, b"probe", inbox.socket.local)
     sockets.send(7, b"from nowhere", inbox.socket.local)
     await inbox.wait()
@@ -86,24 +86,21 @@ async def test_sockets_send_and_hear_by_their_numbers() -> None:
     assert inbox.heard == {locals_[3]: b"probe"}
     assert inbox.datagrams == [(3, b"answer", inbox.socket.local)]
     sockets.close()
-    assert sockets.local(3) is None
     inbox.socket.close()
 
 
-async def test_opening_anew_closes_what_was_open() -> None:
-    """A NAT may remember old ports as taken, so that a second try has fresh ones."""
+async def test_after_the_end_the_numbers_are_those_of_fresh_sockets() -> None:
+    """A NAT may remember old ports as taken, so that a second try has others."""
     sockets = PunchSockets(lambda *_: None)
-    sockets.open(HOST, 3)
-    before = {sockets.local(number) for number in range(3)}
-    sockets.open(HOST, 2)
-    assert len(sockets) == 2
-    assert sockets.local(2) is None
-    assert sockets.local(0) not in before
+    before = [sockets.open(number, HOST) for number in range(3)]
+    sockets.close()
+    assert len(sockets) == 0
+    assert sockets.open(0, HOST) not in before
     sockets.close()
 
 
 async def test_a_system_that_gives_no_more_gets_some_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What else this process has to open still can be."""
+    """What else this process has to open still can be; with the next plan there is a new try."""
     bound = UdpSocket.bound
     left = 40
 
@@ -116,14 +113,20 @@ async def test_a_system_that_gives_no_more_gets_some_back(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(UdpSocket, "bound", scarce)
     sockets = PunchSockets(lambda *_: None)
-    assert sockets.open(HOST, 256) == 40 - RESERVE
+    opened = [sockets.open(number, HOST) for number in range(41)]
+    assert opened[-1] is None
+    assert len(sockets) == 40 - RESERVE
+    left = 40
+    assert sockets.open(100, HOST) is None
+    sockets.close()
+    assert sockets.open(0, HOST) is not None
     sockets.close()
 
 
 async def test_a_host_without_sockets_has_none() -> None:
     """An address that this machine lost meanwhile."""
     sockets = PunchSockets(lambda *_: None)
-    assert sockets.open("192.0.2.1", 4) == 0
+    assert sockets.open(0, "192.0.2.1") is None
     sockets.close()
 
 
@@ -132,7 +135,7 @@ async def test_a_firewall_on_this_machine_is_told(monkeypatch: pytest.MonkeyPatc
     """Whoever plans hears that nothing leaves."""
     forbidden = asyncio.Event()
     sockets = PunchSockets(lambda *_: None, forbidden.set)
-    sockets.open(HOST, 1)
+    sockets.open(0, HOST)
 
     def refused(*_: object) -> None:
         raise PermissionError(1, os.strerror(1))
@@ -149,7 +152,8 @@ async def test_an_adopted_socket_is_a_base_like_the_others() -> None:
     owner, inbox = Owner(), Inbox()
     gatherer = Gatherer(owner, [HOST])
     sockets = PunchSockets(inbox.take)
-    sockets.open(HOST, 2)
+    sockets.open(0, HOST)
+    sockets.open(1, HOST)
     socket = sockets.give_away(1)
     assert socket is not None
     local = socket.local
@@ -185,7 +189,7 @@ async def test_only_so_many_sockets_are_adopted_until_some_are_retired() -> None
 async def test_a_socket_given_away_is_no_longer_there() -> None:
     """It is given once."""
     sockets = PunchSockets(lambda *_: None)
-    sockets.open(HOST, 1)
+    sockets.open(0, HOST)
     socket = sockets.give_away(0)
     assert socket is not None
     assert sockets.give_away(0) is None

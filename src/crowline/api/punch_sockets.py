@@ -25,29 +25,25 @@ class PunchSockets:
         self._on_datagram = on_datagram
         self._on_forbidden = on_forbidden
         self._sockets: dict[int, UdpSocket] = {}
+        self._is_exhausted = False
 
     def __len__(self) -> int:
         return len(self._sockets)
 
-    def open(self, host: str, count: int) -> int:
-        """Have the sockets 0 to `count` - 1 at `host`; how many there are in the end.
+    def open(self, number: int, host: str) -> Address | None:
+        """Where the socket of that number is, at `host`, opened if it is not there; None where it cannot be.
 
-        Where the system gives fewer, a few that it gave are closed again: they are not worth more than what
-        else this process has to open.
+        Where the system gives no more, a few that it gave are closed again: they are not worth more than what
+        else this process has to open. None is opened after that until all are closed.
         """
-        self.close()
-        for number in range(count):
-            try:
-                self._sockets[number] = self._bind(number, host)
-            except (LocalProblem, OSError):
-                for last in range(max(0, number - RESERVE), number):
-                    self._sockets.pop(last).close()
-                break
-        return len(self._sockets)
-
-    def local(self, number: int) -> Address | None:
-        """Where the socket of that number is."""
         socket = self._sockets.get(number)
+        if socket is None and not self._is_exhausted:
+            try:
+                socket = self._sockets[number] = self._bind(number, host)
+            except (LocalProblem, OSError):
+                self._is_exhausted = True
+                for last in list(self._sockets)[-RESERVE:]:
+                    self._sockets.pop(last).close()
         return socket.local if socket is not None else None
 
     def send(self, number: int, data: Buffer, destination: Address, hop_limit: int | None = None) -> None:
@@ -60,17 +56,16 @@ class PunchSockets:
         return self._sockets.pop(number, None)
 
     def close(self) -> None:
-        """Close those that were not given away."""
+        """Close those that were not given away; numbers begin anew."""
         for socket in self._sockets.values():
             socket.close()
         self._sockets.clear()
+        self._is_exhausted = False
 
     def _bind(self, number: int, host: str) -> UdpSocket:
         def received(data: memoryview, source: Address, segment_size: int) -> None:
             for start in range(0, len(data), segment_size):
-                # The first datagram of a run may have ended all this.
-                if number in self._sockets:
-                    self._on_datagram(number, data[start : start + segment_size], source)
+                self._on_datagram(number, data[start : start + segment_size], source)
 
         def unsent(_: Address, problem: SendProblem) -> None:
             if problem is SendProblem.FORBIDDEN:
