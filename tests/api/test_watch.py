@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from crowline.api import watch
+from crowline.api.path_reasons import PathReasons
 from crowline.api.paths import PathBook
 from crowline.api.watch import PATH_LIMIT, SILENCE_LIMIT, Watch
 from crowline.base.errors import CrowlineError, Interrupted, NobodyCame, NoPath
@@ -89,5 +90,5 @@ async def test_a_side_that_comes_and_never_proves_the_code_is_nobody(monkeypatch
 
 def test_a_choice_of_a_link_that_has_ended_meanwhile_is_no_path() -> None:
     """The next choice follows; nothing raises."""
-    book = PathBook(Session(initiator=True), "ws://127.0.0.1:1")
+    book = PathBook(Session(initiator=True), "ws://127.0.0.1:1", PathReasons())
     assert book.choose(LinkChosen(7, None, "a better path")) == (None, None)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from crowline.api.pair_links import Link, PairLinks
 from crowline.api.path import Path
+from crowline.api.path_reasons import PathReasons
 from crowline.api.paths import PathBook
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer
@@ -21,7 +22,8 @@ from crowline.session.session import Session
 class Carriers:
     """Attaches links to the session and detaches them. `pairs` is set once the other side is known.
 
-    `on_first` is called when the first is up, `on_change` after each change: flush then.
+    `on_first` is called when the first is up, `on_change` after each change: flush then. `on_reason`: why a
+    path is as it is may have to be told anew.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class Carriers:
         *,
         on_first: Callable[[], None],
         on_change: Callable[[], None],
+        on_reason: Callable[[], None] = lambda: None,
     ) -> None:
-        self.paths = PathBook(session, hub_url)
+        self.reasons = PathReasons(on_change=on_reason)
+        self.paths = PathBook(session, hub_url, self.reasons)
         self.pairs: PairLinks | None = None
         self._session = session
         self._hub: Carrier | None = None

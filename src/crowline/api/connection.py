@@ -83,6 +83,7 @@ class Connection:
             self._place.url,
             on_first=self._on_first_carrier,
             on_change=self.flush,
+            on_reason=self._on_reason,
         )
         self._loop = asyncio.get_running_loop()
         self.code_ready: asyncio.Future[Code] = self._loop.create_future()
@@ -364,6 +365,10 @@ class Connection:
         if now is not None and now.is_direct and self.timing.direct is None:
             self.timing.direct = self._loop.time()
         self.observers.tell_path(now, before)
+
+    def _on_reason(self) -> None:
+        if not self._farewell.is_set():
+            self.observers.retell_path(self.carriers.paths.current)
 
     # Pumping ----------------------------------------------------------------------------------------
 

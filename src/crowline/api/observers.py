@@ -23,6 +23,7 @@ class Observers:
     on_stream_opened: Callable[[int], None] = lambda _: None
     streams: dict[int, Callable[[SessionEvent], None]] = field(default_factory=dict)
     _unheard: list[str] = field(default_factory=list)
+    _told: Path | None = None
 
     def add_warning_listener(self, tell: Callable[[str], None]) -> None:
         """Have `tell` called for each sentence from now on, and for those that nobody has heard yet."""
@@ -33,8 +34,14 @@ class Observers:
 
     def tell_path(self, now: Path | None, before: Path | None) -> None:
         """Say that the streams take another path."""
+        self._told = now
         for tell in list(self.on_path):
             _call("on_path", tell, now, before)
+
+    def retell_path(self, now: Path | None) -> None:
+        """Say the path that was told once more where its reason is another one by now."""
+        if now is not None and self._told is not None and now.reason != self._told.reason:
+            self.tell_path(now, self._told)
 
     def tell_warning(self, sentence: str) -> None:
         """Say what a person should know, now or to the first who listens."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from crowline.api.pair_links import Link
 from crowline.api.path import Path, PathKind, PathTransport
+from crowline.api.path_reasons import PathReasons
 from crowline.base.transport import Transport
 from crowline.link.choice import HUB_LINK
 from crowline.session.events import LinkChosen
@@ -22,12 +23,15 @@ _TRANSPORTS: dict[Transport, PathTransport] = {
 class PathBook:
     """Knows every link that is or was up by its session number; number 0 is link zero."""
 
-    def __init__(self, session: Session, hub_url: str) -> None:
+    def __init__(self, session: Session, hub_url: str, reasons: PathReasons) -> None:
         self.up: dict[int, Link] = {}
+        self._reasons = reasons
         self._session = session
         self._hub_url = hub_url
         self._has_hub = False
         self._current: Path | None = None
+        # The link of `_current`, and why the session chose it.
+        self._choice: tuple[int, str] = (HUB_LINK, "")
         self._kinds: dict[int, str] = {HUB_LINK: "hub"}
         self._transports: dict[int, Transport] = {}
 
@@ -49,10 +53,12 @@ class PathBook:
 
     @property
     def current(self) -> Path | None:
-        """The path that carries the streams, with its latest round trip."""
+        """The path that carries the streams, with its latest round trip and what is known of it by now."""
         chosen = self._session.chosen
         if self._current is None or chosen is None:
             return None
+        if chosen == self._choice[0] and (chosen == HUB_LINK or chosen in self.up):
+            return self.describe(*self._choice)
         return replace(self._current, rtt=self._session.links.rtt(chosen) or self._current.rtt)
 
     def choose(self, event: LinkChosen) -> tuple[Path | None, Path | None]:
@@ -60,7 +66,11 @@ class PathBook:
         before = self._current
         # The link may have ended since the choice was made; the news of the next choice is on its way.
         gone = event.link is None or (event.link != HUB_LINK and event.link not in self.up)
-        self._current = None if gone or event.link is None else self.describe(event.link, event.reason)
+        if gone or event.link is None:
+            self._current = None
+        else:
+            self._choice = (event.link, event.reason)
+            self._current = self.describe(*self._choice)
         return self._current, before
 
     def describe(self, number: int, reason: str) -> Path:
@@ -91,9 +101,4 @@ class PathBook:
         return totals
 
     def _merit(self, number: int) -> str:
-        if number == HUB_LINK:
-            return "through the server at once, while a better path is sought"
-        kind = self.up[number].pair.kind
-        if kind == "relay":
-            return "no direct path has worked so far"
-        return "both are in one network" if kind == "lan" else "packets of both sides come through"
+        return self._reasons.of_hub() if number == HUB_LINK else self._reasons.of_pair(self.up[number].pair)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
+from crowline.api.path_reasons import PathReasons
 from crowline.base.addresses import Address
 from crowline.ice.pair import ValidPair
 
@@ -27,6 +28,9 @@ class TraversalOwner(Protocol):
 
 class PairOwner(Protocol):
     """Whoever has links on pairs."""
+
+    reasons: PathReasons
+    """Is told what makes or hinders a direct path."""
 
     def on_pair_valid(self, pair: ValidPair) -> None: ...
 
