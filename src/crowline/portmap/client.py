@@ -94,6 +94,11 @@ class MappingClient:
             raise UsageError("ports for other hosts were not allowed")
         return self._ports.open(wanted, now)
 
+    def nonce_of(self, number: int) -> bytes:
+        """PCP's nonce of that port, by which whoever has it can renew and close it; empty for none."""
+        lease = self._leases.get(number)
+        return lease.nonce if lease is not None else b""
+
     def close(self, number: int, now: float) -> None:
         """Close a port again: `PortClosed` follows. A number that is closed already says nothing."""
         self._ports.close(number, now)

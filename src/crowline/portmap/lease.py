@@ -29,13 +29,16 @@ class Phase(Enum):
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """`protocol` by its number of IP. `suggested_port` 0 leaves the choice to the gateway; `exactly`: rather
-    none than another. `third_party` is the host that the port is for, where it is not this one."""
+    none than another. `third_party` is the host that the port is for, where it is not this one. `nonce` is
+    PCP's, for a mapping that was made before and is to be taken up again; without it a new one is drawn.
+    """
 
     protocol: int
     inside_port: int
     suggested_port: int = 0
     exactly: bool = False
     third_party: str | None = None
+    nonce: bytes = b""
 
 
 class Lease:

@@ -59,7 +59,7 @@ class Ports:
         if wanted.third_party is not None:
             wanted = replace(wanted, third_party=Address.parse(wanted.third_party, 0).host)
         self._numbers += 1
-        lease = Lease(self._numbers, wanted, self._entropy(pcp.NONCE_SIZE))
+        lease = Lease(self._numbers, wanted, wanted.nonce or self._entropy(pcp.NONCE_SIZE))
         lease.outside_port = wanted.suggested_port
         self.leases[lease.number] = lease
         self.ask(lease, now)
@@ -206,6 +206,8 @@ class Ports:
             raise UsageError(f"port {wanted.inside_port} of protocol {wanted.protocol} cannot be opened")
         if not (1 if wanted.exactly else 0) <= wanted.suggested_port <= 0xFFFF:
             raise UsageError(f"port {wanted.suggested_port} cannot be asked for")
+        if wanted.nonce and len(wanted.nonce) != pcp.NONCE_SIZE:
+            raise UsageError(f"a nonce has {pcp.NONCE_SIZE} bytes")
         if not _is_family_of(self._host, wanted.third_party):
             raise UsageError("the other host is none of this one's family")
         if len(self.leases) >= MAX_PORTS:

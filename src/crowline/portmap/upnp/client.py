@@ -164,6 +164,16 @@ class GatewayClient:
         return self._events.popleft() if self._events else None
 
     @property
+    def is_described(self) -> bool:
+        """Whether it is known which services there are, if any."""
+        return self._services is not None
+
+    @property
+    def opens_pinholes(self) -> bool:
+        """Whether there is a service that opens pinholes."""
+        return any(not service.type.maps_ports for service in self._services or ())
+
+    @property
     def _is_ending(self) -> bool:
         return self._close_at is not None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -51,6 +52,7 @@ class SearchEnded:
 
 
 DiscoveryEvent: TypeAlias = LocationFound | SearchEnded
+IsGateway: TypeAlias = Callable[[str], bool]
 
 
 class Discovery:
@@ -59,9 +61,13 @@ class Discovery:
     The socket's multicast packets must leave by the interface on which the gateway is, with a TTL of 2.
     """
 
-    def __init__(self, gateway: str) -> None:
+    def __init__(self, gateway: str, is_gateway: IsGateway | None = None) -> None:
+        """`is_gateway` says of another address of the same network whether it is the gateway's, too: where
+        the way out is by a link-local address, services are at a global one.
+        """
         direct = Address.parse(gateway, SSDP_PORT)
         self.gateway = direct.host
+        self._is_gateway = is_gateway or (lambda host: False)
         self.counters: Counter[str] = Counter()
         self._destinations = (GROUP_IPV6 if direct.is_ipv6 else GROUP_IPV4, direct)
         self._rounds = 0
@@ -86,7 +92,8 @@ class Discovery:
             self.counters["late"] += 1
             return
         try:
-            answer = parse_answer(data, source, self.gateway)
+            is_other = source.host != self.gateway and self._is_gateway(source.host)
+            answer = parse_answer(data, source, source.host if is_other else self.gateway)
         except MalformedUpnp:
             self.counters["refused"] += 1
             return

@@ -29,7 +29,9 @@ MAX_WAIT = 2
 """Seconds over which devices may spread their answers (MX)."""
 
 MAX_ANSWER = 2048
-"""Bytes of an answer; real ones have 300 to 500."""
+"""Bytes of an answer or a notice; real ones have 300 to 500."""
+
+_ALIVE, _BYEBYE = "ssdp:alive", "ssdp:byebye"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ class SsdpAnswer:
     location: GatewayUrl
     target: str
     usn: str
+    boot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SsdpNotice:
+    """A gateway says that it is there, with `location`, or without one that it goes. `boot` is as above."""
+
+    location: GatewayUrl | None
+    target: str
     boot: int | None = None
 
 
@@ -77,6 +88,26 @@ def parse_answer(data: Buffer, source: Address, gateway: str) -> SsdpAnswer:
         usn=fields.get("usn", ""),
         boot=_number(fields.get("bootid.upnp.org", "")),
     )
+
+
+def parse_notice(data: Buffer, source: Address, gateway: str) -> SsdpNotice | None:
+    """What the host at `source` tells everybody; ``None`` for what has nothing to do with UPnP's notices.
+
+    Only `gateway` is believed, as in `parse_answer`. Raises `MalformedUpnp`.
+    """
+    if source.host != gateway:
+        raise MalformedUpnp("That notice is not the gateway's.")
+    if len(data) > MAX_ANSWER:
+        raise MalformedUpnp("The gateway's notice is too long.")
+    start, _, rest = bytes(data).decode("utf-8", "replace").partition("\n")
+    if not start.upper().startswith("NOTIFY "):
+        return None
+    fields = _fields(rest)
+    kind = fields.get("nts", "").lower()
+    if kind not in (_ALIVE, _BYEBYE):
+        return None
+    location = GatewayUrl.parse(fields.get("location", ""), gateway) if kind == _ALIVE else None
+    return SsdpNotice(location, fields.get("nt", ""), _number(fields.get("bootid.upnp.org", "")))
 
 
 def _fields(text: str) -> dict[str, str]:
