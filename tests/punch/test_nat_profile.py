@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from crowline.base.addresses import Address
 from crowline.lab.behaviour import Allocation
+from crowline.lab.behaviour import Mapping as LabMapping
 from crowline.lab.presets import FULL_CONE, PRESETS, SYMMETRIC
 from crowline.lab.profile import Profile
 from crowline.punch.nat_profile import (
@@ -24,7 +26,9 @@ from crowline.punch.nat_profile import (
     Reason,
     read_ports,
 )
-from crowline.stun.nat_findings import Findings, Sample
+from crowline.punch.plan_choice import MappingKind, NatSummary
+from crowline.punch.tcp_profile import TcpProfile
+from crowline.stun.nat_findings import Findings, Sample, TcpFindings
 from nat_discoveries import discover
 
 SERVER = Address("44.1.0.1", 3478)
@@ -234,3 +238,88 @@ def test_lifetimes_come_later() -> None:
     """They take minutes to measure, and are added then."""
     profile = NatProfile.of(findings()).with_lifetimes(Lifetimes(alive=25.0, dead=40.0))
     assert profile.lifetimes == Lifetimes(25.0, 40.0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_plans_are_told_what_was_measured(name: str) -> None:
+    """The summary of every place: what its description says, in the words of plans."""
+    summary = NatProfile.of(discover(PRESETS[name]).findings).summary()
+    if NAMES[name][0] == "UDP blocked":
+        assert summary == NatSummary(has_udp=False)
+        return
+    nats = PRESETS[name].nats
+    order = [MappingKind.INDEPENDENT, MappingKind.PER_HOST, MappingKind.PER_PORT]
+    mapping = max(
+        (order[list(LabMapping).index(nat.mapping)] for nat in nats), key=order.index, default=order[0]
+    )
+    assert summary.has_udp
+    assert summary.mapping is mapping
+    assert summary.is_hard == (NAMES[name][0] == "symmetric")
+    assert summary.looks_at_hosts_only == (
+        NAMES[name][0] in ("open internet", "full cone", "restricted cone") or name == "address-dependent"
+    )
+    assert summary.tcp_mapping is MappingKind.UNKNOWN
+
+
+def tcp_findings(mapping: Mapping, ports: list[int], local: list[int] | None = None) -> TcpFindings:
+    return TcpFindings(SERVER, mapping, samples(ports, local))
+
+
+def test_tcp_is_told_apart_from_udp() -> None:
+    """A translator that varies for UDP, and keeps one port for TCP: that is where TCP leads across."""
+    hard = NatProfile.of(findings(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT))
+    kept = list(range(5000, 5060, 10))
+    profile = hard.with_tcp(TcpProfile.of(tcp_findings(Mapping.ENDPOINT_INDEPENDENT, kept, kept)))
+    assert profile.tcp is not None
+    assert profile.tcp.keeps_port
+    assert (profile.summary().mapping, profile.summary().tcp_mapping) == (
+        MappingKind.PER_PORT,
+        MappingKind.INDEPENDENT,
+    )
+    assert "TCP: mapping endpoint-independent; ports preserving; filtering unknown" in profile.words()
+
+
+def test_tcp_without_a_translator_keeps_its_port() -> None:
+    """And has no pattern of ports."""
+    profile = TcpProfile.of(tcp_findings(Mapping.NONE, [5, 9], [5, 9]))
+    assert profile.keeps_port
+    assert profile.unknown[Facet.ALLOCATION] is Reason.NO_TRANSLATION
+    assert "ports" not in profile.words()
+
+
+def test_silent_tcp_is_said() -> None:
+    """In a sentence, and with nothing known."""
+    profile = TcpProfile.of(TcpFindings(SERVER, unknown={Facet.MAPPING: Reason.NO_ANSWER}))
+    assert not profile.answers
+    assert not profile.keeps_port
+    assert profile.words() == "TCP: the server did not answer."
+
+
+def test_what_is_likely_is_not_said_as_if_it_were_certain() -> None:
+    """A server with one address and two ports tells nearly all there is, and the reason for doubt is said."""
+    profile = NatProfile.of(discover(Profile("any", (FULL_CONE,)), alternates=False, ports=2).findings)
+    assert profile.mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert "mapping probably endpoint-independent (the server has only one address)" in profile.words()
+    assert profile.summary().mapping is MappingKind.INDEPENDENT
+
+
+@pytest.mark.parametrize("name", ["public", "symmetric-sequential", "udp-blocked"])
+def test_programs_get_plain_values(name: str) -> None:
+    """What JSON can write, with the reasons in words."""
+    profile = NatProfile.of(discover(PRESETS[name]).findings).with_tcp(
+        TcpProfile.of(tcp_findings(Mapping.ENDPOINT_INDEPENDENT, [1, 2, 3, 4, 5]))
+    )
+    told = json.loads(json.dumps(profile.as_dict()))
+    assert told["classic"] == profile.classic_name
+    assert told["udp"]["mapping"] == profile.mapping.value
+    assert told["udp"]["unknown"] == {facet.value: why.value for facet, why in profile.unknown.items()}
+    assert told["tcp"]["ports"]["delta"] == 1
+    assert told["lifetimes"]["idle_alive"] is None
+
+
+def test_lifetimes_are_said_as_far_as_they_are_known() -> None:
+    """Between two times, beyond one, or not at all."""
+    measured = Lifetimes(alive=25.0, dead=35.0, busy_alive=300.0)
+    assert measured.words() == "idle mappings live 25 s, and not 35 s; busy ones live 300 s and longer."
+    profile = NatProfile.of(findings()).with_lifetimes(Lifetimes(reason=Reason.ONE_ADDRESS))
+    assert "idle mappings live for an unknown time (the server has only one address)" in profile.words()

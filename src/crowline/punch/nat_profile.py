@@ -5,39 +5,26 @@ A profile orders plans and never forbids one: it is a measurement, of one moment
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, ip_address
-from itertools import pairwise
-from math import gcd
 from types import MappingProxyType
+from typing import Any
 
 from crowline.base.addresses import AddressClass, classify
+from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
+from crowline.punch.port_pattern import AllocationPattern, PortPattern, read_ports
+from crowline.punch.tcp_profile import TcpProfile, said
 from crowline.stun.nat_findings import Facet, Filtering, Findings, Hairpinning, Mapping, Reason, Sample
 
 __all__ = [
     "AllocationPattern", "Carrier", "Facet", "Filtering", "Hairpinning", "Lifetimes", "Mapping", "NatProfile",
-    "PortPattern", "Reason", "read_ports",
+    "PortPattern", "Reason", "TcpProfile", "read_ports",
 ]  # fmt: skip
 
-LEAST_SAMPLES = 4  # fewer ports fit too many patterns by chance
-LARGEST_GAP = 512  # between two samples of one sequence: beyond it nobody predicts anything
-LARGEST_BLOCK = 8192  # estimated ports; ten random ones out of 32,768 stay within it once in 100,000 times
 _SHARED = IPv4Network("100.64.0.0/10")  # between a carrier and its customers, RFC 6598
-
-
-class AllocationPattern(Enum):
-    """How outside ports are given out (RFC 4787 §4.2)."""
-
-    PRESERVING = "preserving"
-    SEQUENTIAL = "sequential"
-    PARITY = "parity"
-    BLOCK = "block"
-    RANDOM = "random"
-    UNKNOWN = "unknown"
 
 
 class Carrier(Enum):
@@ -52,42 +39,34 @@ class Carrier(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class PortPattern:
-    """How ports were given to sockets that asked one after the other.
-
-    `delta` is the step of a sequence, and `cross_traffic` the mappings a second that others made meanwhile;
-    `pool` an estimate of how many ports there are to draw from. Each is ``None`` where it means nothing.
-    `preserved` and `parity` are the shares of samples that kept the port, and its parity.
-    """
-
-    kind: AllocationPattern
-    delta: int | None = None
-    cross_traffic: float | None = None
-    pool: int | None = None
-    preserved: float = 0.0
-    parity: float = 0.0
-
-    def __str__(self) -> str:
-        if self.kind is AllocationPattern.SEQUENTIAL:
-            return f"sequential {self.delta:+d}"
-        if self.kind is AllocationPattern.BLOCK:
-            return f"block of about {self.pool}"
-        return str(self.kind.value)
-
-
-@dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """Seconds that an idle mapping was seen to live, and to be dead; ``None``: not seen."""
+    """Seconds that a mapping was seen to live, and to be dead; ``None``: not seen.
+
+    `alive` and `dead` are of one that was idle, `busy_alive` and `busy_dead` of one that was in use all the
+    time: some mobile carriers end these too. `reason` and `busy_reason` say why nothing is known.
+    """
 
     alive: float | None = None
     dead: float | None = None
+    busy_alive: float | None = None
+    busy_dead: float | None = None
+    reason: Reason | None = None
+    busy_reason: Reason | None = None
+
+    def words(self) -> str:
+        """One sentence for a person."""
+        return (
+            f"idle mappings {_span(self.alive, self.dead, self.reason)}; "
+            f"busy ones {_span(self.busy_alive, self.busy_dead, self.busy_reason)}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class NatProfile:
     """One translator, or several in a row, as they are seen from inside.
 
-    `answers` is whether UDP came back at all. `unknown` says of each unknown facet why.
+    `answers` is whether UDP came back at all; all facets are of UDP, `tcp` has those of TCP where they were
+    measured. `unknown` says of each unknown facet why; of one that is known, why it is only the likeliest.
     """
 
     answers: bool
@@ -100,6 +79,7 @@ class NatProfile:
     outside_hosts: tuple[str, ...] = ()
     round_trip: float | None = None
     unknown: MappingOf[Facet, Reason] = field(default_factory=lambda: MappingProxyType({}))
+    tcp: TcpProfile | None = None
 
     @classmethod
     def of(cls, findings: Findings) -> NatProfile:
@@ -145,6 +125,10 @@ class NatProfile:
         """This profile after the longer test."""
         return replace(self, lifetimes=lifetimes)
 
+    def with_tcp(self, tcp: TcpProfile) -> NatProfile:
+        """This profile with that of TCP."""
+        return replace(self, tcp=tcp)
+
     @property
     def is_double(self) -> bool:
         """Whether there are signs of more than one translator in a row."""
@@ -164,27 +148,93 @@ class NatProfile:
             return _CONE_NAMES[self.filtering]
         return "symmetric"
 
+    def summary(self) -> NatSummary:
+        """What the other side is told, and plans are chosen by."""
+        return NatSummary(
+            mapping=_MAPPINGS[self.mapping],
+            filtering=_FILTERS[self.filtering],
+            ports=_PORTS[self.ports.kind],
+            has_udp=self.answers,
+            tcp_mapping=MappingKind.UNKNOWN if self.tcp is None else _MAPPINGS[self.tcp.mapping],
+        )
+
     def words(self) -> str:
         """One paragraph for a person."""
+        sentences = [self._udp_words()]
+        if self.tcp is not None:
+            sentences.append(self.tcp.words())
+        if self.lifetimes != Lifetimes():
+            sentences.append(self.lifetimes.words())
+        return " ".join(sentences)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for programs: plain values, ready for JSON."""
+        udp = {
+            "answers": self.answers,
+            "mapping": self.mapping.value,
+            "filtering": self.filtering.value,
+            "hairpinning": self.hairpinning.value,
+            "ports": _ports_as_dict(self.ports),
+            "unknown": _reasons_as_dict(self.unknown),
+        }
+        tcp = self.tcp and {
+            "answers": self.tcp.answers,
+            "mapping": self.tcp.mapping.value,
+            "ports": _ports_as_dict(self.tcp.ports),
+            "unknown": _reasons_as_dict(self.tcp.unknown),
+        }
+        return {
+            "classic": self.classic_name,
+            "udp": udp,
+            "tcp": tcp,
+            "outside": list(self.outside_hosts),
+            "signs": [sign.value for sign in self.carrier],
+            "double": self.is_double,
+            "lifetimes": {
+                "idle_alive": self.lifetimes.alive,
+                "idle_dead": self.lifetimes.dead,
+                "busy_alive": self.lifetimes.busy_alive,
+                "busy_dead": self.lifetimes.busy_dead,
+            },
+            "rtt_ms": None if self.round_trip is None else round(self.round_trip * 1000, 1),
+        }
+
+    def _udp_words(self) -> str:
         if not self.answers:
-            return f"UDP blocked: {self._why(Facet.MAPPING)}."
+            return f"UDP blocked: {self.unknown.get(Facet.MAPPING, Reason.NO_ANSWER).value}."
         parts = [
-            f"{self.classic_name}: {self._said(Facet.MAPPING, 'mapping', self.mapping.value)}",
-            self._said(Facet.FILTERING, "filtering", self.filtering.value),
+            f"{self.classic_name}: {said(self.unknown, Facet.MAPPING, 'mapping', self.mapping.value)}",
+            said(self.unknown, Facet.FILTERING, "filtering", self.filtering.value),
         ]
         if self.mapping is not Mapping.NONE:
-            parts.append(self._said(Facet.HAIRPINNING, "hairpinning", self.hairpinning.value))
-            parts.append(self._said(Facet.ALLOCATION, "ports", str(self.ports)))
+            parts.append(said(self.unknown, Facet.HAIRPINNING, "hairpinning", self.hairpinning.value))
+            parts.append(said(self.unknown, Facet.ALLOCATION, "ports", str(self.ports)))
         parts += [sign.value for sign in self.carrier]
         return "; ".join(parts) + "."
 
-    def _said(self, facet: Facet, name: str, value: str) -> str:
-        return f"{name} {value}" + (f" ({self._why(facet)})" if facet in self.unknown else "")
 
-    def _why(self, facet: Facet) -> str:
-        return self.unknown[facet].value if facet in self.unknown else "no reason is known"
-
-
+_MAPPINGS = {
+    Mapping.NONE: MappingKind.INDEPENDENT,
+    Mapping.ENDPOINT_INDEPENDENT: MappingKind.INDEPENDENT,
+    Mapping.ADDRESS_DEPENDENT: MappingKind.PER_HOST,
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: MappingKind.PER_PORT,
+    Mapping.UNKNOWN: MappingKind.UNKNOWN,
+}
+_FILTERS = {
+    Filtering.ENDPOINT_INDEPENDENT: FilterKind.OPEN,
+    Filtering.ADDRESS_DEPENDENT: FilterKind.PER_HOST,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT: FilterKind.PER_PORT,
+    Filtering.UNKNOWN: FilterKind.UNKNOWN,
+}
+_PORTS = {
+    AllocationPattern.PRESERVING: PortChoice.PRESERVING,
+    AllocationPattern.SEQUENTIAL: PortChoice.SEQUENTIAL,
+    # Half of all ports is as good as all of them.
+    AllocationPattern.PARITY: PortChoice.RANDOM,
+    AllocationPattern.BLOCK: PortChoice.BLOCK,
+    AllocationPattern.RANDOM: PortChoice.RANDOM,
+    AllocationPattern.UNKNOWN: PortChoice.UNKNOWN,
+}
 _OPEN_NAMES = {
     Filtering.ENDPOINT_INDEPENDENT: "open internet",
     Filtering.ADDRESS_DEPENDENT: "symmetric UDP firewall",
@@ -199,53 +249,6 @@ _CONE_NAMES = {
 }
 
 
-def read_ports(samples: Sequence[Sample]) -> PortPattern:
-    """The pattern in the outside ports of fresh sockets, in the order in which they asked."""
-    count = len(samples)
-    if count < LEAST_SAMPLES:
-        return PortPattern(AllocationPattern.UNKNOWN)
-    ports = [sample.mapped.port for sample in samples]
-    preserved = sum(sample.mapped.port == sample.local.port for sample in samples) / count
-    parity = sum(sample.mapped.port % 2 == sample.local.port % 2 for sample in samples) / count
-    # The largest of k draws out of a range stands at k/(k+1) of it, the smallest at 1/(k+1).
-    pool = min(65535, round((max(ports) - min(ports)) * (count + 1) / (count - 1)))
-    if preserved >= 0.5:
-        return PortPattern(AllocationPattern.PRESERVING, None, None, None, preserved, parity)
-    steps = _steps(ports)
-    if steps:
-        delta = _delta(steps)
-        seconds = samples[-1].sent_at - samples[0].sent_at
-        traffic = _cross_traffic(steps, delta, seconds * len(steps) / (count - 1))
-        return PortPattern(AllocationPattern.SEQUENTIAL, delta, traffic, None, preserved, parity)
-    if pool <= LARGEST_BLOCK:
-        kind = AllocationPattern.BLOCK
-    else:
-        kind = AllocationPattern.PARITY if parity == 1.0 else AllocationPattern.RANDOM
-    return PortPattern(kind, None, None, pool, preserved, parity)
-
-
-def _steps(ports: Sequence[int]) -> list[int]:
-    """The differences of a sequence, without the one where it begins anew; empty where there is none."""
-    steps = [after - before for before, after in pairwise(ports)]
-    is_rising = sum(step > 0 for step in steps) * 2 > len(steps)
-    fitting = [step for step in steps if 0 < (step if is_rising else -step) <= LARGEST_GAP]
-    return fitting if len(fitting) >= max(2, len(steps) - 1) else []
-
-
-def _delta(steps: Sequence[int]) -> int:
-    """The step of the translator: the usual one, or, among much traffic of others, what divides them all."""
-    usual, times = Counter(steps).most_common(1)[0]
-    if times * 2 >= len(steps) and all(step % usual == 0 for step in steps):
-        return usual
-    return gcd(*steps) * (1 if usual > 0 else -1)
-
-
-def _cross_traffic(steps: Sequence[int], delta: int, seconds: float) -> float | None:
-    if seconds <= 0:
-        return None
-    return sum(step / delta - 1 for step in steps) / seconds
-
-
 def _signs(samples: Sequence[Sample], ports: PortPattern) -> tuple[Carrier, ...]:
     """What the samples alone show."""
     signs = []
@@ -257,3 +260,26 @@ def _signs(samples: Sequence[Sample], ports: PortPattern) -> tuple[Carrier, ...]
     if ports.kind is AllocationPattern.BLOCK:
         signs.append(Carrier.PORT_BLOCK)
     return tuple(signs)
+
+
+def _ports_as_dict(ports: PortPattern) -> dict[str, Any]:
+    return {
+        "kind": ports.kind.value,
+        "delta": ports.delta,
+        "cross_traffic": None if ports.cross_traffic is None else round(ports.cross_traffic, 1),
+        "pool": ports.pool,
+        "preserved": round(ports.preserved, 2),
+        "parity": round(ports.parity, 2),
+    }
+
+
+def _reasons_as_dict(reasons: MappingOf[Facet, Reason]) -> dict[str, str]:
+    return {facet.value: reason.value for facet, reason in reasons.items()}
+
+
+def _span(alive: float | None, dead: float | None, reason: Reason | None) -> str:
+    if alive is None:
+        return "live for an unknown time" + (f" ({reason.value})" if reason is not None else "")
+    if dead is None:
+        return f"live {alive:.0f} s and longer"
+    return f"live {alive:.0f} s, and not {dead:.0f} s"
