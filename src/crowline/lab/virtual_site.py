@@ -9,9 +9,11 @@ from crowline.lab.address_plan import AddressPlan
 from crowline.lab.boundary import Boundary, Gate, Nat64, Passage, StatefulFirewall, Translation
 from crowline.lab.nat import Nat
 from crowline.lab.network import Host, Network, Place
-from crowline.lab.port_mapping_service import PORT, PortMappingService
+from crowline.lab.port_mapping_service import PORT
 from crowline.lab.profile import Firewall, Ipv6, PortMapping, Profile
+from crowline.lab.router_temper import PLAIN, Temper
 from crowline.lab.virtual import Internet
+from crowline.lab.virtual_gateway import VirtualGateway
 
 PROXY_PORT = 3128
 
@@ -20,7 +22,7 @@ PROXY_PORT = 3128
 class VirtualSite:
     """A host with its addresses, where it enters the internet, and the host of the site's HTTP proxy.
 
-    `gateway` is where NAT-PMP and PCP are spoken, in the profiles that have them.
+    `router` is the gateway that opens ports, in the profiles that have one.
     """
 
     profile: Profile
@@ -28,15 +30,23 @@ class VirtualSite:
     addresses: tuple[str, ...]
     place: Place
     proxy: Host | None = None
-    gateway: Address | None = None
+    router: VirtualGateway | None = None
+
+    @property
+    def gateway(self) -> Address | None:
+        """Where NAT-PMP and PCP are spoken, if they are."""
+        return Address(self.router.host, PORT) if self.router and self.router.service else None
 
     def address_like(self, other: str) -> str | None:
         """The host's own address of the family of `other`."""
         return next((each for each in self.addresses if (":" in each) == (":" in other)), None)
 
 
-def build_site(internet: Internet, profile: Profile, number: int) -> VirtualSite:
-    """The site with that number of the address plan, the same addresses as in the kernel laboratory."""
+def build_site(internet: Internet, profile: Profile, number: int, *, temper: Temper = PLAIN) -> VirtualSite:
+    """The site with that number of the address plan, the same addresses as in the kernel laboratory.
+
+    `temper` is that of its gateway, where it opens ports.
+    """
     with_ipv6 = profile.ipv6 is not Ipv6.NONE
     plan = AddressPlan(number, hosts=2, with_ipv6=with_ipv6)
     own, proxy = (plan.inside if profile.nats else plan.public)[:2]
@@ -44,7 +54,7 @@ def build_site(internet: Internet, profile: Profile, number: int) -> VirtualSite
         return _build_nat64(internet, profile, plan)
     network = _build_ipv4(internet, profile, plan, proxy[0])
     host = internet.host(own[0], network)
-    gateway = _add_port_mapping(internet, profile, network, plan.gateway)
+    router = _add_port_mapping(internet, profile, network, plan.gateway, temper)
     if with_ipv6:
         _add_ipv6(internet, profile, host, own[1], proxy[1])
     place = _outermost(network, host)
@@ -53,7 +63,7 @@ def build_site(internet: Internet, profile: Profile, number: int) -> VirtualSite
     through = None
     if profile.firewall is Firewall.PROXY_ONLY:
         through = internet.host(proxy[0], network)
-    return VirtualSite(profile, host, tuple(own), place, through, gateway)
+    return VirtualSite(profile, host, tuple(own), place, through, router)
 
 
 def _build_ipv4(internet: Internet, profile: Profile, plan: AddressPlan, proxy: str) -> Network:
@@ -73,17 +83,16 @@ def _build_ipv4(internet: Internet, profile: Profile, plan: AddressPlan, proxy: 
     return network
 
 
-def _add_port_mapping(internet: Internet, profile: Profile, network: Network, host: str) -> Address | None:
+def _add_port_mapping(
+    internet: Internet, profile: Profile, network: Network, host: str, temper: Temper
+) -> VirtualGateway | None:
     """A gateway that opens ports, at the translator's own inside address."""
-    if profile.port_mapping not in (PortMapping.NAT_PMP, PortMapping.PCP) or network.boundary is None:
+    if profile.port_mapping is PortMapping.NONE or network.boundary is None:
         return None
     boundary = network.boundary.boundary if isinstance(network.boundary, Gate) else network.boundary
     if not isinstance(boundary, Translation):
         return None
-    address = Address(host, PORT)
-    service = internet.attach(PortMappingService(boundary.nat, profile.port_mapping, internet.now))
-    internet.bind(service, internet.host(host, network), address)
-    return address
+    return VirtualGateway(internet, network, boundary.nat, host, profile.port_mapping, temper)
 
 
 def _add_ipv6(internet: Internet, profile: Profile, host: Host, address: str, proxy: str) -> None:
