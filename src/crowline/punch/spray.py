@@ -43,11 +43,14 @@ ROUND = 0.5  # seconds for a window or a burst, after which the next has a fresh
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Send an authenticated check from the socket of that number, 0 upwards; a new number is a new socket."""
+    """Send an authenticated check from the socket of that number, 0 upwards; a new number is a new socket.
+
+    `hop_limit` takes the place of the system's own.
+    """
 
     socket: int
     destination: Address
-    hop_limit: int | None = None  # None: that of the system
+    hop_limit: int | None = None
 
 
 class Missed(Enum):
@@ -89,32 +92,37 @@ def guesses_for(pool: PortPool) -> int:
     return min(MAX_GUESSES, ceil(ENOUGH * pool.size / sockets_for(pool)))
 
 
-def from_many_sockets(target: Address, sockets: int, hop_limit: int | None = None) -> tuple[Probe, ...]:
-    """Each socket sends once to the one port that is known.
+def from_many_sockets(
+    target: Address, sockets: int, hop_limit: int | None = None, *, first: int = 0
+) -> tuple[Probe, ...]:
+    """Each socket, of the numbers from `first` on, sends once to the one port that is known.
 
     `hop_limit`: so low that the packet opens this side's NAT and dies before the other one, which may keep
     stray packets as flows of its own, and then answers them from another port.
     """
     if not 0 < sockets <= MAX_SOCKETS:
         raise UsageError(f"a spray opens from 1 to {MAX_SOCKETS} sockets")
-    return tuple(Probe(number, target, hop_limit) for number in range(sockets))
+    return tuple(Probe(first + number, target, hop_limit) for number in range(sockets))
 
 
-def at_ports(host: str, ports: Sequence[int]) -> tuple[Probe, ...]:
+def at_ports(host: str, ports: Sequence[int], *, socket: int = 0) -> tuple[Probe, ...]:
     """One socket sends to each of these ports: a predicted window."""
-    return tuple(Probe(0, Address(host, port)) for port in ports)
+    return tuple(Probe(socket, Address(host, port)) for port in ports)
 
 
-def at_pool(host: str, pool: PortPool, entropy: Callable[[int], bytes]) -> tuple[Probe, ...]:
+def at_pool(
+    host: str, pool: PortPool, entropy: Callable[[int], bytes], *, socket: int = 0
+) -> tuple[Probe, ...]:
     """One socket sends to as many ports of the pool as that takes, the likeliest first."""
-    return at_ports(host, pool.ports(guesses_for(pool), entropy))
+    return at_ports(host, pool.ports(guesses_for(pool), entropy), socket=socket)
 
 
 class SprayPlan:
     """One side's spray against one host; it begins when `start` is called, if the budget lets it.
 
     `is_burst` sends all at once: for shared targets, where each millisecond between two sockets is one in
-    which somebody else may get the port. Bursts are short (`port_prediction.MAX_BURST`).
+    which somebody else may get the port. Bursts are short (`port_prediction.MAX_BURST`). `later` are packets
+    that leave so many seconds after the start, in the order of their times.
     """
 
     def __init__(
@@ -124,10 +132,12 @@ class SprayPlan:
         *,
         is_burst: bool = False,
         patience: float = PATIENCE,
+        later: Sequence[tuple[float, Probe]] = (),
     ) -> None:
-        if not 0 < len(probes) <= MAX_PACKETS:
+        if not 0 < len(probes) + len(later) <= MAX_PACKETS or not probes:
             raise UsageError(f"a spray has from 1 to {MAX_PACKETS} packets")
-        if len({probe.destination.host for probe in probes}) != 1:
+        hosts = {probe.destination.host for probe in (*probes, *(probe for _, probe in later))}
+        if len(hosts) != 1:
             raise UsageError("a spray goes to one host")
         if is_burst and len(probes) > MAX_BURST:
             raise UsageError(f"a burst has {MAX_BURST} packets at most")
@@ -135,11 +145,12 @@ class SprayPlan:
         self.is_over = False
         self._budget = budget
         self._probes = deque(probes)
+        self._later = deque(later)
         self._host = probes[0].destination.host
         self._patience = patience
         self._interval = 0.0 if is_burst else INTERVAL
         self._due: float | None = None  # when the next packet is
-        self._deadline = 0.0
+        self._started = self._deadline = 0.0
         self._commands: deque[Probe] = deque()
         self._events: deque[SprayEvent] = deque()
 
@@ -147,11 +158,12 @@ class SprayPlan:
         """Both sides know each other's addresses. A second start is none."""
         if self._due is not None or self.is_over:
             return
-        refusal = self._budget.begin(self, self._host, len(self._probes), now)
+        packets = len(self._probes) + len(self._later)
+        refusal = self._budget.begin(self, self._host, packets, now)
         if refusal is not None:
             self._fail(refusal)
             return
-        self._due, self._deadline = now, now + self._patience
+        self._due, self._started, self._deadline = now, now, now + self._patience
         self.handle_timeout(now)
 
     def authenticated(self, socket: int, source: Address) -> None:
@@ -175,18 +187,21 @@ class SprayPlan:
             self._fail(Missed.SILENCE)
             return
         self._due = max(self._due, now - MAX_LAG)
-        while self._probes and now >= self._due:
-            if not self._budget.spend(self, self._host, now):
-                self._fail(Missed.CAPPED)
-                return
-            self._commands.append(self._probes.popleft())
-            self.sent += 1
+        while self._probes and now >= self._due and self._send(self._probes.popleft(), now):
             self._due += self._interval
+        while self._later and now >= self._started + self._later[0][0]:
+            if not self._send(self._later.popleft()[1], now):
+                return
 
     def next_timeout(self) -> float | None:
         if self._due is None or self.is_over:
             return None
-        return min(self._due, self._deadline) if self._probes else self._deadline
+        times = [self._deadline]
+        if self._probes:
+            times.append(self._due)
+        if self._later:
+            times.append(self._started + self._later[0][0])
+        return min(times)
 
     def next_transmit(self) -> Probe | None:
         return self._commands.popleft() if self._commands else None
@@ -195,6 +210,17 @@ class SprayPlan:
         return self._events.popleft() if self._events else None
 
     # ----------------------------------------------------------------------------------------------------
+
+    def _send(self, probe: Probe, now: float) -> bool:
+        """False when the plan is over with that: the budget gives no more, or has given none."""
+        if self.is_over:
+            return False
+        if not self._budget.spend(self, self._host, now):
+            self._fail(Missed.CAPPED)
+            return False
+        self._commands.append(probe)
+        self.sent += 1
+        return True
 
     def _fail(self, reason: Missed | Refusal) -> None:
         self._events.append(SprayFailed(reason, self.sent))
