@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
+from crowline.api.agent_events import AgentEvents
 from crowline.api.allowed import Allowed
 from crowline.api.announcer import Announcer
 from crowline.api.candidate_names import CandidateNames
@@ -26,18 +26,7 @@ from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
-from crowline.ice.events import (
-    IceEvent,
-    IceFailed,
-    LossReason,
-    Noticed,
-    PairLost,
-    PairNominated,
-    PairReclassified,
-    PairValid,
-    Restarted,
-    SendRefused,
-)
+from crowline.ice.events import IceEvent
 from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.link.identity import Identity
 from crowline.net.interfaces import local_addresses, usable_hosts
@@ -50,9 +39,6 @@ from crowline.rendezvous.wire import ServerAddress, TurnGrant
 if TYPE_CHECKING:
     from crowline.net.network import NetworkChange
     from crowline.net.network_watch import NetworkWatch
-
-# What no user has to act on, for those who look for the cause of something.
-_log = logging.getLogger("crowline.ice")
 
 
 class Traversal:
@@ -96,7 +82,6 @@ class Traversal:
             tells_moves=options.tells_moves,
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
-        self._has_warned = False
         self._names = CandidateNames(self._addresses, hides=options.hide_addresses)
         self._gatherer = Gatherer(
             self,
@@ -107,6 +92,14 @@ class Traversal:
         private = options.relay_only or options.hide_addresses
         self._announcer = Announcer(
             self._agent, self._pump, self._names, identity, private=private, signal=signal
+        )
+        self._events = AgentEvents(
+            owner,
+            pairs,
+            allowed=self._allowed,
+            gatherer=self._gatherer,
+            announcer=self._announcer,
+            on_restarted=self._on_restarted,
         )
         self._other = OtherSide(
             self._agent,
@@ -321,34 +314,7 @@ class Traversal:
     def _on_event(self, event: IceEvent) -> None:
         self.on_ice(event)
         self._tcp.on_event(event)
-        if isinstance(event, PairValid) and self._allowed.pair(event.pair):
-            self._pairs.on_pair_valid(event.pair)
-        elif isinstance(event, PairNominated) and self._allowed.pair(event.pair):
-            self._pairs.on_pair_nominated(event.pair)
-        elif isinstance(event, PairReclassified):
-            self._pairs.on_pair_reclassified(event.pair)
-        elif isinstance(event, PairLost):
-            self._gatherer.verify(event.pair.base)
-            self._pairs.on_pair_lost(event.pair, event.reason.value)
-            local = event.pair.local
-            if event.reason is LossReason.LOCAL_REMOVED and local.type is CandidateType.PEER_REFLEXIVE:
-                # Nobody but the other side has ever named it.
-                self._announcer.gone(local)
-        elif isinstance(event, SendRefused):
-            self._on_send_refused(event)
-        elif isinstance(event, Restarted):
-            self._on_restarted()
-        elif isinstance(event, Noticed):
-            _log.info("ICE: %s", event.oddity.value)
-        elif isinstance(event, IceFailed):
-            _log.info("ICE: %s", event.reason.value)
-
-    def _on_send_refused(self, event: SendRefused) -> None:
-        """A candidate that no way leads to is nothing unusual; a firewall on this very machine is."""
-        if event.problem is SendProblem.FORBIDDEN and not self._has_warned:
-            self._has_warned = True
-            words = event.problem.value
-            self._owner.on_warning(f"Some UDP packets from {event.base.host} are not let out: {words}.")
+        self._events.tell(event)
 
     async def _translate(self) -> None:
         """Without IPv4, and once the way to it is known: ask and check by that way too."""
