@@ -89,14 +89,15 @@ async def test_sockets_send_and_hear_by_their_numbers() -> None:
     inbox.socket.close()
 
 
-async def test_after_the_end_the_numbers_are_those_of_fresh_sockets() -> None:
-    """A NAT may remember old ports as taken, so that a second try has others."""
+async def test_the_sockets_of_a_plan_that_is_over_are_closed() -> None:
+    """Those of the next one, which count on, stay."""
     sockets = PunchSockets(lambda *_: None)
-    before = [sockets.open(number, HOST) for number in range(3)]
+    before = [sockets.open(number, HOST) for number in range(4)]
+    sockets.close(3)
+    assert len(sockets) == 1
+    assert sockets.open(3, HOST) == before[3]
     sockets.close()
     assert len(sockets) == 0
-    assert sockets.open(0, HOST) not in before
-    sockets.close()
 
 
 async def test_a_system_that_gives_no_more_gets_some_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +184,16 @@ async def test_only_so_many_sockets_are_adopted_until_some_are_retired() -> None
     gatherer.retire(extra[0].local)
     assert extra[0].fd == -1
     assert gatherer.adopt(extra[-1])
+    gatherer.close()
+
+
+async def test_a_server_is_known_by_its_host() -> None:
+    """At whatever port: plans send nothing there but questions."""
+    gatherer = Gatherer(Owner(), [HOST])
+    assert not gatherer.is_server("192.0.2.1")
+    gatherer.expect(Address("192.0.2.1", 3478))
+    assert gatherer.is_server("192.0.2.1")
+    assert not gatherer.is_server("192.0.2.2")
     gatherer.close()
 
 

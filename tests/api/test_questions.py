@@ -109,3 +109,18 @@ async def test_a_stream_to_a_translated_host_is_pinned_to_its_name(monkeypatch: 
     [relay] = desk.relays
     assert relay.datagrams == (translated,)
     assert [(each.host, each.name) for each in relay.streams] == [(translated.host, "192.0.2.9")]
+
+
+async def test_servers_that_have_answered_are_named_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever measures by one server takes the first; services over TCP are none of these."""
+
+    async def resolve(servers: list[tuple[str, int]], hub_host: str) -> list[Address]:
+        assert servers == [("silent.example", 3478), ("quick.example", 3478)]
+        return [SLOW, QUICK]
+
+    desk = Desk(monkeypatch)
+    monkeypatch.setattr(desk, "has_heard", lambda server: server == QUICK, raising=False)
+    monkeypatch.setattr(questions, "resolve", resolve)
+    asking = Questions(desk, "hub.example")  # type: ignore[arg-type]
+    asking.stun_servers = [service("silent.example"), service("quick.example"), service("x.example", "tcp")]
+    assert await asking.udp_servers() == [QUICK, SLOW]

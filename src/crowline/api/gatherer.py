@@ -271,6 +271,10 @@ class Gatherer:
         known = next((socket for local, socket in self._sockets.items() if local.host == host), None)
         return known or self._open(host)
 
+    def is_server(self, host: str) -> bool:
+        """Whether a server that is asked is at that host."""
+        return any(server.host == host for server in self._servers)
+
     def expect(self, server: Address) -> None:
         self._servers.add(server)
 

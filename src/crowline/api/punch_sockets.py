@@ -34,7 +34,7 @@ class PunchSockets:
         """Where the socket of that number is, at `host`, opened if it is not there; None where it cannot be.
 
         Where the system gives no more, a few that it gave are closed again: they are not worth more than what
-        else this process has to open. None is opened after that until all are closed.
+        else this process has to open. None is opened after that until some are closed.
         """
         socket = self._sockets.get(number)
         if socket is None and not self._is_exhausted:
@@ -55,11 +55,10 @@ class PunchSockets:
         """The socket of that number; whoever takes it hands it over to somebody and closes it."""
         return self._sockets.pop(number, None)
 
-    def close(self) -> None:
-        """Close those that were not given away; numbers begin anew."""
-        for socket in self._sockets.values():
-            socket.close()
-        self._sockets.clear()
+    def close(self, below: int | None = None) -> None:
+        """Close those with smaller numbers, or all, as far as they were not given away."""
+        for number in [each for each in self._sockets if below is None or each < below]:
+            self._sockets.pop(number).close()
         self._is_exhausted = False
 
     def _bind(self, number: int, host: str) -> UdpSocket:

@@ -37,6 +37,11 @@ class Questions:
         """Ask all STUN servers from all sockets."""
         await asyncio.gather(*(self._query_at(server) for server in self.stun_servers))
 
+    async def udp_servers(self) -> list[Address]:
+        """The STUN servers that take UDP, those that have answered first."""
+        found = await self._resolve(self.stun_servers)
+        return sorted(found, key=lambda server: not self._gatherer.has_heard(server))
+
     async def tcp_servers(self) -> list[Address]:
         """The STUN servers that take TCP, as far as their names are known in time."""
         names = [(each.host, each.port) for each in self.stun_servers if each.transport == "tcp"]
