@@ -20,7 +20,7 @@ class PathReasons:
         self.own: NatSummary | None = None
         self.peer: NatSummary | None = None
         self._won: dict[tuple[Address, Address], Way] = {}
-        self._is_exhausted = False
+        self.is_exhausted = False
         self._on_change = on_change
 
     def won(self, key: tuple[Address, Address], way: Way) -> None:
@@ -31,7 +31,7 @@ class PathReasons:
 
     def exhausted(self) -> None:
         """Every way was tried, and none leads across directly."""
-        self._is_exhausted = True
+        self.is_exhausted = True
         self._on_change()
 
     def of_pair(self, pair: ValidPair) -> str:
@@ -40,11 +40,11 @@ class PathReasons:
         return merit(pair, self.own, self.peer, self._won.get(pair.key))
 
     def of_hub(self) -> str:
-        if self._is_exhausted:
+        if self.is_exhausted:
             return self.obstacle
         return "through the server at once, while a better path is sought"
 
     @property
     def obstacle(self) -> str:
         """Why there is no direct path, as far as that is known yet."""
-        return obstacle(self.own, self.peer) if self._is_exhausted else NOTHING_YET
+        return obstacle(self.own, self.peer) if self.is_exhausted else NOTHING_YET

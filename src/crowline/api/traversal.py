@@ -27,7 +27,7 @@ from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.ice.events import IceEvent
-from crowline.ice.pair import CandidatePair, ValidPair
+from crowline.ice.pair import ValidPair
 from crowline.link.identity import Identity
 from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
@@ -73,6 +73,8 @@ class Traversal:
         )
         # Hears of everything that the agent says, before anything is done with it.
         self.on_ice: Callable[[IceEvent], None] = lambda _: None
+        # The same of STUN packets from the other side: data, source, base.
+        self.on_heard: Callable[[memoryview, Address, Address], None] = lambda *_: None
         self._agent = IceAgent(
             controlling,
             entropy=os.urandom,
@@ -209,9 +211,10 @@ class Traversal:
 
     # Pairs ------------------------------------------------------------------------------------------
 
-    def checked_pairs(self) -> list[CandidatePair]:
-        """The pairs that are checked or have been, best first, for whoever wants to see them."""
-        return self._agent.pairs()
+    @property
+    def agent(self) -> IceAgent:
+        """For whoever looks on; what it is told, this traversal tells it."""
+        return self._agent
 
     def valid_pairs(self) -> list[ValidPair]:
         """The pairs that work and are allowed, best first."""
@@ -283,6 +286,7 @@ class Traversal:
         self._gatherer.expected_came()
 
     def on_stun(self, data: memoryview, source: Address, local: Address) -> None:
+        self.on_heard(data, source, local)
         self._agent.receive(data, source, self._pump.now, local)
         self._pump.flush()
 
