@@ -54,6 +54,11 @@ class SprayQuota:
         self._owner, self._host = owner, host
         return None
 
+    def left(self, host: str, now: float) -> int:
+        """Packets that `host` may get now."""
+        spent = self._spent.get(host)
+        return MAX_PACKETS if spent is None or now >= spent.at + REST else MAX_PACKETS - spent.packets
+
     def spend(self, owner: object, host: str, now: float) -> bool:
         """Count one packet to `host`; False when it must not be sent."""
         if owner is not self._owner or host != self._host:
@@ -104,6 +109,10 @@ class SprayBudget:
         if host not in self._proven:
             return Refusal.UNPROVEN
         return self._quota.begin(owner, host, packets, now)
+
+    def left(self, host: str, now: float) -> int:
+        """Packets that `host` may get now, if it is proven."""
+        return self._quota.left(host, now)
 
     def spend(self, owner: object, host: str, now: float) -> bool:
         """Count one packet to `host`; False when it must not be sent."""
