@@ -96,6 +96,15 @@ def test_a_router_that_speaks_nothing_is_told_once() -> None:
     assert len(pair.said(RouterSilent)) == len(pair.said(Refused)) == 1
 
 
+def test_a_port_that_is_asked_of_a_silent_router_is_refused_at_once() -> None:
+    """Nobody waits for what is known."""
+    pair = RouterPair(None)
+    pair.run(30.0)
+    number = pair.client.open(UDP_PORT, pair.now)
+    pair.run(0.0)
+    assert [event.number for event in pair.said(Refused)] == [number]
+
+
 def test_a_protocol_that_is_switched_on_later_is_found() -> None:
     """The owner of the router may do so while we run."""
     pair = RouterPair(None)

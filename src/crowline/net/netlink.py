@@ -59,6 +59,15 @@ class Netlink:
         addresses = self._dump(rt.GET_ADDRESS, rt.NEW_ADDRESS, rt.read_address)
         return Tables({link.device: link for link in links}, addresses)
 
+    def default_routes(self) -> list[rt.RouteStep]:
+        """Every router by which packets leave for the internet, of both families. Raises `OSError`."""
+        routes = self._dump(rt.GET_ROUTE, rt.NEW_ROUTE, rt.read_default_routes)
+        return [step for steps in routes for step in steps]
+
+    def neighbours(self) -> list[rt.Neighbour]:
+        """The hosts that this machine's networks were seen to have. Raises `OSError`."""
+        return self._dump(rt.GET_NEIGHBOUR, rt.NEW_NEIGHBOUR, rt.read_neighbour)
+
     def route_towards(self, host: str) -> rt.RouteStep | None:
         """Where packets to that host would go; ``None`` without a route. Raises `OSError`."""
         self._sequence += 1

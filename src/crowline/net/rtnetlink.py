@@ -19,6 +19,7 @@ NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTERRUPTED = 0x01, 0x300, 0x10
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
 NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE, DELETE_ROUTE, GET_ROUTE = 24, 25, 26
+NEW_NEIGHBOUR, GET_NEIGHBOUR = 28, 30
 NEW_ROUTER_OPTION = 68
 
 # linux/rtnetlink.h: groups to listen to, as bits
@@ -42,13 +43,17 @@ _LINK = struct.Struct("=BxHiII")  # family, device type, index, flags, changed f
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=8BI")  # family, two lengths, service, table, protocol, scope, type, flags
 _ROUTER_OPTION = struct.Struct("=BxHiBB6x")  # family, length of options, index, ICMP type and code
+_NEXT_HOP = struct.Struct("=HBBi")  # length, flags, weight, index
+_NEIGHBOUR = struct.Struct("=B3xiHBB")  # family, index, state, flags, type
 _U32 = struct.Struct("=I")
 _ERROR = struct.Struct("=i")
 _MAX_ERRNO = 4095  # linux/err.h
 
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 7, 9, 15
+_NDA_DST, _NDA_LLADDR = 1, 2
+_MAIN_TABLE = 254
 
 MAX_NAME = 15
 """Bytes of a device name: IFNAMSIZ without the zero at its end."""
@@ -88,6 +93,14 @@ class RouteStep(NamedTuple):
     device: int
     gateway: str
     source: str
+
+
+class Neighbour(NamedTuple):
+    """A host on the network of a device, and its address there, such as that of its Ethernet card."""
+
+    device: int
+    host: str
+    station: bytes
 
 
 class RouterOption(NamedTuple):
@@ -161,6 +174,47 @@ def read_route(payload: memoryview) -> RouteStep | None:
     return RouteStep(index, gateway, source) if index else None
 
 
+def read_default_routes(payload: memoryview) -> list[RouteStep]:
+    """The ways out that a message of type `NEW_ROUTE` names, if it is a default route of the main table.
+
+    One route may lead to several routers. Those without a router, as in tunnels, are left out.
+    """
+    if len(payload) < _ROUTE.size:
+        return []
+    family, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(payload)
+    if kind not in _UNICAST_ROUTES or length:
+        return []
+    index, gateway, source = 0, "", ""
+    found: list[RouteStep] = []
+    for what, value in _attributes(payload[_ROUTE.size :]):
+        if what == _RTA_TABLE and len(value) >= _U32.size:
+            table = _U32.unpack_from(value)[0]
+        elif what == _RTA_OIF and len(value) >= _U32.size:
+            index = _U32.unpack_from(value)[0]
+        elif what == _RTA_GATEWAY:
+            gateway = _host(family, value)
+        elif what == _RTA_PREFSRC:
+            source = _host(family, value)
+        elif what == _RTA_MULTIPATH:
+            found += _next_hops(family, value)
+    found.append(RouteStep(index, gateway, source))
+    return [step for step in found if table == _MAIN_TABLE and step.device and step.gateway]
+
+
+def read_neighbour(payload: memoryview) -> Neighbour | None:
+    """A message of type `NEW_NEIGHBOUR`; ``None`` where it names no host and no station."""
+    if len(payload) < _NEIGHBOUR.size:
+        return None
+    family, index, _, _, _ = _NEIGHBOUR.unpack_from(payload)
+    host, station = "", b""
+    for what, value in _attributes(payload[_NEIGHBOUR.size :]):
+        if what == _NDA_DST:
+            host = _host(family, value)
+        elif what == _NDA_LLADDR:
+            station = bytes(value)
+    return Neighbour(index, host, station) if host and any(station) else None
+
+
 def read_router_option(payload: memoryview) -> RouterOption | None:
     """A message of type `NEW_ROUTER_OPTION`."""
     if len(payload) < _ROUTER_OPTION.size:
@@ -190,7 +244,7 @@ def read_error(payload: memoryview) -> int:
 
 
 def dump_request(kind: int, sequence: int) -> bytes:
-    """Ask for all links (`GET_LINK`) or all addresses (`GET_ADDRESS`)."""
+    """Ask for all links (`GET_LINK`), all addresses, all routes or all neighbours, likewise."""
     body = bytes(_LINK.size)
     flags = NLM_F_REQUEST | NLM_F_DUMP
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
@@ -203,6 +257,18 @@ def route_request(host: str, sequence: int) -> bytes:
     body = _ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
     body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(packed), _RTA_DST) + packed
     return _HEADER.pack(_HEADER.size + len(body), GET_ROUTE, NLM_F_REQUEST, sequence, 0) + body
+
+
+def _next_hops(family: int, data: memoryview) -> Iterator[RouteStep]:
+    at = 0
+    while at + _NEXT_HOP.size <= len(data):
+        length, _, _, index = _NEXT_HOP.unpack_from(data, at)
+        if length < _NEXT_HOP.size or at + length > len(data):
+            return
+        for what, value in _attributes(data[at + _NEXT_HOP.size : at + length]):
+            if what == _RTA_GATEWAY:
+                yield RouteStep(index, _host(family, value), "")
+        at += _aligned(length)
 
 
 def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:

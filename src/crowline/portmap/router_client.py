@@ -141,6 +141,7 @@ class RouterClient:
         port.mapping.number = number
         self._ports[port.number] = port
         self._work(now)
+        self._check_silence(now)
         return port.number
 
     def nonce_of(self, number: int) -> bytes:

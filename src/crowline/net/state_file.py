@@ -1,0 +1,41 @@
+"""A small file of the user's state folder: read whole, and replaced whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def state_folder() -> Path:
+    """Where this program keeps what it has learnt; the folder may not exist yet."""
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("crowline", appauthor=False))
+
+
+def read_state(path: Path, most: int) -> bytes:
+    """The file's bytes; empty where it cannot be read, or has more than `most`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError:
+        return b""
+    return data if len(data) <= most else b""
+
+
+def replace_state(path: Path, data: bytes, entropy: Callable[[int], bytes] = os.urandom) -> None:
+    """Whole or not at all, also when two programs write at once; readable by this user alone.
+
+    Raises `OSError`.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{entropy(8).hex()}")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
