@@ -19,9 +19,17 @@ from crowline.api.observers import Observers
 from crowline.api.options import Options
 from crowline.api.pair_links import Link, PairLinks, transport_of, trust_in
 from crowline.api.timing import Timing
+from crowline.api.token_point import TokenPoint
 from crowline.api.traversal import Traversal
 from crowline.api.watch import Watch
-from crowline.base.errors import CrowlineError, NobodyCame, ProtocolViolation, ServerUnreachable, error_for
+from crowline.base.errors import (
+    CrowlineError,
+    NobodyCame,
+    ProtocolViolation,
+    ServerUnreachable,
+    UsageError,
+    error_for,
+)
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.link.choice import HUB_LINK
@@ -31,6 +39,7 @@ from crowline.net.pump import Pump
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
     CodeReady,
+    HostVouched,
     Keyed,
     MeetingEvent,
     MeetingFailed,
@@ -38,6 +47,7 @@ from crowline.rendezvous.events import (
     PeerPresent,
     PeerReturned,
     Signalled,
+    TokenReady,
     Welcomed,
 )
 from crowline.rendezvous.keys import derive
@@ -72,6 +82,8 @@ class Connection:
     def __init__(self, role: Role, options: Options, code: Code | None = None) -> None:
         self.role = role
         self.code = code
+        # Where tokens stand for the code, this side's own.
+        self.token = ""
         self.observers = Observers()
         self.timing = Timing()
         self.words: tuple[str, ...] = ()
@@ -86,7 +98,7 @@ class Connection:
             on_reason=self._on_reason,
         )
         self._loop = asyncio.get_running_loop()
-        self.code_ready: asyncio.Future[Code] = self._loop.create_future()
+        self.code_ready: asyncio.Future[None] = self._loop.create_future()
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[CrowlineError | None] = self._loop.create_future()
         self._session_pump = Pump[LinkTransmit, SessionEvent](
@@ -129,6 +141,12 @@ class Connection:
         self._traversal.begin()
         if self._options.timeout is not None:
             self._later(self._options.timeout, self._give_up_waiting)
+
+    def answer(self, token: str) -> None:
+        """Take the other side's token. Raises `WrongCode` for one that does not answer this side's."""
+        if not isinstance(self._hub, TokenPoint):
+            raise UsageError("Only a meeting by tokens takes one.")
+        self._hub.answer(token)
 
     async def close(self, code: int = 0, sentence: str = "") -> None:
         """Tell the other side, wait a moment for it to hear, and release everything."""
@@ -197,13 +215,18 @@ class Connection:
         elif isinstance(event, CodeReady):
             self.code = event.code
             if not self.code_ready.done():
-                self.code_ready.set_result(event.code)
+                self.code_ready.set_result(None)
+        elif isinstance(event, TokenReady):
+            self._on_token(event)
         elif isinstance(event, PeerPresent):
             self._on_present(event)
         elif isinstance(event, Keyed):
             self._on_key(event)
         elif isinstance(event, Signalled):
             self._on_signal(event.signal)
+        elif isinstance(event, HostVouched):
+            assert self._traversal is not None
+            self._traversal.vouched(event.host)
         elif isinstance(event, PeerLeft):
             self._on_left(event)
         elif isinstance(event, PeerReturned):
@@ -214,6 +237,16 @@ class Connection:
                 self._end(event.error)
             else:
                 self._on_hub_closed()
+
+    def _on_token(self, event: TokenReady) -> None:
+        self.token = event.text
+        if not event.is_public:
+            self.observers.tell_warning(
+                "Nothing is known that leads here from outside: the other side must be in this network, or "
+                "be reachable itself."
+            )
+        if not self.code_ready.done():
+            self.code_ready.set_result(None)
 
     def _on_welcome(self, event: Welcomed) -> None:
         assert self._traversal is not None
@@ -314,6 +347,10 @@ class Connection:
         self._hub.follow(gone)
         if (pairs := self.carriers.pairs) is not None:
             pairs.hosts_lost(gone, "this side's address is gone")
+
+    def vouch(self, host: str) -> None:
+        assert self._hub is not None
+        self._hub.vouch(host)
 
     def on_drained(self) -> None:
         self.flush()

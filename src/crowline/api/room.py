@@ -13,14 +13,14 @@ from crowline.base.errors import CrowlineError, LocalProblem
 from crowline.rendezvous.code import Code, CodeTypo
 from crowline.rendezvous.role import Role
 
-__all__ = ["CodeTypo", "Room", "check_code", "enter", "host", "join"]
+__all__ = ["CodeTypo", "Room", "check_code", "enter", "host", "join", "opened"]
 
 # What the other side is told when the block is left by another exception: the code of `Interrupted`.
 STOPPED = 10
 
 
 class Room:
-    """A meeting that waits for its second side. `code` is what the other side needs."""
+    """A meeting that waits for its second side. `code` is what the other side needs: its code, or a token."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -28,7 +28,11 @@ class Room:
 
     @property
     def code(self) -> str:
-        return str(self._connection.code)
+        return self._connection.token or str(self._connection.code)
+
+    def answer(self, token: str) -> None:
+        """Take the token that answers this side's. Raises `WrongCode` where it does not."""
+        self._connection.answer(token)
 
     async def peer(self) -> Peer:
         """The other side, as soon as it has proven the code and bytes can flow.
@@ -71,7 +75,7 @@ async def host(
     the others mean. Raises `ServerUnreachable` where no hub answers.
     """
     options = Options(server or default_server(), relay_only, direct_only, timeout, hide_addresses)
-    async with _meeting(Connection(Role.HOST, options)) as room:
+    async with opened(Connection(Role.HOST, options)) as room:
         await asyncio.shield(room._connection.code_ready)
         yield room
 
@@ -89,7 +93,7 @@ async def enter(
     """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning."""
     parsed = Code.parse(code)
     options = Options(server or default_server(), relay_only, direct_only, timeout, hide_addresses)
-    async with _meeting(Connection(Role.JOIN, options, parsed)) as room:
+    async with opened(Connection(Role.JOIN, options, parsed)) as room:
         yield room
 
 
@@ -120,7 +124,8 @@ async def join(
 
 
 @asynccontextmanager
-async def _meeting(connection: Connection) -> AsyncIterator[Room]:
+async def opened(connection: Connection) -> AsyncIterator[Room]:
+    """A room with that connection, which is opened, and closed at the end of the block."""
     room = Room(connection)
     code, sentence = STOPPED, "it was stopped"
     try:

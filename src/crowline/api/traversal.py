@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
+from crowline.api.adoption import Adoption
 from crowline.api.agent_events import AgentEvents
 from crowline.api.allowed import Allowed
 from crowline.api.announcer import Announcer
@@ -14,6 +15,7 @@ from crowline.api.candidate_names import CandidateNames
 from crowline.api.gatherer import Gatherer
 from crowline.api.options import Options
 from crowline.api.other_side import OtherSide
+from crowline.api.punching import Punching
 from crowline.api.questions import Questions
 from crowline.api.renewals import Renewals
 from crowline.api.restarts import Restarts
@@ -26,15 +28,18 @@ from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate, CandidateType
+from crowline.ice.checks import write_keepalive
 from crowline.ice.events import IceEvent
 from crowline.ice.pair import ValidPair
 from crowline.link.identity import Identity
 from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
+from crowline.punch.punch_signals import PunchSignal
 from crowline.rendezvous.candidates import REFRESH_INTERVAL
 from crowline.rendezvous.signals import Description, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
+from crowline.stun.message import TRANSACTION_ID_SIZE
 
 if TYPE_CHECKING:
     from crowline.net.network import NetworkChange
@@ -75,6 +80,9 @@ class Traversal:
         self.on_ice: Callable[[IceEvent], None] = lambda _: None
         # The same of STUN packets from the other side: data, source, base.
         self.on_heard: Callable[[memoryview, Address, Address], None] = lambda *_: None
+        # Told of every STUN packet before the agent is.
+        self.on_check: Callable[[memoryview], None] = lambda _: None
+        self._has_met = False
         self._agent = IceAgent(
             controlling,
             entropy=os.urandom,
@@ -92,8 +100,15 @@ class Traversal:
             hides_host=options.hide_addresses,
         )
         private = options.relay_only or options.hide_addresses
+        punches = not (loopback or options.relay_only)  # translators are in between, and may be passed
         self._announcer = Announcer(
-            self._agent, self._pump, self._names, identity, private=private, signal=signal
+            self._agent,
+            self._pump,
+            self._names,
+            identity,
+            private=private,
+            punches=punches,
+            signal=signal,
         )
         self._events = AgentEvents(
             owner,
@@ -123,6 +138,14 @@ class Traversal:
             self._gatherer.factory,
             hides_host=options.hide_addresses,
         )
+        self._punching = Punching(
+            Adoption(owner, pairs, self._agent, self._pump, self._gatherer, self._allowed, self._events),
+            self._agent,
+            signal=signal,
+            servers=self._questions.udp_servers,
+            reasons=pairs.reasons,
+            is_wanted=punches,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: NetworkWatch | None = None
         self._restarts = Restarts(self._restart_now)
@@ -139,6 +162,7 @@ class Traversal:
         whenever this machine's network changes.
         """
         self._questions.stun_servers = list(servers)
+        self._punching.wait()
         # Not needed until the server has answered.
         from crowline.net.network_watch import NetworkWatch
 
@@ -147,11 +171,18 @@ class Traversal:
         while True:
             await self._questions.query_stun()
             await asyncio.sleep(REFRESH_INTERVAL)
-            if self._announcer.met:
+            if self._has_met:
                 return
+
+    def offer(self) -> None:
+        """Tell what has been found and what will be, to a side that will hear of it later: until `meet` the
+        servers are asked on.
+        """
+        self._announcer.meet()
 
     def meet(self) -> None:
         """The other side is there: offer what has been found, and what will be."""
+        self._has_met = True
         self._gatherer.expect_more()  # what TCP finds, once it is known whether the other side can use it
         self._announcer.meet()
 
@@ -173,11 +204,30 @@ class Traversal:
     def set_remote(self, description: Description) -> bool:
         """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3)."""
         self._restarts.is_understood = description.restarts
-        return self._other.describe(description)
+        makes_sense = self._other.describe(description)
+        if makes_sense:
+            self._punching.meet(description)
+        return makes_sense
 
     def hear(self, signal: Signal) -> None:
-        """What the other side says of its candidates."""
-        self._other.hear(signal)
+        """What the other side says of its candidates, and of plans."""
+        if isinstance(signal, PunchSignal):
+            self._punching.hear(signal)
+        else:
+            self._other.hear(signal)
+
+    def vouched(self, host: str) -> None:
+        """The hub saw the other side at that IP address."""
+        self._punching.vouched(host)
+        self._tcp.seen_at(host)
+
+    def knock(self, address: Address, hop_limit: int) -> None:
+        """Open this side's translators for what may come from there, without a word to whoever is there."""
+        if self._allowed.check(address):
+            data = write_keepalive(os.urandom(TRANSACTION_ID_SIZE))
+            for base in self._gatherer.bases():
+                if base.is_ipv6 == address.is_ipv6:
+                    self._gatherer.send(Transmit(data, address, base, hop_limit=hop_limit))
 
     # A network that changes -------------------------------------------------------------------------
 
@@ -197,6 +247,7 @@ class Traversal:
         self._translation.follow(self._addresses, change.left)
         self._spawn(self._questions.query_stun())
         self._spawn(self._translate())
+        self._punching.on_network_change()
         self._restarts.is_due = True
         # An address that went and came back may have come back in another network.
         self._owner.on_network_changed(gone | change.renewed)
@@ -286,6 +337,7 @@ class Traversal:
         self._gatherer.expected_came()
 
     def on_stun(self, data: memoryview, source: Address, local: Address) -> None:
+        self.on_check(data)
         self.on_heard(data, source, local)
         self._agent.receive(data, source, self._pump.now, local)
         self._pump.flush()
@@ -318,6 +370,7 @@ class Traversal:
     def _on_event(self, event: IceEvent) -> None:
         self.on_ice(event)
         self._tcp.on_event(event)
+        self._punching.on_event(event)
         self._events.tell(event)
 
     async def _translate(self) -> None:
@@ -352,6 +405,7 @@ class Traversal:
         self._pump.close()
         self._agent.close()
         self._renewals.close()
+        self._punching.close()
         self._other.close()
         self._names.close()
         self._translation.close()

@@ -27,6 +27,16 @@ class CodeReady:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenReady:
+    """The own token, where two sides meet by tokens: hand it over. `is_public`: something in it leads here
+    from outside this network.
+    """
+
+    text: str
+    is_public: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PeerPresent:
     """The hub says that both are there; nothing is proven yet."""
 
@@ -85,6 +95,7 @@ class MeetingFailed:
 MeetingEvent: TypeAlias = (
     Welcomed
     | CodeReady
+    | TokenReady
     | PeerPresent
     | Keyed
     | Signalled

@@ -1,0 +1,63 @@
+"""Meetings without a server: by two tokens that people hand each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from crowline.api.connection import Connection
+from crowline.api.meeting_point import Place
+from crowline.api.options import Options
+from crowline.api.room import Room, opened
+from crowline.api.token_point import ByTokens
+from crowline.base.errors import UsageError
+from crowline.rendezvous.role import Role
+from crowline.rendezvous.wire import ServerAddress
+
+__all__ = ["host_by_token", "join_by_token"]
+
+
+@asynccontextmanager
+async def host_by_token(
+    *, stun: Sequence[str] = (), loopback: bool = False, **options: Any
+) -> AsyncIterator[Room]:
+    """Open a room whose `code` is a token for the other side; call `Room.answer` with what that gives back.
+
+    `stun`: servers (``HOST:PORT``) that are asked under which address they see this machine; none is without.
+    `loopback`: the other side is on this machine. `options` as of `host`, but those that need a server.
+    """
+    async with _ready(Role.HOST, ByTokens(stun=_servers(stun), loopback=loopback), options) as room:
+        yield room
+
+
+@asynccontextmanager
+async def join_by_token(
+    token: str, *, stun: Sequence[str] = (), loopback: bool = False, **options: Any
+) -> AsyncIterator[Room]:
+    """The other side of `host_by_token`: the room's `code` is the token to give back.
+
+    Raises `WrongCode` for a text that is no such token.
+    """
+    async with _ready(Role.JOIN, ByTokens(token, stun=_servers(stun), loopback=loopback), options) as room:
+        yield room
+
+
+@asynccontextmanager
+async def _ready(role: Role, place: Place, options: dict[str, Any]) -> AsyncIterator[Room]:
+    connection = Connection(role, Options("", place=place, **options))
+    async with opened(connection) as room:
+        await asyncio.shield(connection.code_ready)
+        yield room
+
+
+def _servers(names: Sequence[str]) -> list[ServerAddress]:
+    """Raises `UsageError` for a name that is none."""
+    found = []
+    for name in names:
+        host, _, port = name.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UsageError(f"{name} is no server.", hint="It looks like stun.example.org:3478.")
+        found.append(ServerAddress(host.strip("[]"), int(port)))
+    return found
