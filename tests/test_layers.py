@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "crowline"
 # From the top of the house to the ground; a room may import only what stands after it.
 ROOMS = [
     "cli", "server", "api", "lab", "net", "compat", "transfer", "session", "link",
-    "rendezvous", "punch", "ice", "portmap", "turn", "stun", "base",
+    "rendezvous", "diagnosis", "punch", "ice", "portmap", "turn", "stun", "base",
 ]  # fmt: skip
 
 SANS_IO = {
@@ -21,6 +21,7 @@ SANS_IO = {
     "session",
     "link",
     "rendezvous",
+    "diagnosis",
     "punch",
     "ice",
     "portmap",

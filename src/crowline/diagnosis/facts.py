@@ -1,0 +1,195 @@
+"""What the checks of one examination found. ``None`` and ``UNKNOWN`` say that a check told nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, ip_address
+
+from crowline.base.addresses import AddressClass, classify
+from crowline.punch.nat_profile import Mapping, NatProfile
+
+_SHARED = IPv4Network("100.64.0.0/10")  # between a carrier and its customers, RFC 6598
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """The hub: `round_trip` in seconds, `problem` and `hint` the sentences that say why it was not reached.
+
+    `has_stun` is whether it named STUN servers.
+    """
+
+    url: str = ""
+    is_reached: bool = False
+    round_trip: float | None = None
+    problem: str = ""
+    hint: str = ""
+    has_stun: bool = False
+
+
+class Privacy(Enum):
+    """By what this machine's IPv6 addresses can be known again (RFC 8981, RFC 7721)."""
+
+    TEMPORARY = "temporary addresses"
+    STABLE = "a stable address only"
+    HARDWARE = "an address with the hardware's number in it"
+    UNKNOWN = "not told by this system"
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFacts:
+    """One family of addresses.
+
+    `hosts`: this machine's own addresses towards others, the preferred first. `has_route`: whether packets
+    to the internet have a way. `nat`: ``None`` where nothing was measured. `is_translated`: the family is
+    reached through a NAT64 alone.
+    """
+
+    hosts: tuple[str, ...] = ()
+    has_route: bool = False
+    nat: NatProfile | None = None
+    is_translated: bool = False
+
+    @property
+    def works(self) -> bool | None:
+        """Whether UDP comes back; ``None``: not measured."""
+        return None if self.nat is None else self.nat.answers
+
+    @property
+    def is_public(self) -> bool:
+        """No translator is between this machine and the internet."""
+        return self.nat is not None and self.nat.mapping is Mapping.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class RouterFacts:
+    """One gateway and what it says: the `protocols` that it opens ports by, none of which may be spoken."""
+
+    gateway: str
+    protocols: tuple[str, ...] = ()
+    outside_host: str | None = None
+
+    @property
+    def opens_ports(self) -> bool:
+        return bool(self.protocols)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyFacts:
+    """The proxy that the environment names for the hub, without its password."""
+
+    url: str
+    is_used: bool = True
+
+
+class Portal(Enum):
+    """Whether somebody on the way answers for others, as networks do that want to be signed in to."""
+
+    NONE = "none"
+    FOUND = "found"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PortalFacts:
+    """`login` is where the network sends browsers, if it said so."""
+
+    portal: Portal = Portal.UNKNOWN
+    login: str = ""
+
+
+class Stance(Enum):
+    """What a local firewall does with packets that no rule names."""
+
+    LETS = "lets in"
+    BLOCKS = "blocks"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallFacts:
+    """One firewall here and what it does with UDP: `inbound` what nobody asked for, `outbound` our own.
+
+    `note` says what could not be read, and why.
+    """
+
+    name: str
+    inbound: Stance = Stance.UNKNOWN
+    outbound: Stance = Stance.UNKNOWN
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MtuFacts:
+    """Bytes of the largest whole IP packet that arrived at the server, and of the smallest that did not."""
+
+    passed: int | None = None
+    lost: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything. `tcp`: whether TCP gets out to a port that is not the hub's own; ``None``: not tried.
+
+    `hops` are the first routers on the way to the server, ``None`` for those that kept silent. `tunnel` is
+    the interface of a VPN by which packets to the internet leave, "" without.
+    """
+
+    server: ServerFacts = ServerFacts()
+    ipv4: FamilyFacts = FamilyFacts()
+    ipv6: FamilyFacts = FamilyFacts()
+    tcp: bool | None = None
+    routers: tuple[RouterFacts, ...] = ()
+    proxy: ProxyFacts | None = None
+    portal: PortalFacts = PortalFacts()
+    firewalls: tuple[FirewallFacts, ...] = ()
+    mtu: MtuFacts = MtuFacts()
+    hops: tuple[str | None, ...] = ()
+    tunnel: str = ""
+    privacy: Privacy = Privacy.UNKNOWN
+    left_out: tuple[str, ...] = field(default=())
+
+    @property
+    def is_offline(self) -> bool:
+        return not (self.ipv4.has_route or self.ipv6.has_route)
+
+    @property
+    def udp(self) -> bool | None:
+        """Whether UDP comes back in either family; ``None``: not measured."""
+        said = {self.ipv4.works, self.ipv6.works}
+        return True if True in said else False if False in said else None
+
+    @property
+    def opens_ports(self) -> bool:
+        """A router maps ports, and nothing is known to translate once more behind it."""
+        return any(router.opens_ports for router in self.routers) and not self.is_double
+
+    @property
+    def carrier(self) -> bool:
+        """The provider translates: an address that carriers share is on the way, or at a router's outside."""
+        hosts = [host for host in self.hops[1:] if host] + [each.outside_host or "" for each in self.routers]
+        return any(is_shared(host) for host in (*hosts, *self.ipv4.hosts)) or self._has_port_block
+
+    @property
+    def is_double(self) -> bool:
+        """Two translators in a row, or more."""
+        nat = self.ipv4.nat
+        hosts = [each.outside_host for each in self.routers if each.outside_host]
+        if nat is not None and (nat.is_double or (nat.outside_hosts and set(hosts) - set(nat.outside_hosts))):
+            return True
+        shared_hop = any(host is not None and is_shared(host) for host in self.hops[1:])
+        return shared_hop or any(classify(host) is AddressClass.CLOSED for host in hosts)
+
+    @property
+    def _has_port_block(self) -> bool:
+        nat = self.ipv4.nat
+        return nat is not None and nat.ports.kind.value == "block"
+
+
+def is_shared(host: str) -> bool:
+    """Whether carriers share that address among customers (RFC 6598)."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return isinstance(address, IPv4Address) and address in _SHARED
