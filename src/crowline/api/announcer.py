@@ -19,7 +19,8 @@ from crowline.rendezvous.signals import CandidateFading, Description, EndOfCandi
 
 
 class Announcer:
-    """Tells the agent and, by `signal`, the other side. `private`: not what candidates were derived from."""
+    """Tells the agent and, by `signal`, the other side. `private`: not what candidates were derived from;
+    `punches`: this side takes part in plans for hard NATs."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Announcer:
         identity: Identity,
         *,
         private: bool,
+        punches: bool = False,
         signal: Callable[[Signal], None],
     ) -> None:
         self._agent = agent
@@ -36,6 +38,7 @@ class Announcer:
         self._names = names
         self._identity = identity
         self._private = private
+        self._punches = punches
         self._signal = signal
         self._own = OwnCandidates()
 
@@ -60,6 +63,7 @@ class Announcer:
                 certificate=self._identity.certificate_der,
                 restarts=True,
                 regains=True,
+                punches=self._punches,
             )
         )
 

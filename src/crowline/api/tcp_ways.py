@@ -116,6 +116,10 @@ class TcpWays:
         elif isinstance(event, Restarted) or (isinstance(event, PairLost) and not self._leads_by_udp()):
             self._rise()
 
+    def seen_at(self, host: str) -> None:
+        """The hub saw the other side there: it may be dialled more than a few times."""
+        self._pairs.seen_at(host)
+
     def send(self, transmit: Transmit) -> None:
         """A message of the agent for the connection between these addresses."""
         self._pairs.send(transmit)

@@ -19,6 +19,9 @@ class TraversalOwner(Protocol):
         Call `restart` as soon as the other side can be told.
         """
 
+    def vouch(self, host: str) -> None:
+        """Ask the hub whether it saw the other side at that IP address; `vouched` is called if so."""
+
     def on_drained(self) -> None:
         """A burst of datagrams is over."""
 

@@ -1,0 +1,72 @@
+"""What plans for hard NATs need of everything else of a traversal."""
+
+from __future__ import annotations
+
+from crowline.api.agent_events import AgentEvents
+from crowline.api.allowed import Allowed
+from crowline.api.gatherer import MAX_ADOPTED, Gatherer
+from crowline.api.traversal_owner import PairOwner, TraversalOwner
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.ice.agent import IceAgent
+from crowline.ice.events import IceEvent
+from crowline.net.pump import Pump
+from crowline.net.udp import UdpSocket
+
+
+class Adoption:
+    """Makes the socket at which the other side was met one of ICE's (`punching.PunchOwner`)."""
+
+    def __init__(
+        self,
+        owner: TraversalOwner,
+        pairs: PairOwner,
+        agent: IceAgent,
+        pump: Pump[Transmit, IceEvent],
+        gatherer: Gatherer,
+        allowed: Allowed,
+        events: AgentEvents,
+    ) -> None:
+        self._owner = owner
+        self._pairs = pairs
+        self._agent = agent
+        self._pump = pump
+        self._gatherer = gatherer
+        self._allowed = allowed
+        self._events = events
+
+    def adopt(self, socket: UdpSocket, data: bytes, source: Address) -> None:
+        """The other side was met at that socket, by this packet: it is a base from now on, or closed."""
+        self._make_room()
+        if not self._gatherer.adopt(socket):
+            socket.close()
+            return
+        self._agent.receive(data, source, self._pump.now, socket.local)
+        self._pump.flush()
+
+    def is_adopted(self, base: Address) -> bool:
+        return base in self._gatherer.adopted()
+
+    def may_check(self, address: Address) -> bool:
+        """Whether checks may go there."""
+        return self._allowed.check(address)
+
+    def is_server(self, host: str) -> bool:
+        """Whether one of our servers is there, which is nobody's NAT."""
+        return self._gatherer.is_server(host)
+
+    def vouch(self, host: str) -> None:
+        """Ask the hub whether it saw the other side there."""
+        self._owner.vouch(host)
+
+    def forbidden(self, host: str) -> None:
+        """This machine does not let packets out of `host`."""
+        self._events.forbidden(host)
+
+    def _make_room(self) -> None:
+        """Close what was adopted once and leads nowhere any more."""
+        adopted = self._gatherer.adopted()
+        if len(adopted) >= MAX_ADOPTED:
+            used = {pair.base for pair in self._agent.valid_pairs()} | set(self._pairs.bases_in_use())
+            for base in adopted - used:
+                self._gatherer.retire(base)
