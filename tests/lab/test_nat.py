@@ -307,6 +307,18 @@ def test_a_forward_takes_over_the_port_of_its_own_hosts_traffic() -> None:
     assert len(box) == 1
 
 
+def test_a_forward_leaves_what_is_mapped_already_alone() -> None:
+    """A server goes on seeing the same address; who comes in by the forward is answered by it."""
+    box = nat(SYMMETRIC)
+    before = mapped(box, INSIDE, SERVER)
+    outside = box.forward(UDP, INSIDE, 100.0, 0.0, suggested=7000)
+    assert outside is not None
+    assert mapped(box, INSIDE, SERVER) == before != outside
+    assert mapped(box, INSIDE, STRANGER) == outside
+    assert box.inbound(UDP, outside, SERVER, 1.0) == INSIDE
+    assert mapped(box, INSIDE, SERVER, now=1.0) == outside
+
+
 def test_a_closed_forward_is_closed() -> None:
     """After the end nobody gets in, and closing again changes nothing."""
     box = nat(HOME)

@@ -16,7 +16,7 @@ from crowline.lab.behaviour import UDP, Filtering, Mapping
 from crowline.lab.impairment import GilbertElliott, Impairment
 from crowline.lab.network import Packet
 from crowline.lab.presets import HOME, PRESETS
-from crowline.lab.profile import Firewall, Ipv6, Profile
+from crowline.lab.profile import Firewall, Ipv6, PortMapping, Profile
 from crowline.lab.virtual_attempt import Geometry, virtual_attempt
 
 PAIRS = list(product(PRESETS, PRESETS))
@@ -31,9 +31,14 @@ def looks_at_ports(profile: Profile) -> bool:
     return any(nat.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT for nat in profile.nats)
 
 
+def opens_ports(profile: Profile) -> bool:
+    """Whether a port of the host can be open to everybody: the gateway that is asked is the only one."""
+    return profile.port_mapping is not PortMapping.NONE and len(profile.nats) == 1
+
+
 def expected(a: Profile, b: Profile) -> str:
-    """From the descriptions alone: no port mapping, no prediction. Where UDP is blocked TCP is punched, which
-    every preset treats like UDP."""
+    """From the descriptions alone: no prediction. Where UDP is blocked TCP is punched, which every preset
+    treats like UDP."""
     if not {a.firewall, b.firewall} <= {Firewall.NONE, Firewall.UDP_BLOCKED}:
         return "hub"
     if a.ipv6 is not Ipv6.NONE and b.ipv6 is not Ipv6.NONE:
@@ -41,6 +46,8 @@ def expected(a: Profile, b: Profile) -> str:
     if Ipv6.NAT64 in (a.ipv6, b.ipv6):
         # One side has IPv6 alone and the other IPv4 alone; the server gives each a relay of both.
         return "relay"
+    if opens_ports(a) or opens_ports(b):
+        return "direct"
     stable = is_endpoint_independent(a), is_endpoint_independent(b)
     if all(stable):
         return "direct"
@@ -75,6 +82,8 @@ def test_what_is_expected_of_some_pairs_is_common_knowledge() -> None:
         ("udp-blocked", "udp-blocked"): "direct",
         ("udp-blocked", "symmetric"): "relay",
         ("ipv6-home", "ipv6-home"): "direct",
+        ("upnp-home", "symmetric"): "direct",
+        ("udp-blocked", "upnp-home"): "direct",
     }
     assert {pair: expected(PRESETS[pair[0]], PRESETS[pair[1]]) for pair in known} == known
 

@@ -44,7 +44,8 @@ class _Entry:
     ends: float  # at the latest, however busy
     expires: float
     is_forward: bool = False  # opened by name, for everyone, and not by traffic
-    # Remote address (port 0 where the filter does not look at it) to the time the permission ends.
+    # Remote address (port 0 where the filter does not look at it) to the time the permission ends. A forward
+    # lets everybody in: of these it knows who came in by it, and is answered by it.
     permissions: dict[Address, float] = field(default_factory=dict)
 
 
@@ -115,7 +116,9 @@ class Nat:
         rules = self._rules.get(protocol) or self._rules_of(protocol)
         if not self._passes(entry, remote, rules, now):
             return None
-        if self.behaviour.inbound_refreshes:
+        if entry.is_forward:
+            self._permit(entry, remote, rules, now)
+        elif self.behaviour.inbound_refreshes:
             self._refresh(entry, now + rules.idle)
             self._permit(entry, remote, rules, now)
         return entry.inside
@@ -148,8 +151,8 @@ class Nat:
         """Open a port for everyone, as a port mapping service does, or prolong it: the outside address.
 
         `suggested` is taken when it is free or has a mapping of `inside` itself; with `exactly`, no other
-        one. Traffic of `inside` uses the forward as its mapping, and does not prolong it. ``None`` when no
-        port is left.
+        one. New traffic of `inside` leaves by the forward, and so do answers to what came in by it; it does
+        not prolong it. Traffic that has a mapping keeps that. ``None`` when no port is left.
         """
         entry = self._forwards.get((protocol, inside))
         if entry is not None and entry.expires <= now:
@@ -194,12 +197,14 @@ class Nat:
         self, protocol: int, source: Address, destination: Address, rules: _Rules, now: float
     ) -> _Entry | None:
         """The mapping that this packet leaves by, made where there is none."""
+        key = _key(protocol, source, destination, rules.mapping)
+        entry = self._by_key.get(key)
         if self._forwards:
             forward = self._forwards.get((protocol, source))
             if forward is not None and forward.expires > now:
-                return forward
-        key = _key(protocol, source, destination, rules.mapping)
-        entry = self._by_key.get(key)
+                is_mapped = entry is not None and entry.expires > now
+                if not is_mapped or forward.permissions.get(destination, now) > now:
+                    return forward
         if entry is None:
             return self._create(key, rules.allocation, now)
         if entry.expires > now:
@@ -262,14 +267,15 @@ class Nat:
         entry.expires = entry.ends if entry.is_forward else min(expires, entry.ends)
 
     def _permit(self, entry: _Entry, remote: Address, rules: _Rules, now: float) -> None:
-        if rules.filtering is Filtering.ENDPOINT_INDEPENDENT:
+        if rules.filtering is Filtering.ENDPOINT_INDEPENDENT and not entry.is_forward:
             return
         permissions = entry.permissions
         if len(permissions) >= self.behaviour.table_size:
             entry.permissions = permissions = {a: end for a, end in permissions.items() if end > now}
             if len(permissions) >= self.behaviour.table_size:
                 return
-        permissions[_filter_key(remote, entry.key[0], rules.filtering)] = now + rules.idle
+        key = remote if entry.is_forward else _filter_key(remote, entry.key[0], rules.filtering)
+        permissions[key] = now + rules.idle
 
     def _passes(self, entry: _Entry, remote: Address, rules: _Rules, now: float) -> bool:
         if entry.is_forward or rules.filtering is Filtering.ENDPOINT_INDEPENDENT:

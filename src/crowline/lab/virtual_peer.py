@@ -21,6 +21,7 @@ from crowline.lab.virtual import Internet
 from crowline.lab.virtual_hub_stream import VirtualHubStream
 from crowline.lab.virtual_link_zero import VirtualLinkZero
 from crowline.lab.virtual_links import VirtualLink, VirtualLinks
+from crowline.lab.virtual_mapped_ports import VirtualMappedPorts
 from crowline.lab.virtual_offers import VirtualOffers
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_renewal import VirtualRenewal
@@ -137,6 +138,9 @@ class VirtualPeer:
         self._tcp = VirtualTcpWays(
             internet, self._stream.tcp, self, self._agent, self._agent_pump, self._sockets.factory
         )
+        self.mapped = VirtualMappedPorts(
+            internet, site, self._stream.tcp, self._sockets.factory, on_candidate=self.on_candidate
+        )
         self._meeting_pump: VirtualPump[Transmit, MeetingEvent] = VirtualPump(
             internet,
             self._meeting,
@@ -193,6 +197,8 @@ class VirtualPeer:
             self._credit = event.welcome.credit
             self._stun = self._service(event.welcome.stun)
             self._refresh()
+            if self.role is Role.HOST:
+                self._map_ports()
         elif isinstance(event, CodeReady):
             self._on_code(event.code)
         elif isinstance(event, PeerPresent):
@@ -272,6 +278,7 @@ class VirtualPeer:
             self._agent.agree_to_regain()
         self._agent.set_remote(signal.ufrag, signal.pwd, self._internet.now)
         self._tcp.open(self._addresses, self._stun)
+        self.mapped.open_later(self._map_ports)
 
     # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------
 
@@ -284,6 +291,12 @@ class VirtualPeer:
         if not self._offers.own.met:
             self._sockets.query_stun(self._stun)
             self._internet.call_at(self._internet.now + REFRESH_INTERVAL, self._refresh)
+
+    def _map_ports(self) -> None:
+        """Ask the site's gateway for what leads to the sockets, unless nothing better can come of it."""
+        if self.direct is None:
+            self.mapped.open(Transport.UDP, self._sockets.bases)
+            self.mapped.open(Transport.TCP, self._tcp.bases)
 
     def on_gathered(self) -> None:
         self._offers.gathered()

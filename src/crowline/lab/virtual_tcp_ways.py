@@ -66,6 +66,11 @@ class VirtualTcpWays:
         self._questions: set[Address] = set()  # bases that the server has not answered yet
         self._has_gathered = False
 
+    @property
+    def bases(self) -> list[Address]:
+        """Where it listens."""
+        return self._pairs.bases
+
     def open(self, hosts: Iterable[str], server: Address) -> None:
         """Listen at these addresses, offer that, and ask the STUN server of their family about it."""
         for host in hosts:
