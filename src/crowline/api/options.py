@@ -23,7 +23,7 @@ class Options:
     for the other side; None leaves it to the hub, which forgets an unused code after an hour.
     `hide_addresses` tells the other side names in place of this machine's own addresses, which mean something
     on this network alone. `tells_moves`: what becomes of each pair is told to `Traversal.on_ice`.
-    `place`: where to meet without the server.
+    `place`: where to meet without the server. `port_mapping`: routers may be asked to open ports.
     """
 
     server: str
@@ -33,6 +33,7 @@ class Options:
     hide_addresses: bool = False
     tells_moves: bool = False
     place: Place | None = None
+    port_mapping: bool = True
 
     def __post_init__(self) -> None:
         if self.relay_only and self.direct_only:

@@ -63,6 +63,11 @@ class PortMap:
         return self.port != 0
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it is open, or known not to be had for now."""
+        return self.is_open or self._is_refused
+
+    @property
     def is_public(self) -> bool:
         """Whether `outside` can be reached from everywhere, and not only from another router's network."""
         return self.outside is not None and classify(self.outside.host) is AddressClass.OPEN
@@ -121,8 +126,8 @@ class PortMapper:
         port = mapper.open(8080, Transport.TCP)
         print(await port.opened())
 
-    Ports are renewed, opened anew when a router has forgotten them, and closed at the end of the block. Made
-    in a running loop. `lifetime` in seconds is asked for: after that ends a port of a program that was killed.
+    Ports are renewed, opened anew when a router has forgotten them, and closed at the end of the block; those
+    of a program that was killed end `lifetime` seconds after their last renewal. Made in a running loop.
     """
 
     def __init__(self, *, lifetime: int = LIFETIME, memory: RouterMemory | None = None) -> None:

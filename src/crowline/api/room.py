@@ -68,13 +68,21 @@ async def host(
     direct_only: bool = False,
     timeout: float | None = None,
     hide_addresses: bool = False,
+    port_mapping: bool = True,
 ) -> AsyncIterator[Room]:
     """Open a room and have its code; leaving the block closes the connection.
 
     `server` is the hub's URL, by default that of `CROWLINE_SERVER` or the config file; `Options` says what
     the others mean. Raises `ServerUnreachable` where no hub answers.
     """
-    options = Options(server or default_server(), relay_only, direct_only, timeout, hide_addresses)
+    options = Options(
+        server or default_server(),
+        relay_only,
+        direct_only,
+        timeout,
+        hide_addresses,
+        port_mapping=port_mapping,
+    )
     async with opened(Connection(Role.HOST, options)) as room:
         await asyncio.shield(room._connection.code_ready)
         yield room
@@ -89,10 +97,18 @@ async def enter(
     direct_only: bool = False,
     timeout: float | None = None,
     hide_addresses: bool = False,
+    port_mapping: bool = True,
 ) -> AsyncIterator[Room]:
     """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning."""
     parsed = Code.parse(code)
-    options = Options(server or default_server(), relay_only, direct_only, timeout, hide_addresses)
+    options = Options(
+        server or default_server(),
+        relay_only,
+        direct_only,
+        timeout,
+        hide_addresses,
+        port_mapping=port_mapping,
+    )
     async with opened(Connection(Role.JOIN, options, parsed)) as room:
         yield room
 
@@ -106,6 +122,7 @@ async def join(
     direct_only: bool = False,
     timeout: float | None = None,
     hide_addresses: bool = False,
+    port_mapping: bool = True,
 ) -> AsyncIterator[Peer]:
     """Meet whoever made `code`; leaving the block closes the connection.
 
@@ -119,6 +136,7 @@ async def join(
         direct_only=direct_only,
         timeout=timeout,
         hide_addresses=hide_addresses,
+        port_mapping=port_mapping,
     ) as room:
         yield await room.peer()
 

@@ -13,6 +13,7 @@ from crowline.api.allowed import Allowed
 from crowline.api.announcer import Announcer
 from crowline.api.candidate_names import CandidateNames
 from crowline.api.gatherer import Gatherer
+from crowline.api.mapped_ports import MappedPorts
 from crowline.api.options import Options
 from crowline.api.other_side import OtherSide
 from crowline.api.punching import Punching
@@ -146,6 +147,13 @@ class Traversal:
             reasons=pairs.reasons,
             is_wanted=punches,
         )
+        self._mapped = MappedPorts(
+            self._agent,
+            self._gatherer,
+            on_candidate=self.on_candidate,
+            is_wanted=options.port_mapping and not (loopback or options.relay_only),
+            waits=not controlling,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: NetworkWatch | None = None
         self._restarts = Restarts(self._restart_now)
@@ -156,6 +164,7 @@ class Traversal:
         """Describe this side and offer its sockets; what else leads to them follows as it is found."""
         self._announcer.describe()
         self._gatherer.offer_hosts()
+        self._mapped.begin()
 
     async def query_stun(self, servers: Iterable[ServerAddress]) -> None:
         """Have the servers say under which addresses they see the sockets, again and again until `meet`, and
@@ -184,6 +193,7 @@ class Traversal:
         """The other side is there: offer what has been found, and what will be."""
         self._has_met = True
         self._gatherer.expect_more()  # what TCP finds, once it is known whether the other side can use it
+        self._mapped.meet()
         self._announcer.meet()
 
     async def allocate(self, grant: TurnGrant | None) -> None:
@@ -243,6 +253,7 @@ class Traversal:
         self._allowed.addresses = self._addresses
         self._gatherer.follow(self._addresses, gone)
         self._tcp.follow(self._addresses, gone)
+        self._mapped.follow()
         self._names.follow(self._addresses)
         self._translation.follow(self._addresses, change.left)
         self._spawn(self._questions.query_stun())
@@ -307,12 +318,13 @@ class Traversal:
         """Stop checking, and give back what servers hold for us; `close` follows."""
         self._stay()
         self._tcp.close()
-        await self._gatherer.give_back()
+        await asyncio.gather(self._gatherer.give_back(), self._mapped.give_back())
 
     def close(self) -> None:
         """Close every socket."""
         self._stay()
         self._tcp.close()
+        self._mapped.close()
         self._gatherer.close()
 
     # What the gatherer says -------------------------------------------------------------------------
@@ -324,11 +336,13 @@ class Traversal:
         if candidate.type is CandidateType.HOST and not candidate.protocol.is_stream:
             self._renewals.opened(base)
         self._announcer.add(candidate)
+        self._mapped.heard_of(candidate)
 
     def on_base_lost(self, base: Address, transport: Transport = Transport.UDP) -> None:
         if not transport.is_stream:
             self._renewals.closed(base)
         self._announcer.lost(base, transport)
+        self._mapped.closed(base, transport)
 
     def on_gathered(self) -> None:
         self._announcer.end()

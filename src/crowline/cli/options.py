@@ -20,6 +20,7 @@ class MeetingFlags:
     relay_only: bool
     direct_only: bool
     hide_addresses: bool
+    port_mapping: bool
     timeout: float | None
 
     def keywords(self) -> dict[str, Any]:
@@ -34,6 +35,14 @@ _OPTIONS = (
     click.option("--relay-only", is_flag=True, help="Show the other side no address; use the relay."),
     click.option("--direct-only", is_flag=True, help="Send nothing through a server."),
     click.option("--hide-addresses", is_flag=True, help="Tell the other side no address of this network."),
+    click.option(
+        "--no-port-mapping",
+        "port_mapping",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Do not ask this network's router to open ports.",
+    ),
     click.option(
         "--timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds to wait for the other side."
     ),
