@@ -161,6 +161,16 @@ def test_random_ports_are_told_from_all_patterns() -> None:
     assert kinds.count(AllocationPattern.PARITY) <= 10
 
 
+@pytest.mark.parametrize("count", [6, 10])
+def test_few_ports_of_a_small_block_are_no_sequence(count: int) -> None:
+    """They rise or fall by chance but for one step: six ports do so in every sixth block."""
+    chance = random.Random(11)
+    kinds = [
+        read_ports(samples([20000 + chance.randrange(512) for _ in range(count)])).kind for _ in range(2000)
+    ]
+    assert kinds.count(AllocationPattern.SEQUENTIAL) <= 20
+
+
 def test_a_port_that_was_taken_does_not_hide_preservation() -> None:
     """Most are kept: the box keeps ports where it can."""
     pattern = read_ports(samples([5000, 5007, 5011, 44444], [5000, 5007, 5011, 5013]))

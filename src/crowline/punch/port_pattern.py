@@ -13,6 +13,7 @@ from crowline.stun.nat_findings import Sample
 
 LEAST_SAMPLES = 4  # fewer ports fit too many patterns by chance
 LARGEST_GAP = 512  # between two samples of one sequence: beyond it nobody predicts anything
+ENOUGH_STEPS = 8  # of nine random ports all but one step rise, or fall, once in 400 times
 LARGEST_BLOCK = 8192  # estimated ports; ten random ones out of 32,768 stay within it once in 100,000 times
 
 
@@ -81,7 +82,10 @@ def _steps(ports: Sequence[int]) -> list[int]:
     steps = [after - before for before, after in pairwise(ports)]
     is_rising = sum(step > 0 for step in steps) * 2 > len(steps)
     fitting = [step for step in steps if 0 < (step if is_rising else -step) <= LARGEST_GAP]
-    return fitting if len(fitting) >= max(2, len(steps) - 1) else []
+    misfits = len(steps) - len(fitting)
+    # Few ports of a small block rise by chance but for one step; a sequence that begins anew jumps far.
+    is_long = len(steps) >= ENOUGH_STEPS or all(step in fitting or abs(step) > LARGEST_GAP for step in steps)
+    return fitting if len(fitting) >= 2 and misfits <= (1 if is_long else 0) else []
 
 
 def _delta(steps: Sequence[int]) -> int:

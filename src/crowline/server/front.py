@@ -222,8 +222,11 @@ class StunTurnFront:
         self._udp.bind()
         quicken(self._udp, self._ports, self._driver.machine)
         if self._wants_tcp:
+            self._streams.responder.alternates = self._udp.responder.alternates
             for address in self.udp_addresses:
                 await self._streams.listen(address)
+            for address in self._udp.further_addresses:
+                await self._streams.listen_beside(address)
         for address in self._tls_listen:
             for host in hosts_of(address, self._tls_listen):
                 await self._streams.listen_tls(Address(host, address.port), self._tls_context)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from crowline.base.addresses import Address
+from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.server.gate import Gate, canonical_host
@@ -49,8 +50,7 @@ class StreamFront:
     def __init__(self, machine: StreamMachine, http: Callable[[], asyncio.Protocol | None]) -> None:
         """`http()` makes the protocol of one HTTP connection; ``None`` where there is none at present."""
         self.counters: Counter[str] = Counter()
-        # A TCP connection cannot be answered from another address, so RFC 5780 stays out of it.
-        self.responder = Responder()
+        self.responder = Responder(on_streams=True)
         self.tcp_addresses: list[Address] = []
         self.tls_addresses: list[Address] = []
         self._machine = machine
@@ -66,6 +66,13 @@ class StreamFront:
         bound = await self._serve(address, lambda: TcpDoor(self))
         self.tcp_addresses.append(bound)
         return bound
+
+    async def listen_beside(self, address: Address) -> None:
+        """The same at a further address, by which clients see how their NAT maps TCP; it need not be free."""
+        try:
+            await self._serve(address, lambda: TcpDoor(self))
+        except LocalProblem:
+            self.counters["no_further_tcp"] += 1
 
     async def listen_tls(self, address: Address, context: Callable[[], ssl.SSLContext]) -> Address:
         """The same over TLS, and HTTP; `context()` is asked for each connection. Raises `LocalProblem`."""

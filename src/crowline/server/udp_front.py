@@ -80,6 +80,11 @@ class UdpFront:
     def sockets(self) -> tuple[FrontSocket, ...]:
         return tuple(self._sockets.values())
 
+    @property
+    def further_addresses(self) -> list[Address]:
+        """What is bound beside `addresses`: second ports, and the alternate address."""
+        return [address for address in self._sockets if address not in self.addresses]
+
     def bind(self) -> None:
         """Bind everything. Raises `LocalProblem` when an address cannot be used; `close` is due then too."""
         for address in self._listen:

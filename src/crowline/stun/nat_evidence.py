@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 from crowline.base.addresses import Address, AddressClass, classify
@@ -24,6 +25,16 @@ class NatTest(Enum):
     CHANGE_BOTH = "filtering test II"
     CHANGE_PORT = "filtering test III"
     HAIRPIN = "hairpin test"
+
+
+def second_address(server: Address, named: Collection[Address], prefix: Nat64Prefix | None) -> Address | None:
+    """The second address of a server that named these, as it is reached from here.
+
+    ``None`` where there is none, and where it cannot be believed.
+    """
+    evidence = NatEvidence(server, prefix)
+    evidence.others.update(named)
+    return evidence.other()
 
 
 class NatEvidence:

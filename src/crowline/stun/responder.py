@@ -8,8 +8,9 @@ Rules of this machine:
    unproven, so every byte more would be a present to whoever forged it.
 3. With a second IP address it also does RFC 5780: OTHER-ADDRESS, RESPONSE-ORIGIN and MAPPED-ADDRESS, as far
    as they fit into three times the request, and CHANGE-REQUEST, RESPONSE-PORT and PADDING honoured. Without
-   one these get a 420, as RFC 5780 §6 demands. The answer to RESPONSE-PORT goes to the host it came from and
-   to no port of a service; PADDING makes none longer than the request; both have a budget of their own.
+   one these get a 420, as RFC 5780 §6 demands, and so they do on streams, which cannot be answered from
+   elsewhere. The answer to RESPONSE-PORT goes to the host it came from and to no port of a service; PADDING
+   makes none longer than the request; both have a budget of their own.
 4. Clients of RFC 3489 get an answer of their kind (`stun/classic.py`), under the same rules.
 5. It keeps nothing about anybody.
 """
@@ -74,10 +75,15 @@ class Alternates:
 
 
 class Responder:
-    """Answers Binding requests. `local` of `receive` is the address that was asked; it answers from there."""
+    """Answers Binding requests. `local` of `receive` is the address that was asked; it answers from there.
 
-    def __init__(self, alternates: Alternates | None = None) -> None:
+    With `on_streams` it names its other address, and does nothing else of RFC 5780: a connection cannot be
+    answered from elsewhere.
+    """
+
+    def __init__(self, alternates: Alternates | None = None, *, on_streams: bool = False) -> None:
         self.alternates = alternates
+        self._on_streams = on_streams
         self.counters: Counter[str] = Counter()
         self._transmits: deque[Transmit] = deque()
         self._budget: ReplyBudget | None = None
@@ -116,7 +122,7 @@ class Responder:
     def _answer(self, received: Received, source: Address, local: Address | None, now: float) -> None:
         request = received.message
         origin, other = self._origin_and_other(local, request.get(ChangeRequest))
-        refused = _refused(received, has_alternate=other is not None)
+        refused = _refused(received, has_alternate=other is not None and not self._on_streams)
         if refused:
             self.counters["unknown_attribute"] += 1
             unknown = (ErrorCode(UNKNOWN_ATTRIBUTE), UnknownAttributes(refused))
@@ -157,7 +163,7 @@ class Responder:
         self, local: Address | None, change: ChangeRequest | None
     ) -> tuple[Address | None, Address | None]:
         """Where to answer from, and the address that differs in both: RFC 5780 §6.1, table 1."""
-        if self.alternates is None or local is None:
+        if self.alternates is None or local is None or (self._on_streams and change is not None):
             return None, None
         wanted = change or ChangeRequest(False, False)
         origin = self.alternates.opposite(local, change_ip=wanted.change_ip, change_port=wanted.change_port)
