@@ -125,6 +125,7 @@ class NatBehaviour:
     leaves it to the box.
     `ports`: lowest and highest port given out; a preserved port may lie outside.
     `table_size`: most mappings alive at a time; a packet that needs one more is dropped.
+    `cross_traffic`: mappings a second that other hosts inside make, at random times; a sequence counts them.
     """
 
     mapping: Mapping
@@ -139,6 +140,7 @@ class NatBehaviour:
     inbound_refreshes: bool = False
     ports: tuple[int, int] = (1024, 65535)
     table_size: int = 16384
+    cross_traffic: float = 0.0
 
     def mapping_of(self, protocol: int) -> Mapping:
         return self.tcp_mapping if protocol == TCP and self.tcp_mapping else self.mapping

@@ -14,7 +14,17 @@ from typing import NamedTuple
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
-from crowline.lab.behaviour import ICMP, TCP, Allocation, Filtering, Hairpin, Mapping, NatBehaviour
+from crowline.lab.behaviour import (
+    ICMP,
+    TCP,
+    Allocation,
+    AllocationKind,
+    Filtering,
+    Hairpin,
+    Mapping,
+    NatBehaviour,
+)
+from crowline.lab.cross_traffic import CrossTraffic
 from crowline.lab.port_allocator import PortAllocator
 
 _Key = tuple[int, Address, str, int]  # protocol, inside address, remote host or "", remote port or 0
@@ -76,6 +86,7 @@ class Nat:
         self._absolute = inf if behaviour.lifetimes.absolute is None else behaviour.lifetimes.absolute
         self._entropy = entropy
         self._ports = PortAllocator(behaviour.ports, entropy)
+        self._others = CrossTraffic(behaviour.cross_traffic, entropy)
         self._rules: dict[int, _Rules] = {}
         self._by_key: dict[_Key, _Entry] = {}
         self._by_port: dict[tuple[int, int], _Entry] = {}
@@ -245,6 +256,8 @@ class Nat:
         def is_free(port: int) -> bool:
             return self._is_free(protocol, port, now)
 
+        if (passed := self._others.since(protocol, now)) and allocation.kind is AllocationKind.SEQUENTIAL:
+            self._ports.pass_over(protocol, allocation.step * passed)
         if len(self._by_port) < self.behaviour.table_size:
             port = self._ports.allocate(allocation, protocol, inside, is_free)
             if port is not None:

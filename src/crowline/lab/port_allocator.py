@@ -40,6 +40,11 @@ class PortAllocator:
             self.release(inside.host)
         return port
 
+    def pass_over(self, protocol: int, ports: int) -> None:
+        """Others got so many of the next ports of a sequence; negative where it counts down."""
+        if (last := self._last.get(protocol)) is not None:
+            self._last[protocol] = self._low + (last - self._low + ports) % (self._high - self._low + 1)
+
     def release(self, host: str) -> None:
         """A port of that inside host is given back; with the last one goes its block."""
         left = self._in_use[host] - 1
