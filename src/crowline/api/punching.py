@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
@@ -26,11 +27,14 @@ from crowline.punch.conductor import (
     Conductor,
     ConductorEvent,
     PlanBegun,
+    PlanOver,
     PlansExhausted,
     SignalWanted,
     SocketsDone,
     VouchWanted,
 )
+from crowline.punch.parts import PUNCHED
+from crowline.punch.plan_choice import Fit, choose_plans
 from crowline.punch.punch_signals import PunchProfile, PunchSignal
 from crowline.punch.samples import Ask
 from crowline.punch.spray import Probe
@@ -42,6 +46,9 @@ from crowline.stun.transaction import Schedule
 
 if TYPE_CHECKING:
     from crowline.punch.nat_profile import NatProfile
+
+# What no user has to act on, for those who look for the cause of something.
+_log = logging.getLogger("crowline.punch")
 
 # Seconds after which a side that waits for the other measures its NAT: beyond the first moments, in which
 # both sides of a quick meeting come.
@@ -122,6 +129,7 @@ class Punching:
             self._reasons.peer = signal.summary
             self._peer_outside = signal.host if _is_ipv4(signal.host) else ""
             self._remember()
+            self._judge()
         self._conductor.receive_signal(signal, self._pump.now)
         self._pump.flush()
 
@@ -193,11 +201,11 @@ class Punching:
 
     def _on_known(self, profile: NatProfile) -> None:
         summary = profile.summary()
+        _log.info("this side's NAT: %s", profile.words())
         self._reasons.own = summary
-        if not profile.outside_hosts:
-            return
-        self._outside = profile.outside_hosts[0]
+        self._outside = next((host for host in profile.outside_hosts if _is_ipv4(host)), "")
         self._remember()
+        self._judge()
         self._conductor.own_summary(summary, self._outside, self._pump.now)
         self._pump.flush()
 
@@ -205,6 +213,15 @@ class Punching:
         if self._outside and self._peer_outside:
             scores = self._notes.between(self._outside, self._peer_outside)
             self._conductor.remember(scores, self._pump.now)
+
+    def _judge(self) -> None:
+        """Where no plan can be hoped for, say at once why; all are tried nevertheless."""
+        own, peer = self._reasons.own, self._reasons.peer
+        if own is None or peer is None:
+            return
+        plans = choose_plans(own, peer, leads=self._leads)
+        if all(plan.fit is Fit.UNLIKELY for plan in plans if plan.way in PUNCHED):
+            self._reasons.exhausted()
 
     # Plans -------------------------------------------------------------------------------------------
 
@@ -232,6 +249,9 @@ class Punching:
         elif isinstance(event, PlanBegun):
             self._plan = event
             self._notes.tried(event.name)
+            _log.info("plan %s: %s", event.name, event.reason)
+        elif isinstance(event, PlanOver):
+            _log.info("plan %s: %s; %d packets", event.name, event.outcome.value, event.sent)
         elif isinstance(event, PlansExhausted):
             self._reasons.exhausted()
 
