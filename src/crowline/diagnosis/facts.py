@@ -151,7 +151,8 @@ class Facts:
 
     @property
     def is_offline(self) -> bool:
-        return not (self.ipv4.has_route or self.ipv6.has_route)
+        """No packet has a way out; a server on this very machine is reached all the same."""
+        return not (self.server.is_reached or self.ipv4.has_route or self.ipv6.has_route)
 
     @property
     def udp(self) -> bool | None:
@@ -166,19 +167,28 @@ class Facts:
 
     @property
     def carrier(self) -> bool:
-        """The provider translates: an address that carriers share is on the way, or at a router's outside."""
-        hosts = [host for host in self.hops[1:] if host] + [each.outside_host or "" for each in self.routers]
-        return any(is_shared(host) for host in (*hosts, *self.ipv4.hosts)) or self._has_port_block
+        """The provider translates: behind the first router stands an address that carriers share, or the very
+        one that servers see; or a router's outside address, or this machine's own, is a shared one."""
+        outside = self.ipv4.nat.outside_hosts if self.ipv4.nat is not None else ()
+        beyond = [host for host in self.hops[1:] if host is not None]
+        said = [each.outside_host or "" for each in self.routers]
+        is_beyond = not self.ipv4.is_public and any(host in outside for host in beyond)
+        return (
+            is_beyond
+            or self._has_port_block
+            or any(is_shared(host) for host in (*beyond, *said, *self.ipv4.hosts))
+        )
 
     @property
     def is_double(self) -> bool:
-        """Two translators in a row, or more."""
+        """Two translators in a row, as far as a router's outside address or those on the way tell."""
         nat = self.ipv4.nat
-        hosts = [each.outside_host for each in self.routers if each.outside_host]
-        if nat is not None and (nat.is_double or (nat.outside_hosts and set(hosts) - set(nat.outside_hosts))):
+        hosts = {each.outside_host for each in self.routers if each.outside_host}
+        if nat is not None and (nat.is_double or (nat.outside_hosts and hosts - set(nat.outside_hosts))):
             return True
-        shared_hop = any(host is not None and is_shared(host) for host in self.hops[1:])
-        return shared_hop or any(classify(host) is AddressClass.CLOSED for host in hosts)
+        seen = set(nat.outside_hosts) if nat is not None and not self.ipv4.is_public else set()
+        is_beyond = any(host is not None and (is_shared(host) or host in seen) for host in self.hops[1:])
+        return is_beyond or any(classify(host) is AddressClass.CLOSED for host in hosts)
 
     @property
     def _has_port_block(self) -> bool:

@@ -60,7 +60,7 @@ async def open_through(url: str, host: str, port: int, seconds: float) -> socket
 def unusable(url: str) -> ServerUnreachable:
     """What `url` names is no proxy. The reason is not told with it: it might quote a password."""
     return ServerUnreachable(
-        f"The environment names a proxy that cannot be used: {_without_secrets(url)}.",
+        f"The environment names a proxy that cannot be used: {without_secrets(url)}.",
         hint="It looks like http://HOST:PORT or socks5://HOST:PORT.",
     )
 
@@ -68,7 +68,7 @@ def unusable(url: str) -> ServerUnreachable:
 def closed(url: str, host: str, port: int, reason: str) -> ServerUnreachable:
     """The proxy cannot be reached, or says no."""
     return ServerUnreachable(
-        f"The proxy {_without_secrets(url)} does not lead to {host} port {port}: {reason or 'no answer'}.",
+        f"The proxy {without_secrets(url)} does not lead to {host} port {port}: {reason or 'no answer'}.",
         hint="Name the server in no_proxy if it can be reached without.",
     )
 
@@ -98,6 +98,7 @@ def _normal(url: str) -> str:
     return f"{scheme}://{user}{at}{place}"
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
+    """The same without a user and a password: fit to be shown."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -118,6 +118,15 @@ class HubSocket:
         except ConnectionClosed:
             return
 
+    async def round_trip(self) -> float | None:
+        """Seconds of one ping and its pong; ``None`` where the connection ends in between."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return await (await self._connection.ping())
+        except ConnectionClosed:
+            return None
+
     def abort(self) -> None:
         """Cut it: it leads nowhere. `messages` ends."""
         self._connection.transport.abort()

@@ -37,6 +37,8 @@ INTERNAL_ERROR = 1011
 
 _PLAIN_HOST = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
+_TOKEN = re.compile(r"[0-9a-f]{1,64}")
+
 _PAGE = """This is a Crowline rendezvous server.
 
 On one computer:     crowline send FILE --server {url}
@@ -61,6 +63,7 @@ class HubFront:
             routes=[
                 Route("/", self._page),
                 Route("/healthz", self._health),
+                Route("/probe/{token}", self._probe),
                 WebSocketRoute(PATH, self._serve),
             ]
         )
@@ -80,6 +83,13 @@ class HubFront:
 
     async def _health(self, request: Request) -> JSONResponse:
         return JSONResponse({"ok": True})
+
+    async def _probe(self, request: Request) -> PlainTextResponse:
+        """Says the token back, which nobody on the way who answers in this server's place could know to do."""
+        token = request.path_params["token"]
+        if not _TOKEN.fullmatch(token):
+            return PlainTextResponse("Not a token.\n", status_code=404)
+        return PlainTextResponse(f"crowline {token}\n", headers={"Cache-Control": "no-store"})
 
     async def _serve(self, websocket: WebSocket) -> None:
         origin = websocket.headers.get("origin")
