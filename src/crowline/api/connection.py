@@ -137,6 +137,8 @@ class Connection:
             loopback=self._hub.is_loopback,
             signal=self._hub.signal,
         )
+        if self._place.caution:
+            self.observers.tell_warning(self._place.caution)
         self._hub.start(self._traversal)
         self._traversal.begin()
         if self._options.timeout is not None:

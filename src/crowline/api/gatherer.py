@@ -147,14 +147,21 @@ class Gatherer:
         self._relays.renew(base, socket)
         return socket.local
 
-    def adopt(self, socket: UdpSocket) -> bool:
-        """A socket at which the other side was met is one of ours now; False when there are enough."""
+    def adopt(self, socket: UdpSocket, takes: Callable[[memoryview, Address], bool] | None = None) -> bool:
+        """A socket at which the other side was met is one of ours now; False when there are enough.
+
+        `takes`: asked of each datagram first, whether it is for somebody else who uses the socket too.
+        """
         local, adopted = socket.local, self.adopted()
         if len(adopted) >= MAX_ADOPTED or self._is_leaving:
             return False
         self._adopted = {*adopted, local}
 
         def received(data: memoryview, source: Address, segment_size: int) -> None:
+            if takes is not None and takes(data[:segment_size], source):
+                for start in range(segment_size, len(data), segment_size):
+                    received(data[start : start + segment_size], source, segment_size)
+                return
             self._received(data, segment_size, source, local)
 
         def unsent(destination: Address, problem: SendProblem) -> None:

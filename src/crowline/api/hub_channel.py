@@ -266,6 +266,7 @@ class AtServer:
     """The hub of a server, named by its URL."""
 
     has_server = True
+    caution = ""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -84,6 +84,10 @@ class Place(Protocol):
     def has_server(self) -> bool:
         """Whether a server is there that can carry what finds no direct way."""
 
+    @property
+    def caution(self) -> str:
+        """What people should know of this place before they use it, in a sentence, or nothing."""
+
     def no_path(self) -> NoPath:
         """What to say where no direct path was found and there is no server."""
 

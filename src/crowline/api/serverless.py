@@ -1,4 +1,4 @@
-"""Meetings without a server: by two tokens that people hand each other."""
+"""Meetings without a server: by two tokens, or by naming each other's host."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from crowline.api.connection import Connection
+from crowline.api.direct_point import DEFAULT_PORT, Direct
 from crowline.api.meeting_point import Place
 from crowline.api.options import Options
 from crowline.api.room import Room, opened
@@ -16,7 +17,7 @@ from crowline.base.errors import UsageError
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.wire import ServerAddress
 
-__all__ = ["host_by_token", "join_by_token"]
+__all__ = ["host_by_token", "host_towards", "join_by_token", "join_from"]
 
 
 @asynccontextmanager
@@ -41,6 +42,31 @@ async def join_by_token(
     Raises `WrongCode` for a text that is no such token.
     """
     async with _ready(Role.JOIN, ByTokens(token, stun=_servers(stun), loopback=loopback), options) as room:
+        yield room
+
+
+@asynccontextmanager
+async def host_towards(
+    host: str, port: int = DEFAULT_PORT, *, password: str = "", local_port: int | None = None, **options: Any
+) -> AsyncIterator[Room]:
+    """Open a room for whoever is at `host` (its public address) and calls `join_from` with this side's.
+
+    Both sides bind `port` and need translators that keep it, or none. Without `password` whoever answers from
+    there is taken for the other side. `local_port`: this side's where it differs. `options` as of `host`, but
+    those that need a server.
+    """
+    place = Direct(host, port, password=password, local_port=local_port)
+    async with opened(Connection(Role.HOST, Options("", place=place, **options))) as room:
+        yield room
+
+
+@asynccontextmanager
+async def join_from(
+    host: str, port: int = DEFAULT_PORT, *, password: str = "", local_port: int | None = None, **options: Any
+) -> AsyncIterator[Room]:
+    """The other side of `host_towards`."""
+    place = Direct(host, port, password=password, local_port=local_port)
+    async with opened(Connection(Role.JOIN, Options("", place=place, **options))) as room:
         yield room
 
 

@@ -50,6 +50,7 @@ class ByTokens:
 
     url = "tokens"
     has_server = False
+    caution = ""
 
     def __init__(
         self,

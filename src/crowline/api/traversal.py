@@ -37,6 +37,7 @@ from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
 from crowline.punch.punch_signals import PunchSignal
+from crowline.net.udp import UdpSocket
 from crowline.rendezvous.candidates import REFRESH_INTERVAL
 from crowline.rendezvous.signals import Description, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
@@ -238,6 +239,12 @@ class Traversal:
             for base in self._gatherer.bases():
                 if base.is_ipv6 == address.is_ipv6:
                     self._gatherer.send(Transmit(data, address, base, hop_limit=hop_limit))
+
+    def adopt(self, socket: UdpSocket, takes: Callable[[memoryview, Address], bool]) -> None:
+        """A socket of somebody else is one of this side's too, and closed with them. `takes`: asked of each
+        datagram first.
+        """
+        self._gatherer.adopt(socket, takes)
 
     # A network that changes -------------------------------------------------------------------------
 

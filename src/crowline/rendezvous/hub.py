@@ -71,6 +71,7 @@ class Hub:
         has_relay_client: Callable[[str, str], bool] = lambda user, host: False,
         stun: tuple[wire.ServerAddress, ...] = (),
         motd: str = "",
+        numbers: Numbers | None = None,
     ) -> None:
         self.limits = limits or HubLimits()
         self.counters: Counter[str] = Counter()
@@ -90,7 +91,7 @@ class Hub:
                 vouches=True,
             )
         )
-        self._numbers = Numbers(entropy, self.limits.number_rest)
+        self._numbers = numbers or Numbers(entropy, self.limits.number_rest)
         self._claims = SourceRate(self.limits.claims_per_minute)
         self._allocations = SourceRate(self.limits.allocations_per_minute)
         self._connections: dict[int, _Connection] = {}

@@ -24,7 +24,8 @@ from crowline.base.errors import (
 )
 from crowline.base.machine import Buffer, Transmit
 from crowline.rendezvous import signals, wire
-from crowline.rendezvous.code import Code, draw_secret, password
+from crowline.rendezvous.code import Code, draw_secret
+from crowline.rendezvous.code import password as words_as_password
 from crowline.rendezvous.events import (
     BudgetGranted,
     CodeReady,
@@ -91,14 +92,17 @@ class Meeting:
         pake_factory: PakeFactory,
         entropy: Callable[[int], bytes],
         code: Code | None = None,
+        password: bytes | None = None,
     ) -> None:
+        """`password`: what both sides know, where that is not the code's words."""
         if (code is None) is not (role is Role.HOST):
             raise UsageError("A joining side needs a code, and a host is given one.")
         self.counters: Counter[str] = Counter()
         self._role = role
         self._code = code
         self._secret = draw_secret(entropy) if code is None else code.secret
-        self._make_pake: Callable[[], Pake] = lambda: pake_factory(role, password(self._secret), entropy)
+        known = words_as_password(self._secret) if password is None else password
+        self._make_pake: Callable[[], Pake] = lambda: pake_factory(role, known, entropy)
         self._pake: Pake | None = None
         self._handshake: Handshake | None = None
         self._sealer: Sealer | None = None

@@ -15,17 +15,18 @@ MAX_RESTING = 100_000
 
 
 class Numbers:
-    """Draws numbers, and lets used ones rest for `rest` seconds."""
+    """Draws numbers, and lets used ones rest for `rest` seconds. `lowest`: a power of ten to begin with."""
 
-    def __init__(self, entropy: Callable[[int], bytes], rest: float) -> None:
+    def __init__(self, entropy: Callable[[int], bytes], rest: float, lowest: int = 1) -> None:
         self._entropy = entropy
         self._rest = rest
+        self._lowest = lowest
         self._resting: OrderedDict[int, float] = OrderedDict()
 
     def draw(self, is_taken: Callable[[int], bool], now: float) -> int | None:
         """A free number, or ``None`` when even the longest are crowded."""
         self._wake(now)
-        lowest = 1
+        lowest = self._lowest
         while lowest <= MAX_NUMBER:
             for _ in range(DRAWS):
                 number = lowest + int.from_bytes(self._entropy(6), "big") % (9 * lowest)
