@@ -89,6 +89,11 @@ class RouterDriver:
         self._loop.call_soon(self._flush)
         return number
 
+    def list_ports(self) -> None:
+        """As `RouterClient.list_ports`."""
+        self._client.list_ports(self._pump.now)
+        self._flush()
+
     def close_port(self, number: int) -> None:
         """As `RouterClient.close`."""
         self._client.close(number, self._pump.now)

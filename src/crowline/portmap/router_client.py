@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
@@ -23,6 +24,7 @@ from crowline.portmap.router_events import (
     Lost,
     Opened,
     OutsideIs,
+    PortsListed,
     Protocol,
     ProtocolFound,
     Refused,
@@ -38,13 +40,16 @@ from crowline.portmap.upnp.events import HttpRequest
 from crowline.portmap.upnp.pinhole_actions import MAX_PINHOLE_LEASE, Pinhole, PinholeProtocol
 from crowline.portmap.upnp.port_actions import PortMapping
 from crowline.portmap.upnp.port_actions import Protocol as UpnpProtocol
-from crowline.portmap.upnp.router import UpnpAbsent, UpnpFound, UpnpRouter
+from crowline.portmap.upnp.router import UpnpAbsent, UpnpEvent, UpnpFound, UpnpRouter
 
 # Seconds that PCP and NAT-PMP have for themselves: a router that speaks them answers within milliseconds.
 HEAD_START = 0.5
 # Seconds that UPnP is not looked for where another protocol is known to be spoken: it costs packets to all.
 SEARCH_DELAY = 1.0
 
+_MappingPortEvent: TypeAlias = (
+    mapping.PortOpened | mapping.PortRenewed | mapping.PortLost | mapping.PortRefused | mapping.PortClosed
+)
 _DIALECTS = {Dialect.PCP: Protocol.PCP, Dialect.NAT_PMP: Protocol.NAT_PMP}
 
 
@@ -68,9 +73,7 @@ class RouterClient:
         is_gateway: IsGateway | None = None,
     ) -> None:
         self.outside_host: str | None = None
-        self.gateway = gateway
         self.host = host
-        self._entropy = entropy
         self._lifetime = lifetime
         self._is_ipv6 = ":" in host
         self._ports: dict[int, RouterPort] = {}
@@ -83,7 +86,7 @@ class RouterClient:
         self._upnp_words = ""
         self._events: deque[RouterEvent] = deque()
         self._mapping = MappingClient(host, gateway, entropy, now, lifetime=lifetime)
-        is_other_known = known is not None and known.protocol is not Protocol.UPNP
+        is_other_known = self._opened_by not in (None, Protocol.UPNP)
         self._upnp = UpnpRouter(
             gateway,
             entropy,
@@ -93,7 +96,6 @@ class RouterClient:
             is_gateway=is_gateway,
             search_at=now + SEARCH_DELAY if is_other_known else now,
         )
-        self._prefers_upnp = known is not None and known.protocol is Protocol.UPNP
         self._work(now)
 
     # --- the owner ------------------------------------------------------------------------------------------
@@ -137,7 +139,8 @@ class RouterClient:
         asked = Wanted(protocol, wanted.inside_port, wanted.outside_port, nonce=wanted.nonce)
         number = self._mapping.open(asked, now)
         self._numbers += 1
-        port = RouterPort(self._numbers, wanted, now if self._prefers_upnp else now + HEAD_START)
+        head_start = 0.0 if self._opened_by is Protocol.UPNP else HEAD_START
+        port = RouterPort(self._numbers, wanted, now + head_start)
         port.mapping.number = number
         self._ports[port.number] = port
         self._work(now)
@@ -149,6 +152,11 @@ class RouterClient:
         port = self._ports.get(number)
         key = port.mapping.number if port is not None else None
         return self._mapping.nonce_of(key) if key is not None else b""
+
+    def list_ports(self, now: float) -> None:
+        """Have UPnP say what is open, for whomever; `PortsListed` follows, where UPnP is spoken."""
+        self._upnp.list_ports(now)
+        self._work(now)
 
     def close(self, number: int, now: float) -> None:
         """Close a port again: `Closed` follows. A number that is closed already says nothing."""
@@ -267,15 +275,7 @@ class RouterClient:
         else:
             self._on_mapping_port(event, now)
 
-    def _on_mapping_port(
-        self,
-        event: mapping.PortOpened
-        | mapping.PortRenewed
-        | mapping.PortLost
-        | mapping.PortRefused
-        | mapping.PortClosed,
-        now: float,
-    ) -> None:
+    def _on_mapping_port(self, event: _MappingPortEvent, now: float) -> None:
         port = self._port_by(lambda each: each.mapping.number == event.number)
         if port is None:
             return
@@ -295,11 +295,7 @@ class RouterClient:
             port.mapping.number = None
             self._closed(port, confirmed=event.confirmed)
 
-    def _on_upnp(
-        self,
-        event: UpnpFound | UpnpAbsent | upnp.OutsideAddress | upnp.Mapped | upnp.MapFailed | upnp.Closed,
-        now: float,
-    ) -> None:
+    def _on_upnp(self, event: UpnpEvent, now: float) -> None:
         if isinstance(event, UpnpFound):
             self._found(Protocol.UPNP)
         elif isinstance(event, UpnpAbsent):
@@ -308,6 +304,8 @@ class RouterClient:
         elif isinstance(event, upnp.OutsideAddress):
             if self._mapping.dialect is None:
                 self._outside_is(event.host)
+        elif isinstance(event, upnp.Listed):
+            self._events.append(PortsListed(event.ports))
         elif isinstance(event, upnp.Closed):
             self._is_upnp_closed = True
         else:

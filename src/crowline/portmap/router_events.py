@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from crowline.base.addresses import Address
+from crowline.portmap.upnp.listing import ListedPort
 
 
 class Protocol(Enum):
@@ -83,4 +84,13 @@ class Closed:
     confirmed: bool
 
 
-RouterEvent: TypeAlias = ProtocolFound | RouterSilent | OutsideIs | Opened | Renewed | Lost | Refused | Closed
+@dataclass(frozen=True, slots=True)
+class PortsListed:
+    """What the router has open for all hosts of its network, as far as UPnP tells."""
+
+    ports: tuple[ListedPort, ...]
+
+
+RouterEvent: TypeAlias = (
+    ProtocolFound | RouterSilent | OutsideIs | Opened | Renewed | Lost | Refused | Closed | PortsListed
+)

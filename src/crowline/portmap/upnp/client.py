@@ -19,6 +19,7 @@ from crowline.portmap.upnp.events import (
     Closed,
     GatewayEvent,
     HttpRequest,
+    Listed,
     MapFailed,
     Mapped,
     NoService,
@@ -28,6 +29,7 @@ from crowline.portmap.upnp.events import (
 )
 from crowline.portmap.upnp.gateway_url import GatewayUrl
 from crowline.portmap.upnp.holding import Holding, Wanted
+from crowline.portmap.upnp.listing import list_ports
 from crowline.portmap.upnp.mapping import Call, Conversation, Entropy, Grant, Refusal, close_port, open_port
 from crowline.portmap.upnp.pinhole import close_pinhole, open_pinhole, renew_pinhole
 from crowline.portmap.upnp.port_actions import PortMapping, get_external_address
@@ -109,6 +111,11 @@ class GatewayClient:
             if holding.renew_at is not None:
                 holding.renew_at = now
         self._renew_due()
+
+    def list_ports(self, now: float) -> None:
+        """Read what is open there; `Listed` follows."""
+        self._now = now
+        self._do(self._list)
 
     def close(self, now: float) -> None:
         """Delete everything; `Closed` follows, at the latest after `CLOSE_LIMIT` seconds."""
@@ -264,6 +271,10 @@ class GatewayClient:
         best = next(found[worth] for worth in Outside if worth in found)
         self._ports, self.outside = best
         self._events.append(best[1])
+
+    def _list(self) -> Conversation[None]:
+        ports = (yield from list_ports(self._ports)) if self._ports is not None else ()
+        self._events.append(Listed(ports))
 
     def _open(self, holding: Holding) -> Conversation[None]:
         """Open it, or make it anew, and tell what has changed."""

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from crowline.base.addresses import Address, AddressClass, classify
 from crowline.portmap.upnp.element import MAX_DOCUMENT
 from crowline.portmap.upnp.gateway_url import GatewayUrl
+from crowline.portmap.upnp.listing import ListedPort
 from crowline.portmap.upnp.port_actions import read_external_address
 from crowline.portmap.upnp.soap import Answered, Outcome
 
@@ -87,7 +88,14 @@ class Closed:
     left: int
 
 
-GatewayEvent: TypeAlias = OutsideAddress | NoService | Mapped | MapFailed | Closed
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the gateway has open, for whomever."""
+
+    ports: tuple[ListedPort, ...]
+
+
+GatewayEvent: TypeAlias = OutsideAddress | NoService | Mapped | MapFailed | Listed | Closed
 
 
 def outside_address(outcome: Outcome) -> OutsideAddress:

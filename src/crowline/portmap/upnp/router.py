@@ -15,7 +15,15 @@ from crowline.base.machine import Buffer, Transmit
 from crowline.portmap.upnp.client import MAX_HOLDINGS, GatewayClient
 from crowline.portmap.upnp.discovery import Discovery, IsGateway, LocationFound, SearchEnded
 from crowline.portmap.upnp.element import MalformedUpnp
-from crowline.portmap.upnp.events import Closed, HttpRequest, MapFailed, Mapped, NoService, OutsideAddress
+from crowline.portmap.upnp.events import (
+    Closed,
+    HttpRequest,
+    Listed,
+    MapFailed,
+    Mapped,
+    NoService,
+    OutsideAddress,
+)
 from crowline.portmap.upnp.gateway_url import GatewayUrl
 from crowline.portmap.upnp.holding import Wanted
 from crowline.portmap.upnp.mapping import Entropy
@@ -46,7 +54,7 @@ class UpnpAbsent:
     words: str
 
 
-UpnpEvent: TypeAlias = UpnpFound | UpnpAbsent | OutsideAddress | Mapped | MapFailed | Closed
+UpnpEvent: TypeAlias = UpnpFound | UpnpAbsent | OutsideAddress | Mapped | MapFailed | Listed | Closed
 
 
 @dataclass(slots=True, eq=False)
@@ -132,6 +140,12 @@ class UpnpRouter:
         port = self._ports.pop(number, None)
         if port is not None and port.key is not None and self._client is not None:
             self._client.release(port.key, now)
+            self._take_events(now)
+
+    def list_ports(self, now: float) -> None:
+        """Read what is open there, for whomever; `Listed` follows, where there is a service."""
+        if self._client is not None and self.is_found and not self._is_closing:
+            self._client.list_ports(now)
             self._take_events(now)
 
     def close_all(self, now: float) -> None:
@@ -338,6 +352,8 @@ class UpnpRouter:
                     self._events.append(replace(event, key=number))
             elif isinstance(event, MapFailed):
                 self._on_failed(event, now)
+            elif isinstance(event, Listed):
+                self._events.append(event)
 
     def _on_outside(self, event: OutsideAddress, now: float) -> None:
         if self._pinholes:
