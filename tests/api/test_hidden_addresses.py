@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import crowline
-from crowline.api import traversal
+from crowline.api import surroundings
 from crowline.api.candidate_names import MAX_LOOKED_FOR, CandidateNames
 from crowline.api.hub_channel import HubChannel
 from crowline.api.questions import Questions
@@ -31,7 +31,7 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
         probe.bind(("127.0.0.1", 0))
         monkeypatch.setattr(mdns, "PORT", probe.getsockname()[1])
     monkeypatch.setattr(mdns, "RESOLVE_LIMIT", 30.0)
-    monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["127.0.0.2"])
+    monkeypatch.setattr(surroundings, "local_addresses", lambda *, loopback: ["127.0.0.2"])
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_neighbours_find_each_other_by_names(
     async def ask_nobody(self: Questions) -> None: ...
 
     monkeypatch.setattr(Questions, "query_stun", ask_nobody)
-    monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["127.0.0.1"])
+    monkeypatch.setattr(surroundings, "local_addresses", lambda *, loopback: ["127.0.0.1"])
     async with (
         crowline.host(server.url, hide_addresses=True) as room,
         crowline.join(room.code, server.url, hide_addresses=True) as there,
@@ -96,8 +96,8 @@ async def test_an_address_that_goes_is_told_by_its_name(
     ):
         here = await room.peer()
         await until(lambda: is_direct(here) and is_direct(there))
-        monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["127.0.0.4"])
-        monkeypatch.setattr(traversal, "usable_hosts", lambda: {"127.0.0.1", "127.0.0.4"})
+        monkeypatch.setattr(surroundings, "local_addresses", lambda *, loopback: ["127.0.0.4"])
+        monkeypatch.setattr(surroundings, "usable_hosts", lambda: {"127.0.0.1", "127.0.0.4"})
         del told[:]
         found = room._connection._traversal
         assert found is not None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import crowline
-from crowline.api import announcer, traversal
+from crowline.api import announcer, surroundings
 from crowline.api.restart_pace import BURST, INTERVAL, RestartPace
 from crowline.api.room import enter
 from crowline.api.traversal import Traversal
@@ -30,8 +30,8 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hosts: list[str] = []
         self.usable: set[str] = set()
-        monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: list(self.hosts))
-        monkeypatch.setattr(traversal, "usable_hosts", lambda: set(self.usable))
+        monkeypatch.setattr(surroundings, "local_addresses", lambda *, loopback: list(self.hosts))
+        monkeypatch.setattr(surroundings, "usable_hosts", lambda: set(self.usable))
 
     def has(self, *hosts: str) -> None:
         """127.0.0.1, by which packets to the server leave, is there all the time, and not gathered from."""

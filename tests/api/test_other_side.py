@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from crowline.api import other_side, traversal
+from crowline.api import other_side, surroundings
 from crowline.api.allowed import Allowed
 from crowline.api.candidate_names import CandidateNames
 from crowline.api.options import Options
@@ -39,7 +39,7 @@ def told() -> list[Signal]:
 @pytest.fixture
 async def side(told: list[Signal], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traversal]:
     monkeypatch.setattr(other_side, "RESTART_INTERVAL", 3600.0)
-    monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["127.0.0.2"])
+    monkeypatch.setattr(surroundings, "local_addresses", lambda *, loopback: ["127.0.0.2"])
     made = Traversal(
         Owner(),
         Owner(),

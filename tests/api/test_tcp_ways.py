@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 import crowline
-from crowline.api import traversal
+from crowline.api import surroundings
 from crowline.api.allowed import Allowed
 from crowline.api.hub_channel import HubChannel
 from crowline.api.peer import Peer
@@ -108,7 +108,7 @@ async def test_a_direct_tls_link_says_goodbye(server: Server) -> None:
 @pytest.fixture
 def with_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair of addresses is all that there is."""
-    monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["127.0.0.1"])
+    monkeypatch.setattr(surroundings, "local_addresses", lambda *, loopback: ["127.0.0.1"])
 
 
 def tls_links(room: crowline.Room) -> list[TlsPairLink]:

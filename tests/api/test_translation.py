@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
+from crowline.api import surroundings
 from crowline.api import translation as translation_module
-from crowline.api import traversal
 from crowline.api.options import Options
 from crowline.api.translation import Translation
 from crowline.api.traversal import Traversal
@@ -145,8 +145,8 @@ class Owner:
 @pytest.fixture
 async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traversal]:
     """A side that has IPv6 alone, in a network with NAT64, and knows the other's credentials."""
-    monkeypatch.setattr(traversal, "local_addresses", lambda *, loopback: ["::1"])
-    monkeypatch.setattr(traversal, "Translation", lambda hosts: Translation(hosts, Resolver()))
+    monkeypatch.setattr(surroundings, "local_addresses", lambda *, loopback: ["::1"])
+    monkeypatch.setattr(surroundings, "Translation", lambda hosts: Translation(hosts, Resolver()))
     told: list[Signal] = []
     made = Traversal(
         Owner(),

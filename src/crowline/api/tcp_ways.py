@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from crowline.base.addresses import Address
@@ -84,6 +84,13 @@ class TcpWays:
         self._rest_timer: asyncio.TimerHandle | None = None
         self._is_resting = False
         self._is_open = False
+
+    async def seek(
+        self, servers: Callable[[], Awaitable[list[Address]]], hosts: Callable[[], Iterable[str]]
+    ) -> None:
+        """Open it after UDP's head start, in which the names of servers are looked up."""
+        found, _ = await asyncio.gather(servers(), asyncio.sleep(HEAD_START))
+        self.open(hosts(), found)
 
     def open(self, hosts: Iterable[str], servers: Iterable[Address]) -> None:
         """Listen at these addresses of this machine, offer that, and ask the STUN servers about it."""

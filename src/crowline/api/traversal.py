@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 from crowline.api.adoption import Adoption
 from crowline.api.agent_events import AgentEvents
-from crowline.api.allowed import Allowed
 from crowline.api.announcer import Announcer
-from crowline.api.candidate_names import CandidateNames
 from crowline.api.gatherer import Gatherer
 from crowline.api.mapped_ports import MappedPorts
 from crowline.api.options import Options
@@ -20,8 +18,8 @@ from crowline.api.punching import Punching
 from crowline.api.questions import Questions
 from crowline.api.renewals import Renewals
 from crowline.api.restarts import Restarts
-from crowline.api.tcp_ways import HEAD_START, TcpWays
-from crowline.api.translation import Translation
+from crowline.api.surroundings import Surroundings
+from crowline.api.tcp_ways import TcpWays
 from crowline.api.traversal_owner import PairOwner, TraversalOwner
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
@@ -33,11 +31,10 @@ from crowline.ice.checks import write_keepalive
 from crowline.ice.events import IceEvent
 from crowline.ice.pair import ValidPair
 from crowline.link.identity import Identity
-from crowline.net.interfaces import local_addresses, usable_hosts
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
-from crowline.punch.punch_signals import PunchSignal
 from crowline.net.udp import UdpSocket
+from crowline.punch.punch_signals import PunchSignal
 from crowline.rendezvous.candidates import REFRESH_INTERVAL
 from crowline.rendezvous.signals import Description, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
@@ -45,7 +42,6 @@ from crowline.stun.message import TRANSACTION_ID_SIZE
 
 if TYPE_CHECKING:
     from crowline.net.network import NetworkChange
-    from crowline.net.network_watch import NetworkWatch
 
 
 class Traversal:
@@ -69,15 +65,7 @@ class Traversal:
         self._owner = owner
         self._pairs = pairs
         self._options = options
-        self._loopback = loopback
-        self._addresses = local_addresses(loopback=loopback)
-        self._translation = Translation(self._addresses)
-        self._allowed = Allowed(
-            options,
-            self._addresses,
-            loopback=loopback,
-            meant=self._translation.meant,
-        )
+        self._here = here = Surroundings(options, loopback=loopback)
         # Hears of everything that the agent says, before anything is done with it.
         self.on_ice: Callable[[IceEvent], None] = lambda _: None
         # The same of STUN packets from the other side: data, source, base.
@@ -90,32 +78,28 @@ class Traversal:
             entropy=os.urandom,
             ta=MIN_TA,
             renominate=True,
-            permits=self._allowed.check,
+            permits=here.allowed.check,
             tells_moves=options.tells_moves,
         )
         self._pump = Pump[Transmit, IceEvent](self._agent, self.send, self._on_event)
-        self._names = CandidateNames(self._addresses, hides=options.hide_addresses)
         self._gatherer = Gatherer(
-            self,
-            self._addresses,
-            offer_host=not options.relay_only,
-            hides_host=options.hide_addresses,
+            self, here.addresses, offer_host=not options.relay_only, hides_host=options.hide_addresses
         )
-        private = options.relay_only or options.hide_addresses
-        punches = not (loopback or options.relay_only)  # translators are in between, and may be passed
+        # Whether translators may be in between, and something is to be done about them.
+        is_outside = not (loopback or options.relay_only)
         self._announcer = Announcer(
             self._agent,
             self._pump,
-            self._names,
+            here.names,
             identity,
-            private=private,
-            punches=punches,
+            private=options.relay_only or options.hide_addresses,
+            punches=is_outside,
             signal=signal,
         )
         self._events = AgentEvents(
             owner,
             pairs,
-            allowed=self._allowed,
+            allowed=here.allowed,
             gatherer=self._gatherer,
             announcer=self._announcer,
             on_restarted=self._on_restarted,
@@ -123,40 +107,35 @@ class Traversal:
         self._other = OtherSide(
             self._agent,
             self._pump,
-            allowed=self._allowed,
-            names=self._names,
-            translation=self._translation,
+            allowed=here.allowed,
+            names=here.names,
+            translation=here.translation,
             permit=self._gatherer.permit,
             on_fading=pairs.on_fading,
             finds_names=not options.relay_only,
         )
         self._renewals = Renewals(self._gatherer, self)
         self._gatherer.on_seen = self._renewals.seen
-        self._questions = Questions(self._gatherer, hub_host, self._translation.towards)
+        self._questions = Questions(self._gatherer, hub_host, here.translation.towards)
         self._tcp = TcpWays(
-            self,
-            self._agent,
-            self._pump,
-            self._gatherer.factory,
-            hides_host=options.hide_addresses,
+            self, self._agent, self._pump, self._gatherer.factory, hides_host=options.hide_addresses
         )
         self._punching = Punching(
-            Adoption(owner, pairs, self._agent, self._pump, self._gatherer, self._allowed, self._events),
+            Adoption(owner, pairs, self._agent, self._pump, self._gatherer, here.allowed, self._events),
             self._agent,
             signal=signal,
             servers=self._questions.udp_servers,
             reasons=pairs.reasons,
-            is_wanted=punches,
+            is_wanted=is_outside,
         )
         self._mapped = MappedPorts(
             self._agent,
             self._gatherer,
             on_candidate=self.on_candidate,
-            is_wanted=options.port_mapping and not (loopback or options.relay_only),
+            is_wanted=options.port_mapping and is_outside,
             waits=not controlling,
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watch: NetworkWatch | None = None
         self._restarts = Restarts(self._restart_now)
 
     # This side's candidates -------------------------------------------------------------------------
@@ -173,10 +152,7 @@ class Traversal:
         """
         self._questions.stun_servers = list(servers)
         self._punching.wait()
-        # Not needed until the server has answered.
-        from crowline.net.network_watch import NetworkWatch
-
-        self._watch = NetworkWatch(self.on_network_change, on_prefix=self._translation.learn)
+        self._here.watch(self.on_network_change)
         self._spawn(self._translate())
         while True:
             await self._questions.query_stun()
@@ -199,14 +175,14 @@ class Traversal:
 
     async def allocate(self, grant: TurnGrant | None) -> None:
         """The last questions: relayed addresses, where there is a grant for them."""
-        if self._translation.is_wanted:
-            await self._translation.find()
+        if self._here.translation.is_wanted:
+            await self._here.translation.find()
         await self._questions.allocate(grant)
 
     def open_tcp(self, *, usable: bool) -> None:
         """Seek ways by TCP too, where both sides can use what comes of them."""
         if usable and not self._options.relay_only:
-            self._spawn(self._open_tcp())
+            self._spawn(self._tcp.seek(self._questions.tcp_servers, lambda: self._here.addresses))
         else:
             self.on_tcp_gathered()
 
@@ -234,7 +210,7 @@ class Traversal:
 
     def knock(self, address: Address, hop_limit: int) -> None:
         """Open this side's translators for what may come from there, without a word to whoever is there."""
-        if self._allowed.check(address):
+        if self._here.allowed.check(address):
             data = write_keepalive(os.urandom(TRANSACTION_ID_SIZE))
             for base in self._gatherer.bases():
                 if base.is_ipv6 == address.is_ipv6:
@@ -254,15 +230,10 @@ class Traversal:
         Until then new candidates are checked under the credentials that both sides have: it may be that
         nothing leads to the other side but those checks.
         """
-        usable = usable_hosts()
-        gone = {host for host in self._gatherer.hosts() if host not in usable}
-        self._addresses = [each for each in local_addresses(loopback=self._loopback) if each in usable]
-        self._allowed.addresses = self._addresses
-        self._gatherer.follow(self._addresses, gone)
-        self._tcp.follow(self._addresses, gone)
+        gone = self._gatherer.hosts() - self._here.follow(change)
+        self._gatherer.follow(self._here.addresses, gone)
+        self._tcp.follow(self._here.addresses, gone)
         self._mapped.follow()
-        self._names.follow(self._addresses)
-        self._translation.follow(self._addresses, change.left)
         self._spawn(self._questions.query_stun())
         self._spawn(self._translate())
         self._punching.on_network_change()
@@ -287,7 +258,7 @@ class Traversal:
 
     def valid_pairs(self) -> list[ValidPair]:
         """The pairs that work and are allowed, best first."""
-        return [pair for pair in self._agent.valid_pairs() if self._allowed.pair(pair)]
+        return [pair for pair in self._agent.valid_pairs() if self._here.allowed.pair(pair)]
 
     def use(self, pair: ValidPair) -> None:
         """Keep consent for a pair that carries data, and make its packets cheap."""
@@ -338,7 +309,7 @@ class Traversal:
 
     def on_candidate(self, candidate: Candidate) -> None:
         base = candidate.sending_base
-        if not self._allowed.candidate(candidate) or self._renewals.is_renewed(base):
+        if not self._here.allowed.candidate(candidate) or self._renewals.is_renewed(base):
             return
         if candidate.type is CandidateType.HOST and not candidate.protocol.is_stream:
             self._renewals.opened(base)
@@ -396,7 +367,7 @@ class Traversal:
 
     async def _translate(self) -> None:
         """Without IPv4, and once the way to it is known: ask and check by that way too."""
-        if await self._translation.seek():
+        if await self._here.translation.seek():
             self._other.translate()
             await self._questions.query_stun()
 
@@ -411,11 +382,6 @@ class Traversal:
         self._pump.flush()
         return began
 
-    async def _open_tcp(self) -> None:
-        """UDP has a head start; meanwhile the names of servers are looked up."""
-        servers, _ = await asyncio.gather(self._questions.tcp_servers(), asyncio.sleep(HEAD_START))
-        self._tcp.open(self._addresses, servers)
-
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -428,10 +394,7 @@ class Traversal:
         self._renewals.close()
         self._punching.close()
         self._other.close()
-        self._names.close()
-        self._translation.close()
-        if self._watch is not None:
-            self._watch.close()
+        self._here.close()
         self._restarts.close()
         for task in self._tasks:
             task.cancel()
