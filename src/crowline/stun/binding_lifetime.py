@@ -9,7 +9,7 @@ asked for at once, for a server that does not know RESPONSE-PORT would make ever
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -47,8 +47,12 @@ LifetimeEvent: TypeAlias = BasesWanted | LifetimeFound
 class BindingLifetime:
     """Give it the bases it wants, drive it by the five verbs for some minutes, and take `LifetimeFound`."""
 
-    def __init__(self, server: Address, *, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, server: Address, *, entropy: Callable[[int], bytes], waits: Sequence[float] = WAITS
+    ) -> None:
+        """`waits` are seconds of silence, the shortest first."""
         self.server = server
+        self._waits = waits
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
         self._bases: tuple[Address, ...] = ()
@@ -61,17 +65,18 @@ class BindingLifetime:
         self._alive: float | None = None
         self._is_over = False
         self._transmits: deque[Transmit] = deque()
-        self._events: deque[LifetimeEvent] = deque([BasesWanted(len(WAITS) + 1)])
+        self._events: deque[LifetimeEvent] = deque([BasesWanted(len(waits) + 1)])
 
     def start(self, bases: tuple[Address, ...], now: float) -> None:
         """Begin with these fresh sockets.
 
         Raises `UsageError` when they are not as many as wanted and different, and for a second start.
         """
-        if self._bases or len(set(bases)) != len(WAITS) + 1 or len(bases) != len(WAITS) + 1:
-            raise UsageError(f"a lifetime is measured once, from {len(WAITS) + 1} sockets")
+        wanted = len(self._waits) + 1
+        if self._bases or len(set(bases)) != wanted or len(bases) != wanted:
+            raise UsageError(f"a lifetime is measured once, from {wanted} sockets")
         self._bases = bases
-        for index in (_ASKER, *range(len(WAITS))):
+        for index in (_ASKER, *range(len(self._waits))):
             transaction = self._transaction(bases[index], now)
             self._openings[transaction.transaction_id] = (index, transaction)
         self.handle_timeout(now)
@@ -138,7 +143,7 @@ class BindingLifetime:
         self.handle_timeout(now)
 
     def _due(self) -> float:
-        return self._silent_since[self._next] + WAITS[self._next]
+        return self._silent_since[self._next] + self._waits[self._next]
 
     def _ask(self, now: float) -> None:
         """For the next socket that is known, when its time has come."""
@@ -147,9 +152,9 @@ class BindingLifetime:
             several = asker is not None and 0 in self._mapped
             self._end(reason=Reason.SEVERAL_ADDRESSES if several else Reason.NO_ANSWER)
             return
-        while self._next < len(WAITS) and not self._is_known(self._next, asker):
+        while self._next < len(self._waits) and not self._is_known(self._next, asker):
             self._next += 1
-        if self._next == len(WAITS):
+        if self._next == len(self._waits):
             self._end(self._alive)
         elif now >= self._due():
             port = ResponsePort(self._mapped[self._next].port)

@@ -67,6 +67,7 @@ class Reason(Enum):
     HIDDEN_BY_MAPPING = "only where mappings do not depend on the destination does silence say anything"
     TOO_FEW_SAMPLES = "too few sockets were answered"
     NO_CALLS_BACK = "no server connects to its clients by TCP"
+    KEPT_PORTS = "the translator keeps ports, so that a new mapping looks like the old one"
     NOT_TRIED = "it was not tried"
 
 
