@@ -22,19 +22,29 @@ from needs import needs_program
 HTTP_PORT, PORT_MAPPING_PORT, SSDP_PORT = 5000, 5351, 1900
 SHORTEST_LEASE = 120  # seconds, the least that this daemon's documentation allows for PCP
 PATIENCE = 30.0  # seconds until it must be there, or gone
+_OLD, _OLD_FOR_UPNP = 4.0, 1.1  # seconds
 _POLL = 0.02  # seconds between looks at it
 
 # How nft writes the daemon's rules, which look at bytes of the headers instead of naming their fields.
 _FORWARD = re.compile(r"@nh,72,8 0x(\w+) th dport (\d+) dnat ip to ([\d.]+):(\d+)")
 _PINHOLE = re.compile(r"th dport (\d+) @nh,192,128 0x(\w{32}) @nh,48,8 0x(\w+) accept")
+# In front of the daemon: requests that it shall not hear, all of them or those of PCP's version.
+_DEAF = """table inet {table} {{
+chain deaf {{ type filter hook input priority raw;
+udp dport {port} {which} drop
+}}
+}}
+"""
 _PROTOCOLS = {"6": "tcp", "11": "udp"}
 
 
 class Miniupnpd:
     """Runs from the first `start` on, until `stop`, or the end of `net`.
 
-    `version` 1 makes its description one of the first UPnP IGD. `outside` is the outside address that it is
-    told to have, where that is not its device's. `shortest` and `longest` bound leases, in seconds.
+    `version` 1 makes its description one of the first UPnP IGD. It has no switch for PCP alone, and none at
+    all for PCP over IPv6: without `pcp` or `natpmp`, the gateway drops such requests before it hears them.
+    `outside` is the outside address that it is told to have, where that is not its device's. `shortest` and
+    `longest` bound leases, in seconds.
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class Miniupnpd:
         version: int = 2,
         upnp: bool = True,
         natpmp: bool = True,
+        pcp: bool = True,
         outside: str = "",
         shortest: int = SHORTEST_LEASE,
         longest: int = 86400,
@@ -60,6 +71,7 @@ class Miniupnpd:
         self._configuration = folder / "configuration"
         self._is_upnp, self._is_natpmp = upnp, natpmp
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
         lines = [
             "ext_ifname=wan",
             *([f"ext_ip={outside}"] if outside else []),
@@ -89,6 +101,9 @@ class Miniupnpd:
             firewalled=site.profile.ipv6 is Ipv6.FIREWALLED,
             maps_ports=True,
         )
+        if not (pcp and natpmp):
+            which = "@th,64,8 2" if natpmp else ""
+            self._rules += _DEAF.format(table=linux_nat.TABLE, port=PORT_MAPPING_PORT, which=which)
         self._set_rules()
 
     def start(self) -> None:
@@ -99,7 +114,17 @@ class Miniupnpd:
                 self.namespace, command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         ports = [SSDP_PORT] * self._is_upnp + [PORT_MAPPING_PORT] * self._is_natpmp
+        self._started = time.monotonic()
         self._await(lambda: all(inside(self.namespace, lambda port=port: _is_bound(port)) for port in ports))
+
+    def grow_old(self) -> None:
+        """Wait until one that is new can be told from it.
+
+        That takes two seconds and some by its epoch (RFC 6887 §8.5), and another second by UPnP's number of
+        its start, which is the time of day.
+        """
+        age = _OLD if self._is_natpmp else _OLD_FOR_UPNP
+        time.sleep(max(0.0, self._started + age - time.monotonic()))
 
     def stop(self) -> None:
         """End it as the owner does who switches it off: it takes no rules along."""
