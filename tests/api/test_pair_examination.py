@@ -62,7 +62,7 @@ async def test_without_a_direct_path_the_obstacle_is_said(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both may use relays alone, as if nothing else worked; the plans' time is over at once."""
-    monkeypatch.setattr(pair_examination, "PLANS_LIMIT", 0.5)
+    monkeypatch.setattr(pair_examination, "UNLIKELY_LIMIT", 0.5)
 
     def relay_only(server: str, **options: object) -> Options:
         return Options(server, relay_only=True, tells_moves=True)

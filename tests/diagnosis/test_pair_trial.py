@@ -50,6 +50,7 @@ def test_what_works_says_how(types: tuple[CandidateType, CandidateType], words: 
     """By what both ends are."""
     trial = replace(SILENT, result=Result.WORKS, local_type=types[0], remote_type=types[1])
     assert words in reason(trial)
+    assert "a TCP connection" in reason(replace(trial, transport=Transport.TCP)) or RELAY in types
     assert trial.name == f"{types[0].value}⇄{types[1].value}"
 
 
@@ -68,6 +69,7 @@ def test_silence_is_blamed_on_what_is_known() -> None:
     assert "no IPv6 packets" in reason(six)
     assert "nobody could connect" in reason(replace(SILENT, transport=Transport.TCP))
     assert "the relay passed nothing on" in reason(replace(SILENT, local_type=RELAY))
+    assert "where no relay sends" in reason(replace(inside, local_type=RELAY))
 
 
 @pytest.mark.parametrize("result", list(Result))

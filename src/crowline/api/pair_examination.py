@@ -23,6 +23,7 @@ from crowline.diagnosis.pair_side import side_of
 from crowline.diagnosis.pair_trial import PairTrial
 from crowline.ice.pair import ValidPair
 from crowline.punch.obstacle import obstacle
+from crowline.punch.plan_choice import Fit, Way, choose_plans
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.role import Role
 
@@ -30,8 +31,10 @@ __all__ = ["Measure", "PairReport", "PairRoom", "PairTrial", "SideFacts", "pair_
 
 # Seconds for which a direct path must have been in use, so that better ones that are found with it are too.
 STEADY = 0.5
-# Seconds in which plans for hard NATs find a way or give up; ordinary checks are long over by then.
+# Seconds in which plans for hard NATs find a way or give up, where one of them is likely to, and else: for
+# what costs little and may do what nobody expects of it. Ordinary checks are long over by then.
 PLANS_LIMIT = 20.0
+UNLIKELY_LIMIT = 8.0
 # Seconds for the other side's own examination and plans, whose limits are the same as this side's.
 PATIENCE = 60.0
 # Bytes of the largest train by kind of path. A relay is the server's; link zero has 4 MiB for a meeting.
@@ -79,17 +82,17 @@ class PairRoom:
         talk, theirs = await _in_time(self._begin(peer, own))
         reasons = self._connection.carriers.reasons
         reasons.own, reasons.peer = reasons.own or own.summary, reasons.peer or theirs.summary
-        await self._settle(peer)
+        await self._settle(peer, own, theirs)
         await _in_time(talk.settle(Settled(peer.path is not None and peer.path.is_direct)))
         best, relay = await self._measure(peer, talk)
-        is_direct = best is not None and best.is_direct
+        words = "" if best is not None and best.is_direct else obstacle(own.summary, theirs.summary)
         report = PairReport(
             own=own,
             peer=theirs,
             trials=tuple(self._trials.trials(own.summary, theirs.summary)),
-            best=best,
+            best=replace(best, reason=words) if best is not None and words else best,
             relay=relay,
-            obstacle="" if is_direct else obstacle(own.summary, theirs.summary),
+            obstacle=words,
             setup_ms=peer.setup_ms,
             direct_ms=peer.direct_ms,
         )
@@ -113,19 +116,21 @@ class PairRoom:
                 task.cancel()
             await asyncio.gather(begun, stranger, return_exceptions=True)
 
-    async def _settle(self, peer: Peer) -> None:
-        """Until a direct path has been in use for a while, or every plan is over."""
+    async def _settle(self, peer: Peer, own: SideFacts, theirs: SideFacts) -> None:
+        """Until a direct path has been in use for a while, or there is no hope of one any more."""
         loop = asyncio.get_running_loop()
-        reasons = self._connection.carriers.reasons
-        end, direct_since = loop.time() + PLANS_LIMIT, None
+        plans = choose_plans(own.summary, theirs.summary, leads=self._leads)
+        is_hopeful = any(plan.fit is Fit.LIKELY and plan.way is not Way.RELAY for plan in plans)
+        end = loop.time() + (PLANS_LIMIT if is_hopeful else UNLIKELY_LIMIT)
+        direct_since: float | None = None
         while loop.time() < end:
             is_direct = peer.path is not None and peer.path.is_direct
             direct_since = (direct_since or loop.time()) if is_direct else None
             if direct_since is not None and loop.time() >= direct_since + STEADY:
                 return
-            if reasons.is_exhausted and not is_direct:
-                return
             await asyncio.sleep(STEADY / 10)
+        if direct_since is None:
+            self._connection.carriers.reasons.exhausted()
 
     async def _measure(self, peer: Peer, talk: PairTalk) -> tuple[Measure | None, Measure | None]:
         """The path in use, and the relay beside it."""

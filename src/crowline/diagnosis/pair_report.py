@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crowline.diagnosis.pair_messages import SideFacts, SideResult
-from crowline.diagnosis.pair_trial import PairTrial, Result
+from crowline.diagnosis.pair_trial import PairTrial
 
 SCHEMA = "doctor/1"
 
@@ -66,9 +66,8 @@ class PairReport:
     @property
     def result(self) -> SideResult:
         """What the other side is told of this one's trials."""
-        tried = [trial for trial in self.trials if trial.result is not Result.UNTRIED]
-        worked = [trial for trial in tried if trial.result is Result.WORKS]
-        return SideResult(len(tried), len(worked))
+        tried = sum(trial.was_tried for trial in self.trials)
+        return SideResult(tried, sum(trial.works for trial in self.trials))
 
     @property
     def is_direct(self) -> bool:

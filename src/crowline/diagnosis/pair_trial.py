@@ -53,6 +53,14 @@ class PairTrial:
         return f"{self.local_type.value}⇄{self.remote_type.value}{transport}"
 
     @property
+    def works(self) -> bool:
+        return self.result is Result.WORKS
+
+    @property
+    def was_tried(self) -> bool:
+        return self.result is not Result.UNTRIED
+
+    @property
     def is_relayed(self) -> bool:
         return CandidateType.RELAYED in (self.local_type, self.remote_type)
 
@@ -85,6 +93,8 @@ def _how(trial: PairTrial) -> str:
     types = (trial.local_type, trial.remote_type)
     if CandidateType.RELAYED in types:
         return "a relay passes it on"
+    if trial.transport.is_stream:
+        return "a TCP connection came about"
     if CandidateType.PEER_REFLEXIVE in types:
         return "a port that no server had seen let packets in"
     if CandidateType.SERVER_REFLEXIVE in types:
@@ -94,6 +104,8 @@ def _how(trial: PairTrial) -> str:
 
 def _silence(trial: PairTrial, own: NatSummary | None, peer: NatSummary | None) -> str:
     """Why no answer came."""
+    if trial.local_type is CandidateType.RELAYED and _is_closed(trial.remote):
+        return "that address is inside of the other side's network, where no relay sends"
     if trial.is_relayed:
         return "the relay passed nothing on"
     if _is_closed(trial.remote) and not _is_closed(trial.base):
