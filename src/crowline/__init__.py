@@ -32,6 +32,7 @@ from crowline.base.errors import (
 if TYPE_CHECKING:
     from crowline.api.path import Path
     from crowline.api.peer import Peer, Stream
+    from crowline.api.port_mapper import PortMap, PortMapper, PortNotOpened
     from crowline.api.room import Room, host, join
 
 __all__ = [
@@ -43,6 +44,9 @@ __all__ = [
     "NobodyCame",
     "Path",
     "Peer",
+    "PortMap",
+    "PortMapper",
+    "PortNotOpened",
     "ProtocolViolation",
     "Refused",
     "Room",
@@ -58,6 +62,9 @@ __all__ = [
 _LAZY = {
     "Path": "crowline.api.path",
     "Peer": "crowline.api.peer",
+    "PortMap": "crowline.api.port_mapper",
+    "PortMapper": "crowline.api.port_mapper",
+    "PortNotOpened": "crowline.api.port_mapper",
     "Stream": "crowline.api.peer",
     "Room": "crowline.api.room",
     "host": "crowline.api.room",

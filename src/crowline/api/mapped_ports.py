@@ -140,7 +140,7 @@ class MappedPorts:
         """It takes a few milliseconds to load what asks routers, so that is done when it is needed."""
         from crowline.api.port_mapper import PortMapper
 
-        self._mapper = PortMapper()
+        self._mapper = PortMapper(follows=False)
         for key in self._bases:
             self._open(key)
         self._check_answered()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -12,10 +13,21 @@ from crowline.base.addresses import Address, AddressClass, classify
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.transport import Transport
 from crowline.net.gateway import Gateway, default_gateways, gateway_of
+from crowline.net.network_watch import NetworkWatch
 from crowline.net.router import RouterDriver
 from crowline.net.router_memory import RouterMemory
 from crowline.portmap.client import LIFETIME
-from crowline.portmap.router_events import Closed, Lost, Opened, Refused, Renewed, RouterEvent
+from crowline.portmap.router_events import (
+    Closed,
+    Lost,
+    Opened,
+    OutsideIs,
+    ProtocolFound,
+    Refused,
+    Renewed,
+    RouterEvent,
+    RouterSilent,
+)
 from crowline.portmap.router_port import OpenPort
 
 # Seconds to wait for a port: UPnP needs a second, and four where the router is slow.
@@ -24,6 +36,14 @@ PATIENCE = 8.0
 
 class PortNotOpened(LocalProblem):
     """No router opens that port."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterNews:
+    """Something about a router, in words."""
+
+    gateway: str
+    words: str
 
 
 class PortMap:
@@ -52,6 +72,8 @@ class PortMap:
         self.reason = "the router has not answered yet"
         self._wanted = OpenPort(transport, local.port, suggested_port, nonce)
         self._on_change = on_change
+        self._is_usual = False
+        self._asked_from = ""
         self._number: int | None = None
         self._changed = asyncio.Event()
         self._is_refused = False
@@ -130,9 +152,21 @@ class PortMapper:
     of a program that was killed end `lifetime` seconds after their last renewal. Made in a running loop.
     """
 
-    def __init__(self, *, lifetime: int = LIFETIME, memory: RouterMemory | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        lifetime: int = LIFETIME,
+        memory: RouterMemory | None = None,
+        follows: bool = True,
+        on_news: Callable[[RouterNews], None] | None = None,
+    ) -> None:
+        """`follows`: the network is watched, and the ports move with it; else say `follow`. `on_news` hears
+        what is learnt of the routers."""
         self._lifetime = lifetime
         self._memory = memory if memory is not None else RouterMemory()
+        self._follows = follows
+        self._on_news = on_news
+        self._watch: NetworkWatch | None = None
         self._drivers: dict[str, RouterDriver] = {}
         self._ports: list[PortMap] = []
         self._is_closed = False
@@ -163,12 +197,15 @@ class PortMapper:
         """
         if self._is_closed:
             raise UsageError("This port mapper is closed.")
-        where = host if host is not None else _usual_host()
+        where = host if host is not None else usual_host()
         opened = PortMap(Address.parse(where, port), transport, outside_port, on_change, nonce)
+        opened._is_usual = host is None
         if any((each.local, each.transport) == (opened.local, transport) for each in self._ports):
             raise UsageError(f"{transport.name} port {port} is open already.")
         self._ports.append(opened)
         self._ask(opened)
+        if self._follows and self._watch is None:
+            self._watch = NetworkWatch(lambda _: self.follow())
         return opened
 
     def close(self, port: PortMap) -> None:
@@ -191,21 +228,19 @@ class PortMapper:
     def follow(self) -> None:
         """This machine's network changed: ask the routers that it has now."""
         for host, driver in list(self._drivers.items()):
-            now = gateway_of(host)
-            if now != driver.gateway:
+            if gateway_of(host) != driver.gateway:
                 driver.close()
                 del self._drivers[host]
         for port in self._ports:
-            if port.local.host not in self._drivers:
-                was_open, port._number = port.is_open, None
-                port._void("the network changed")
-                if was_open:
-                    port._tell()
-                self._ask(port)
+            if port._is_usual:
+                port.local = Address(usual_host(port.local.host), port.local.port)
+            if port.local.host not in self._drivers or port.local.host != port._asked_from:
+                self._move(port)
 
     async def aclose(self) -> None:
         """Close every port, as far as the routers answer, within a few seconds."""
         self._is_closed = True
+        self._stop()
         for port in self._ports:
             port._is_closed = True
             port._tell()
@@ -214,12 +249,27 @@ class PortMapper:
     def abandon(self) -> None:
         """End at once and leave open what is open: it ends with its lifetime."""
         self._is_closed = True
+        self._stop()
         for driver in self._drivers.values():
             driver.close()
 
     # ------------------------------------------------------------------------------------------------
 
+    def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+
+    def _move(self, port: PortMap) -> None:
+        """Its router is another now: what was open there ends with its lifetime."""
+        was_open = port.is_open
+        port._void("the network changed")
+        port._number = None
+        if was_open:
+            port._tell()
+        self._ask(port)
+
     def _ask(self, port: PortMap) -> None:
+        port._asked_from = port.local.host
         driver = self._driver_of(port.local.host)
         if driver is None:
             port._is_refused = True
@@ -249,6 +299,8 @@ class PortMapper:
         return driver
 
     def _on_event(self, gateway: Gateway, event: RouterEvent) -> None:
+        if self._on_news is not None and (words := _news(event)):
+            self._on_news(RouterNews(gateway.host, words))
         if isinstance(event, Opened) and (driver := self._drivers.get(gateway.source)) is not None:
             known = driver.client.known
             if known is not None:
@@ -259,10 +311,30 @@ class PortMapper:
                     port._take(event)
 
 
-def _usual_host() -> str:
-    """Raises `PortNotOpened` where no router is on the way to the internet."""
+def _news(event: RouterEvent) -> str:
+    """What a person may want to know of a router; empty for what is about ports."""
+    if isinstance(event, ProtocolFound):
+        return f"it speaks {event.protocol.value}"
+    if isinstance(event, RouterSilent):
+        return "it opens no ports by PCP, NAT-PMP or UPnP"
+    if not isinstance(event, OutsideIs):
+        return ""
+    if event.host is None:
+        return "it names no outside address"
+    is_public = classify(event.host) is AddressClass.OPEN
+    rest = "" if is_public else ", which is not public: another router is in front of it"
+    return f"its outside address is {event.host}{rest}"
+
+
+def usual_host(otherwise: str | None = None) -> str:
+    """The address of this machine that leads to the internet, by IPv4 where there is a way.
+
+    Raises `PortNotOpened` where no router is on the way, unless there is an address to give `otherwise`.
+    """
     gateways = default_gateways()
     found = next((each for each in gateways if not each.is_ipv6), next(iter(gateways), None))
+    if found is None and otherwise is not None:
+        return otherwise
     if found is None:
         raise PortNotOpened("No router is on the way from this machine to the internet.")
     return found.source

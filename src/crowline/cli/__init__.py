@@ -18,6 +18,7 @@ VERBS = {
     "receive": ("crowline.cli.receive", "Receive what somebody sends."),
     "serve": ("crowline.cli.serve", "Run a server: meeting point, STUN and TURN in one process."),
     "stun": ("crowline.cli.stun", "Ask a server under which address it sees this machine."),
+    "map": ("crowline.cli.map", "Have this network's router open ports to the internet."),
     "demo": ("crowline.cli.demo", "Send a file through two NATs on this machine."),
     "lab": ("crowline.cli.lab", "Try any program behind every kind of NAT, on this machine."),
 }
