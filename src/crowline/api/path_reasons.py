@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crowline.base.addresses import Address
 from crowline.ice.pair import ValidPair
-from crowline.punch.obstacle import NOTHING_YET, merit, obstacle
+from crowline.punch.obstacle import NOTHING_YET, STILL_SOUGHT, merit, obstacle
 from crowline.punch.plan_choice import NatSummary, Way
 
 # Pairs remembered with the plan that found them: more than a meeting ever has.
@@ -42,7 +42,7 @@ class PathReasons:
     def of_hub(self) -> str:
         if self.is_exhausted:
             return self.obstacle
-        return "through the server at once, while a better path is sought"
+        return STILL_SOUGHT
 
     @property
     def obstacle(self) -> str:

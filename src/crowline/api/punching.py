@@ -34,7 +34,7 @@ from crowline.punch.conductor import (
     VouchWanted,
 )
 from crowline.punch.parts import PUNCHED
-from crowline.punch.plan_choice import Fit, choose_plans
+from crowline.punch.plan_choice import Fit, Way, choose_plans
 from crowline.punch.punch_signals import PunchProfile, PunchSignal
 from crowline.punch.samples import Ask
 from crowline.punch.spray import Probe
@@ -57,6 +57,9 @@ WAITING_DELAY = 1.0
 HEAD_START = 0.3
 # A plan's question to a STUN server is given up after half a second: what is asked is gone by then.
 QUICK = Schedule(rto=0.1, rc=3, rm=2)
+
+# That somebody forwarded a port by hand is tried since it costs so little; nobody counts on it.
+_HOPES = frozenset(PUNCHED) - {Way.SAME_PORT}
 
 # All meetings of this process share it.
 _QUOTA = SprayQuota()
@@ -220,7 +223,7 @@ class Punching:
         if own is None or peer is None:
             return
         plans = choose_plans(own, peer, leads=self._leads)
-        if all(plan.fit is Fit.UNLIKELY for plan in plans if plan.way in PUNCHED):
+        if all(plan.fit is Fit.UNLIKELY for plan in plans if plan.way in _HOPES):
             self._reasons.exhausted()
 
     # Plans -------------------------------------------------------------------------------------------

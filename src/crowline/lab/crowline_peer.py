@@ -3,7 +3,8 @@
     python -m crowline.lab.crowline_peer server|a|b
 
 Side a opens a room and leaves its code in the shared folder, side b joins with it. Both talk over whatever
-path there is, and end when both have a direct one or `SETTLE` seconds after they met.
+path there is, and end when both have a direct one, or `SETTLE` seconds after they met; `MORE` seconds later
+where it is not known by then that no plan leads through their translators.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from pathlib import Path as File
 
 from crowline import CrowlineError, Path, Peer, Stream, host, join
 from crowline.lab.outcome import Outcome
+from crowline.punch.obstacle import NOTHING_YET, STILL_SOUGHT
 
 # Seconds after both are there in which a better path may still be found: four checks of each pair, which
 # leave at 0, 0.5, 1.5 and 3.5 s (RFC 8489 §6.2.1).
 SETTLE = 4.5
+MORE = 15.0  # seconds for both to measure their translators, and for the longest plan twice
 _POLL = 0.01  # seconds between looks for the code
+_YET = (NOTHING_YET, STILL_SOUGHT)
 _READY, _DIRECT, _DONE = b"ready\n", b"direct\n", b"done\n"
 
 
@@ -67,11 +71,19 @@ async def _settle(peer: Peer, stream: Stream, is_asker: bool) -> None:
     """Exchange first bytes, then wait until both sides have said that they need no better path."""
     await stream.write(_READY)
     await _expect(stream, _READY)
-    is_direct = asyncio.Event()
-    peer.on_path(lambda now, _: is_direct.set() if _is_direct(now) else None)
-    if not _is_direct(peer.path):
+    is_direct, is_known = asyncio.Event(), asyncio.Event()
+
+    def look(path: Path | None) -> None:
+        if path is not None and path.is_direct:
+            is_direct.set()
+        if path is not None and (path.is_direct or path.reason not in _YET):
+            is_known.set()
+
+    peer.on_path(lambda now, _: look(now))
+    look(peer.path)
+    for event, limit in ((is_direct, SETTLE), (is_known, MORE)):
         with suppress(TimeoutError):
-            await asyncio.wait_for(is_direct.wait(), SETTLE)
+            await asyncio.wait_for(event.wait(), limit)
     await stream.write(_DIRECT)
     await _expect(stream, _DIRECT)
     # The side that hears the last word goes first: else the other one would lose its connection for it.
@@ -87,10 +99,6 @@ async def _settle(peer: Peer, stream: Stream, is_asker: bool) -> None:
 async def _expect(stream: Stream, line: bytes) -> None:
     if await stream.readline() != line:
         raise CrowlineError("The other side ended the conversation early.")
-
-
-def _is_direct(path: Path | None) -> bool:
-    return path is not None and path.is_direct
 
 
 def _outcome(peer: Peer) -> Outcome:

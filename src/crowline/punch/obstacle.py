@@ -11,6 +11,7 @@ from crowline.ice.pair import ValidPair
 from crowline.punch.plan_choice import MappingKind, NatSummary, Opens, PortChoice, Way
 
 NOTHING_YET = "no direct path has worked so far"
+STILL_SOUGHT = "through the server at once, while a better path is sought"
 COMES_THROUGH = "packets of both sides come through"
 
 _DRAWN = (PortChoice.RANDOM, PortChoice.BLOCK)
