@@ -80,7 +80,8 @@ class PocketHub:
 
     def _disconnect(self, number: int) -> None:
         if self._sinks.pop(number, None) is not None:
-            self._hub.disconnect(number, self._pump.now, is_clean=True)
+            # It may come back: what ended is its way here.
+            self._hub.disconnect(number, self._pump.now)
             self._pump.flush()
 
     def _deliver(self, delivery: Delivery) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from crowline.api.connection import Connection
 from crowline.api.options import Options, default_server
 from crowline.api.peer import Peer
-from crowline.base.errors import CrowlineError, LocalProblem
+from crowline.base.errors import CrowlineError, LocalProblem, ServerUnreachable
 from crowline.rendezvous.code import Code, CodeTypo
 from crowline.rendezvous.role import Role
+
+if TYPE_CHECKING:
+    from crowline.api.lan_point import NearbyOrServer
 
 __all__ = ["CodeTypo", "Room", "check_code", "enter", "host", "join", "opened"]
 
@@ -99,15 +103,20 @@ async def enter(
     hide_addresses: bool = False,
     port_mapping: bool = True,
 ) -> AsyncIterator[Room]:
-    """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning."""
+    """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning.
+
+    A code that may have been made without a server is looked for in this network first.
+    """
     parsed = Code.parse(code)
+    place = None if relay_only or not parsed.is_of_lan else _nearby(server)
     options = Options(
-        server or default_server(),
+        (server or default_server()) if place is None else place.url,
         relay_only,
         direct_only,
         timeout,
         hide_addresses,
         port_mapping=port_mapping,
+        place=place,
     )
     async with opened(Connection(Role.JOIN, options, parsed)) as room:
         yield room
@@ -159,3 +168,13 @@ async def opened(connection: Connection) -> AsyncIterator[Room]:
         raise
     finally:
         await room._peer.close(code, sentence)
+
+
+def _nearby(server: str | None) -> NearbyOrServer:
+    """Whoever has the code in this network, else the server, where one is named at all."""
+    from crowline.api.lan_point import NearbyOrServer
+
+    try:
+        return NearbyOrServer(server or default_server())
+    except ServerUnreachable:
+        return NearbyOrServer("")

@@ -1,4 +1,4 @@
-"""Meetings without a server: by two tokens, or by naming each other's host."""
+"""Meetings without a server: by two tokens, by naming each other's host, or in one network by a code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 from crowline.api.connection import Connection
 from crowline.api.direct_point import DEFAULT_PORT, Direct
+from crowline.api.lan_point import OnLan
 from crowline.api.meeting_point import Place
 from crowline.api.options import Options
 from crowline.api.room import Room, opened
 from crowline.api.token_point import ByTokens
 from crowline.base.errors import UsageError
+from crowline.rendezvous.code import Code
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.wire import ServerAddress
 
-__all__ = ["host_by_token", "host_towards", "join_by_token", "join_from"]
+__all__ = ["host_by_token", "host_on_lan", "host_towards", "join_by_token", "join_from", "join_on_lan"]
 
 
 @asynccontextmanager
@@ -67,6 +69,23 @@ async def join_from(
     """The other side of `host_towards`."""
     place = Direct(host, port, password=password, local_port=local_port)
     async with opened(Connection(Role.JOIN, Options("", place=place, **options))) as room:
+        yield room
+
+
+@asynccontextmanager
+async def host_on_lan(*, loopback: bool = False, **options: Any) -> AsyncIterator[Room]:
+    """Open a room whose code works in this network alone; `join` finds it there, as does `join_on_lan`."""
+    async with _ready(Role.HOST, OnLan(loopback=loopback), options) as room:
+        yield room
+
+
+@asynccontextmanager
+async def join_on_lan(code: str, *, loopback: bool = False, **options: Any) -> AsyncIterator[Room]:
+    """Meet whoever made `code` in this network, and ask no server. Raises what `join` does."""
+    connection = Connection(
+        Role.JOIN, Options("", place=OnLan(loopback=loopback), **options), Code.parse(code)
+    )
+    async with opened(connection) as room:
         yield room
 
 

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-A, AAAA, ANY = 1, 28, 255
-"""Types of records and questions: an IPv4 address, an IPv6 address, whatever there is."""
+A, AAAA, SRV, ANY = 1, 28, 33, 255
+"""Types of records and questions: an IPv4 address, an IPv6 address, a service's port, whatever there is."""
 
 TTL = 120
 """Seconds for which an address may be remembered (RFC 6762 §10)."""
@@ -24,6 +24,7 @@ _MAX_LABEL = 63
 # of pointers would be followed for each record.
 MAX_POINTERS = 16
 _HEADER = struct.Struct("!6H")
+_SERVICE = struct.Struct("!HHH")  # priority, weight, port; a name follows
 _RESPONSE = 0x8000
 _AUTHORITATIVE = 0x0400
 _OPCODE_AND_CODE = 0x780F  # both are zero in multicast DNS
@@ -54,6 +55,8 @@ class DnsMessage:
     questions: list[Question] = field(default_factory=list)
     addresses: list[tuple[str, str]] = field(default_factory=list)
     """Names with a host each."""
+    services: list[tuple[str, int]] = field(default_factory=list)
+    """Names with a port each (RFC 2782)."""
 
 
 def parse(data: bytes) -> DnsMessage:
@@ -80,6 +83,18 @@ def write_query(name: str) -> bytes:
     """Ask for both kinds of addresses of `name`, to be answered by multicast."""
     questions = b"".join(_write_name(name) + struct.pack("!HH", kind, _INTERNET) for kind in (A, AAAA))
     return _HEADER.pack(0, 0, 2, 0, 0, 0) + questions
+
+
+def write_service_query(name: str) -> bytes:
+    """Ask at which port that service is, to be answered by multicast."""
+    return _HEADER.pack(0, 0, 1, 0, 0, 0) + _write_name(name) + struct.pack("!HH", SRV, _INTERNET)
+
+
+def write_service_answer(name: str, port: int, target: str) -> bytes:
+    """Tell everybody that the service is at that port of this machine, whose name is `target`."""
+    data = struct.pack("!HHH", 0, 0, port) + _write_name(target)
+    head = struct.pack("!HHIH", SRV, _INTERNET | _TOP_BIT, TTL, len(data))
+    return _HEADER.pack(0, _RESPONSE | _AUTHORITATIVE, 0, 1, 0, 0) + _write_name(name) + head + data
 
 
 def write_answer(name: str, host: str) -> bytes:
@@ -111,6 +126,8 @@ def _read_record(data: bytes, at: int, message: DnsMessage) -> int:
         raise MalformedDns("a record that ends too early")
     if class_ & ~_TOP_BIT == _INTERNET and (kind, length) in ((A, 4), (AAAA, 16)):
         message.addresses.append((name, str(ipaddress.ip_address(packed))))
+    elif class_ & ~_TOP_BIT == _INTERNET and kind == SRV and length > _SERVICE.size:
+        message.services.append((name, _SERVICE.unpack_from(packed)[2]))
     return at + length
 
 

@@ -14,12 +14,13 @@ import struct
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
-from crowline.base.addresses import IPNetwork
+from crowline.base.addresses import Address, IPNetwork
 from crowline.base.mdns_name import is_mdns_name, mdns_name
 from crowline.net.dns_message import (
     ANY,
+    SRV,
     DnsMessage,
     MalformedDns,
     Question,
@@ -28,6 +29,8 @@ from crowline.net.dns_message import (
     write_answer,
     write_legacy_answer,
     write_query,
+    write_service_answer,
+    write_service_query,
 )
 from crowline.net.interfaces import interface_addresses
 
@@ -46,6 +49,7 @@ ANSWER_INTERVAL = 1.0
 _READS_PER_WAKE = 16
 _LARGEST = 9000
 
+T = TypeVar("T")
 # Host and port, and for IPv6 the flow and the number of the interface that a link-local host is on.
 _Source: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
@@ -64,7 +68,10 @@ class MdnsNames:
         self._hosts: dict[str, str] = {}  # by name
         # When a name was last answered for on the network of an interface.
         self._answered: dict[tuple[str, int], float] = {}
-        self._searches: dict[str, _Search] = {}
+        self._searches: dict[str, _Search[str]] = {}
+        # Services of this machine, by name their port; and those of others that are looked for.
+        self._services: dict[str, int] = {}
+        self._finds: dict[str, _Search[Address]] = {}
         self._ways: list[_Way] = []
         # With the numbers of their interfaces.
         self._networks: list[tuple[IPNetwork, int]] = []
@@ -111,29 +118,45 @@ class MdnsNames:
         name = name.lower()
         if not is_mdns_name(name) or not self._ways:
             return None
-        search = self._searches.get(name)
-        if search is None:
-            if len(self._searches) >= MAX_QUESTIONS:
-                return None
-            search = self._searches[name] = _Search(self._loop.create_future())
-        search.waiting += 1
-        try:
-            return await self._ask(name, search.answer)
-        finally:
-            search.waiting -= 1
-            if not search.waiting:
-                del self._searches[name]
+        return await self._search(self._searches, name, write_query(name))
+
+    def announce(self, service: str, port: int) -> None:
+        """Tell who asks for that name, and nobody else, that it is at `port` of this machine."""
+        self._services[service.lower()] = port
+
+    async def find(self, service: str) -> Address | None:
+        """Where somebody in this network says that the service is: where the answer came from."""
+        service = service.lower()
+        if not self._ways:
+            return None
+        return await self._search(self._finds, service, write_service_query(service))
 
     def close(self) -> None:
         """Answer nothing more; whoever waits gets nothing."""
         self._close_sockets()
-        for search in self._searches.values():
-            search.answer.cancel()
+        for answer in [each.answer for each in self._searches.values()]:
+            answer.cancel()
+        for found in [each.answer for each in self._finds.values()]:
+            found.cancel()
 
-    async def _ask(self, name: str, answer: asyncio.Future[str]) -> str | None:
+    async def _search(self, searches: dict[str, _Search[T]], name: str, query: bytes) -> T | None:
+        search = searches.get(name)
+        if search is None:
+            if len(searches) >= MAX_QUESTIONS:
+                return None
+            search = searches[name] = _Search(self._loop.create_future())
+        search.waiting += 1
+        try:
+            return await self._ask(query, search.answer)
+        finally:
+            search.waiting -= 1
+            if not search.waiting:
+                del searches[name]
+
+    async def _ask(self, query: bytes, answer: asyncio.Future[T]) -> T | None:
         began = self._loop.time()
         for until in (*REPEATS, RESOLVE_LIMIT):
-            self._to_all(write_query(name))
+            self._to_all(query)
             await asyncio.wait({answer}, timeout=began + until - self._loop.time())
             if answer.done():
                 return None if answer.cancelled() else answer.result()
@@ -208,8 +231,12 @@ class MdnsNames:
             # RFC 6762 §11: an answer comes from the port, else a program without rights may have sent it.
             if source[1] == self._port:
                 self._on_addresses(message)
+                self._on_services(message, source[0])
             return
         for question in message.questions:
+            if question.name in self._services and question.kind in (SRV, ANY):
+                self._answer_all(question.name, self._service_answer(question.name), near)
+                continue
             host = self._hosts.get(question.name)
             if host is None or question.kind not in (kind_of(host), ANY):
                 continue
@@ -218,7 +245,7 @@ class MdnsNames:
                 # gets no more than that.
                 self._answer_one(sock, question, message.id, host, source)
                 return
-            self._answer_all(question.name, host, near)
+            self._answer_all(question.name, write_answer(question.name, host), near)
 
     def _near(self, source: _Source) -> set[int]:
         """The numbers of the interfaces on whose networks it is; none where it is elsewhere (RFC 6762 §11):
@@ -238,7 +265,17 @@ class MdnsNames:
             if search is not None and not search.answer.done():
                 search.answer.set_result(host)
 
-    def _answer_all(self, name: str, host: str, near: Collection[int]) -> None:
+    def _on_services(self, message: DnsMessage, host: str) -> None:
+        """A host that can only be named with its interface is none that a connection can be made to."""
+        for name, port in message.services:
+            search = self._finds.get(name)
+            if search is not None and not search.answer.done() and port and "%" not in host:
+                search.answer.set_result(Address(host, port))
+
+    def _service_answer(self, service: str) -> bytes:
+        return write_service_answer(service, self._services[service], mdns_name(os.urandom(16)))
+
+    def _answer_all(self, name: str, answer: bytes, near: Collection[int]) -> None:
         """Who asked is on the networks `near`; the others are not told of the address."""
         now = self._loop.time()
         due = {
@@ -247,7 +284,7 @@ class MdnsNames:
             if now - self._answered.get((name, index), now - ANSWER_INTERVAL) >= ANSWER_INTERVAL
         }
         self._answered.update(((name, index), now) for index in due)
-        self._to_all(write_answer(name, host), due)
+        self._to_all(answer, due)
 
     @staticmethod
     def _answer_one(sock: socket.socket, question: Question, number: int, host: str, source: _Source) -> None:
@@ -256,10 +293,10 @@ class MdnsNames:
 
 
 @dataclass(slots=True)
-class _Search:
+class _Search(Generic[T]):
     """One name that is being looked for, by so many callers."""
 
-    answer: asyncio.Future[str]
+    answer: asyncio.Future[T]
     waiting: int = 0
 
 

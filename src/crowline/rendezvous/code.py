@@ -25,6 +25,10 @@ CHECKSUM_BITS = 8
 MAX_NUMBER = 9_999_999
 """Seven digits: ten million mailboxes are more than one server holds, and more cannot be read aloud."""
 
+LAN_NUMBERS = range(10_000, 100_000)
+"""Those of meetings that a network has without a server; servers give out shorter numbers first, so that
+hardly a code of theirs is looked for in vain."""
+
 MAX_TEXT = 200
 """Characters looked at; a pasted command line fits, a pasted document is not a code."""
 
@@ -94,6 +98,11 @@ class Code:
         known = indexes()
         first, second, third = (known[word] for word in self.words)
         return (first << 2 * BITS_PER_WORD | second << BITS_PER_WORD | third) >> CHECKSUM_BITS
+
+    @property
+    def is_of_lan(self) -> bool:
+        """Whether it may have been made without a server."""
+        return self.number in LAN_NUMBERS
 
     def password(self) -> bytes:
         """What feeds the PAKE: the secret alone, so that it can start before a number is known."""
