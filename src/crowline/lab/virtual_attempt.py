@@ -15,6 +15,9 @@ from crowline.lab.virtual import Internet
 from crowline.lab.virtual_peer import VirtualPeer
 from crowline.lab.virtual_server import VirtualServer
 from crowline.lab.virtual_site import VirtualSite, build_site
+from crowline.lab.virtual_strangers import VirtualStrangers
+from crowline.punch.obstacle import merit, obstacle
+from crowline.punch.plan_choice import Way
 from crowline.rendezvous.code import Code
 
 # Seconds in which both sides must have come together; the hub's own limits are far longer.
@@ -22,23 +25,36 @@ MEETING_LIMIT = 60.0
 # Seconds after both are there in which a better path may still be found: three checks of each pair, which
 # leave at 0, 0.5 and 1.5 s (RFC 8489 §6.2.1), and two round trips. More on lines that lose much.
 SETTLE = 2.0
+# Seconds more for plans for hard NATs, as long as one of them may lead through: measuring, and two sprays.
+PLAN_PATIENCE = 20.0
 # Seconds more for a relay, where datagrams reach the server from both sides: on bad lines its set-up of five
 # exchanges, some of them lost, takes longer than any check.
 RELAY_PATIENCE = 10.0
 
+# What a plan is called in reports.
+_TECHNIQUES = {
+    Way.LOW_TTL: "fresh ports",
+    Way.PEER_FIRST: "fresh ports",
+    Way.SAME_PORT: "fresh ports",
+    Way.PREDICT_ONE: "prediction",
+    Way.PREDICT_BOTH: "prediction",
+    Way.SPRAY: "spray",
+}
 _WORST_FIRST: tuple[Kind, ...] = ("failed", "hub", "relay", "direct", "lan")
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """Distances in seconds one way, the share of packets lost between any two places, and what the two access
-    lines do, each direction alike."""
+    lines do, each direction alike. `strangers` is how many mappings a second others make in each side's
+    outermost translator."""
 
     to_server: float = 0.01
     between: float = 0.02
     loss: float = 0.0
     line_a: Impairment | None = None
     line_b: Impairment | None = None
+    strangers: float = 0.0
 
 
 def virtual_attempt(
@@ -82,6 +98,8 @@ class _World:
             self._internet.set_delay(site.place, self._server.host, geometry.to_server)
             if line is not None:
                 self._internet.set_line(site.place, up=line, down=line)
+            if geometry.strangers:
+                VirtualStrangers(self._internet, site, geometry.strangers)
         self._peers: list[VirtualPeer] = []
         self._have_met = self._is_over = self._is_linked = self._is_direct = False
         self._peers.append(self._peer(self._sites[0]))
@@ -92,6 +110,9 @@ class _World:
         internet.run(lambda: self._have_met or self._is_over, limit=self._wait + MEETING_LIMIT)
         if self._have_met:
             internet.run(lambda: self._is_direct, limit=settle)
+            internet.run(lambda: self._is_direct or not self._has_hope(), limit=PLAN_PATIENCE)
+            if any(peer.punching.adopted for peer in self._peers):
+                internet.run(lambda: self._is_direct, limit=settle)
             if all(peer.reached_server_by_udp for peer in self._peers):
                 internet.run(lambda: self._is_linked, limit=RELAY_PATIENCE)
 
@@ -105,8 +126,8 @@ class _World:
             kind,
             setup_ms=_latest([_since_present(peer, peer.usable) for peer in self._peers]),
             direct_ms=_latest([_since_present(peer, peer.direct) for peer in self._peers]),
-            technique=kind if kind in ("hub", "relay") or pair is None else technique_of(pair),
-            reason=self._reason(kind),
+            technique=kind if kind in ("hub", "relay") or pair is None else self._technique(pair),
+            reason=self._reason(kind, pair),
         )
 
     def _peer(self, site: VirtualSite, code: Code | None = None) -> VirtualPeer:
@@ -132,16 +153,26 @@ class _World:
             for peer in peers
         )
 
+    def _has_hope(self) -> bool:
+        return len(self._peers) == 2 and any(peer.punching.is_hopeful for peer in self._peers)
+
     def _failure(self) -> str:
         return next((peer.failure for peer in self._peers if peer.failure), "")
 
-    def _reason(self, kind: Kind) -> str:
-        if kind == "lan":
-            return "both are in one network"
-        if kind == "direct":
-            return "packets of both sides come through"
+    def _technique(self, pair: ValidPair) -> str:
+        """By a plan, where one of its sockets carries the path."""
+        way = self._plan_of(pair)
+        return technique_of(pair) if way is None else _TECHNIQUES[way]
+
+    def _plan_of(self, pair: ValidPair | None) -> Way | None:
+        return None if pair is None else self._peers[0].punching.adopted.get(pair.base)
+
+    def _reason(self, kind: Kind, pair: ValidPair | None) -> str:
+        own, peer = (each.punching.summary for each in self._peers)
+        if kind in ("lan", "direct") and pair is not None:
+            return merit(pair, own, peer, self._plan_of(pair))
         if kind == "relay":
-            return "no direct path works"
+            return obstacle(own, peer)
         without = [
             site.profile.name
             for site, peer in zip(self._sites, self._peers, strict=True)

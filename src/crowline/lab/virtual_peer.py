@@ -24,6 +24,7 @@ from crowline.lab.virtual_links import VirtualLink, VirtualLinks
 from crowline.lab.virtual_mapped_ports import VirtualMappedPorts
 from crowline.lab.virtual_offers import VirtualOffers
 from crowline.lab.virtual_pump import VirtualPump
+from crowline.lab.virtual_punching import VirtualPunching
 from crowline.lab.virtual_renewal import VirtualRenewal
 from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
@@ -31,11 +32,13 @@ from crowline.lab.virtual_tcp_ways import VirtualTcpWays
 from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
+from crowline.punch.punch_signals import PunchSignal
 from crowline.rendezvous.candidates import REFRESH_INTERVAL, from_signal, may_be_checked
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
     BudgetGranted,
     CodeReady,
+    HostVouched,
     Keyed,
     MeetingEvent,
     MeetingFailed,
@@ -116,6 +119,16 @@ class VirtualPeer:
             internet, self._agent, searches=2, signal=self._signal, flush=self._agent_pump.flush
         )
         self._sockets = VirtualSockets(internet, site, self)
+        self.punching = VirtualPunching(
+            internet,
+            site,
+            self._sockets,
+            self._agent,
+            self._agent_pump,
+            leads=self.role is Role.JOIN,
+            signal=self._signal,
+            vouch=self._ask_hub,
+        )
         self._renewal = VirtualRenewal(
             internet,
             self._sockets,
@@ -149,7 +162,9 @@ class VirtualPeer:
         )
         self._meeting.open(internet.now)
         ta, own = round(MIN_TA * 1000), self._agent
-        self._signal(Description(own.ufrag, own.pwd, FINGERPRINT, ta, renominate=True, regains=True))
+        self._signal(
+            Description(own.ufrag, own.pwd, FINGERPRINT, ta, renominate=True, regains=True, punches=True)
+        )
         self._sockets.offer_hosts()
 
     @property
@@ -192,11 +207,18 @@ class VirtualPeer:
         self._meeting.signal(signal)
         self._meeting_pump.flush()
 
+    def _ask_hub(self, host: str) -> None:
+        """Whether it saw the other side there."""
+        self._meeting.vouch(host)
+        self._meeting_pump.flush()
+
     def _on_meeting_event(self, event: MeetingEvent) -> None:
         if isinstance(event, Welcomed):
             self._credit = event.welcome.credit
             self._stun = self._service(event.welcome.stun)
             self._refresh()
+            if self.role is Role.HOST:
+                self.punching.measure(self._stun)
             if self.role is Role.HOST:
                 self._map_ports()
         elif isinstance(event, CodeReady):
@@ -205,6 +227,7 @@ class VirtualPeer:
             self.present = self._internet.now
             self._on_progress()
             self._offers.meet()
+            self.punching.measure(self._stun)
             assert event.turn is not None
             grant = event.turn
             # The proxy of a site leads to port 443 only, where TURN is not.
@@ -216,6 +239,8 @@ class VirtualPeer:
             self._on_signal(event.signal)
         elif isinstance(event, BudgetGranted):
             self._on_grant(event)
+        elif isinstance(event, HostVouched):
+            self.punching.host_vouched(event.host)
         elif isinstance(event, MeetingFailed):
             self._fail(event.error.message)
 
@@ -257,6 +282,8 @@ class VirtualPeer:
             self._fade(Address(signal.host, signal.port))
         elif isinstance(signal, EndOfCandidates):
             self._agent.end_of_remote_candidates(now)
+        elif isinstance(signal, PunchSignal):
+            self.punching.receive(signal)
         self._agent_pump.flush()
 
     def _on_description(self, signal: Description) -> None:
@@ -278,6 +305,8 @@ class VirtualPeer:
             self._agent.agree_to_regain()
         self._agent.set_remote(signal.ufrag, signal.pwd, self._internet.now)
         self._tcp.open(self._addresses, self._stun)
+        if signal.punches:
+            self.punching.meet()
         self.mapped.open_later(self._map_ports)
 
     # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------
@@ -333,6 +362,8 @@ class VirtualPeer:
             self._session_pump.flush()
         elif isinstance(event, PairLost):
             self._links.pair_lost(event.pair.key, event.reason.value)
+        if isinstance(event, PairValid | PairReclassified | PairLost):
+            self.punching.look()
 
     def on_connection_lost(self, local: Address, remote: Address) -> None:
         if self._links is not None:

@@ -112,6 +112,11 @@ class VirtualSockets:
             self._relay.move(successor, lambda transmit: self.send_from(successor, transmit))
         return successor
 
+    def adopt(self, local: Address) -> None:
+        """That address of the host, which was somebody else's, is a socket of these from now on."""
+        self._locals.append(local)
+        self._internet.listen(self._host, local, self._received)
+
     def retire(self, base: Address) -> None:
         """Close a socket."""
         self._locals.remove(base)

@@ -22,7 +22,7 @@ from crowline.base.addresses import Address
 from crowline.punch.parts import PUNCHED, Means, part_of
 from crowline.punch.plan_choice import Fit, NatSummary, Opens, PlannedWay, Way, choose_plans
 from crowline.punch.plan_memory import in_order, name_of
-from crowline.punch.punch_signals import PunchCall, PunchOver, PunchProfile, PunchReady, PunchSignal, WayName
+from crowline.punch.punch_signals import PunchCall, PunchOver, PunchProfile, PunchSignal, WayName
 from crowline.punch.round import (
     Heard,
     ProofWanted,
@@ -123,7 +123,10 @@ class PlanOver:
 
 @dataclass(frozen=True, slots=True)
 class PlansExhausted:
-    """All that was worth a try has been tried. `rests`: seconds until it is tried again; ``None``: never."""
+    """All that was worth a try has been tried.
+
+    `rests`: seconds until it is tried again; ``None``: never, or when the other side, which leads, wants it.
+    """
 
     rests: float | None
 
@@ -195,11 +198,10 @@ class Conductor:
             self._on_profile(signal, now)
         elif isinstance(signal, PunchCall):
             self._on_call(signal, now)
+        elif isinstance(signal, PunchOver):
+            self._on_peer_over(signal, now)
         elif self._round is not None and signal.round == self._round.number:
-            if isinstance(signal, PunchReady):
-                self._round.peer_ready(signal, now)
-            else:
-                self._on_peer_over(signal, now)
+            self._round.peer_ready(signal, now)
         self._work(now)
 
     def host_proven(self, host: str, now: float) -> None:
@@ -305,7 +307,11 @@ class Conductor:
                 self._begin(plan, now)
 
     def _on_peer_over(self, over: PunchOver, now: float) -> None:
+        if over.round != self._number:
+            return
         self._end_round(RoundOutcome.PEER_ENDED, now)
+        if over.reason == _EXHAUSTED and not self._leads and not self._is_direct:
+            self._events.append(PlansExhausted(None))
         if over.reason == _DIRECT and self._due is not None:
             # This side will see so in a moment, or the other side's pair does not last.
             self._due = now + SLOW_START
@@ -368,6 +374,7 @@ class Conductor:
         goes_on = self._cycle < MAX_CYCLES and self._number < MAX_CALLS and bool(self._plans())
         self._due = now + rests if goes_on else None
         self._events.append(PlansExhausted(rests if goes_on else None))
+        self._say(PunchOver(max(1, self._number), _EXHAUSTED))
 
     def _has_hope(self) -> bool:
         return any(plan.fit is not Fit.UNLIKELY for plan in self._waiting)
@@ -443,6 +450,7 @@ class Conductor:
 
 
 _DIRECT = "direct"  # the reason of a side that has a direct pair
+_EXHAUSTED = "exhausted"  # the reason of a leader that has no plan left
 # Ends that the other side would wait for in vain.
 _TOLD = (
     RoundOutcome.UNMEASURED,

@@ -21,7 +21,7 @@ from crowline.punch.port_prediction import (
     sequence_of,
 )
 from crowline.punch.punch_signals import MAX_PORTS, PunchReady
-from crowline.punch.samples import Seen
+from crowline.punch.samples import SPACING, Seen
 from crowline.punch.spray import (
     PATIENCE,
     Probe,
@@ -72,13 +72,14 @@ class Means:
 
 
 class Part(ABC):
-    """One side's part. `questions` are the ports to ask for.
+    """One side's part. `questions` are the ports to ask for, `spacing` seconds apart.
 
     `is_answer`: it begins when the other side has told its port. `is_fenced`: it sends before its last
     question.
     """
 
     questions = 1
+    spacing = SPACING
     is_answer = False
     is_fenced = False
 
@@ -190,6 +191,7 @@ class ManySockets(Part):
     """Opens as many sockets as its NAT's pool of ports asks for, each with one packet to the known port."""
 
     questions = OBSERVATIONS
+    spacing = 0.0  # their order does not matter
 
     def tell(self, seen: Sequence[Seen], now: float) -> Told | None:
         return Told(pool=pool_of([each.mapped.port for each in seen])) if seen else None

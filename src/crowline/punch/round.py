@@ -92,7 +92,7 @@ class Round:
         self._means = means
         self._budget = budget
         self._is_proven = is_proven
-        self._samples = Samples(means.first, part.questions)
+        self._samples = Samples(means.first, part.questions, part.spacing)
         self._told: Told | None = None
         self._theirs: PunchReady | None = None
         self._plan: SprayPlan | None = None

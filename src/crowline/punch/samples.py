@@ -35,9 +35,10 @@ class Seen:
 
 
 class Samples:
-    """The questions of one round, to sockets of the numbers from `first` on."""
+    """The questions of one round, to sockets of the numbers from `first` on, `spacing` seconds apart."""
 
-    def __init__(self, first: int, count: int) -> None:
+    def __init__(self, first: int, count: int, spacing: float = SPACING) -> None:
+        self._spacing = spacing
         self._waiting = list(range(first, first + count))
         self._asked: dict[int, float] = {}
         self._seen: dict[int, Seen] = {}
@@ -57,12 +58,12 @@ class Samples:
         return len(self._waiting)
 
     def next_question(self, now: float, *, at_once: bool = False) -> Ask | None:
-        """The question whose time has come; the one after it comes `SPACING` later."""
+        """The question whose time has come."""
         if self._due is None or not self._waiting or not (at_once or now >= self._due):
             return None
         number = self._waiting.pop(0)
         self._asked[number] = now
-        self._due = now + (SPACING if self._waiting else ANSWER_TIME)
+        self._due = now + (self._spacing if self._waiting else ANSWER_TIME)
         return Ask(number)
 
     def answered(self, number: int, local: Address | None, mapped: Address | None) -> None:
