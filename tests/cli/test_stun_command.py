@@ -237,3 +237,61 @@ def test_what_is_no_server_is_misuse(text: str) -> None:
     """Before anything is looked up."""
     with pytest.raises(UsageError):
         _parse_server(text)
+
+
+# --- what kind of NAT is in between ---------------------------------------------------------------------
+
+
+async def test_the_nat_is_measured() -> None:
+    """The old name alone on standard output, the facets of UDP and TCP beside it."""
+    async with front(alternate_address="127.0.0.3") as running:
+        outcome = await ask("--nat", str(running.address))
+    assert (outcome.code, outcome.out) == (0, "open internet\n")
+    assert "UDP mapping      no translation" in outcome.err
+    assert "UDP filtering    endpoint-independent" in outcome.err
+    assert "TCP mapping      no translation" in outcome.err
+    assert "TCP filtering    unknown (no server connects to its clients by TCP)" in outcome.err
+
+
+async def test_programs_get_the_profile_of_the_nat() -> None:
+    """One object, with what could not be learnt and why."""
+    async with front() as running:
+        outcome = await ask("--nat", "--json", str(running.address))
+    assert outcome.code == 0
+    event = outcome.event
+    assert (event["t"], event["classic"]) == ("nat", "no translation, filter unknown")
+    assert event["udp"]["mapping"] == event["tcp"]["mapping"] == "no translation"
+    assert event["udp"]["unknown"]["filtering"] == "the server has only one address"
+    assert event["lifetimes"] is None
+    assert outcome.err == ""
+
+
+async def test_silence_is_what_a_blocked_network_looks_like() -> None:
+    """No error, but the verdict: nobody answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        mute.bind(("127.0.0.1", 0))
+        outcome = await ask("--nat", "-q", f"127.0.0.1:{mute.getsockname()[1]}")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "UDP blocked\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("127.0.0.1", "127.0.0.2"),
+        ("--lifetime", "127.0.0.1"),
+        ("--nat", "--tcp", "127.0.0.1"),
+        ("--nat", "example.org:port"),
+        (),
+    ],
+)
+async def test_what_does_not_go_together_is_said(arguments: tuple[str, ...]) -> None:
+    """Before anything is sent."""
+    outcome = await ask(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+
+
+async def test_names_that_nobody_knows_are_no_server() -> None:
+    """The same code as for every server that is not there."""
+    outcome = await ask("--nat", "no-such-name.invalid")
+    assert outcome.code == 7

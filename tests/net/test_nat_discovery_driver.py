@@ -14,6 +14,7 @@ from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.transport import Transport
 from crowline.net.fresh_sockets import FreshSockets
+from crowline.net.mapping_lifetimes import measure_lifetimes
 from crowline.net.nat_discovery import choose_server, discover_nat
 from crowline.punch.nat_profile import Facet, Filtering, Mapping, Reason
 from turn_front import front
@@ -108,6 +109,30 @@ async def test_a_discovery_that_is_given_up_leaves_nothing_open() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_lifetimes_are_measured_idle_and_busy() -> None:
+    """No mapping ends where there is no translator: idle ones outlive the longest silence."""
+    async with front(alternate_address=OTHER_HOST) as running:
+        found = await measure_lifetimes([running.address], waits=(0.05, 0.1), busy=(0.05, 0.05))
+    assert found.alive is not None
+    assert found.alive >= 0.1
+    assert (found.dead, found.reason) == (None, None)
+    assert found.busy_reason is Reason.NO_TRANSLATION
+
+
+async def test_lifetimes_by_a_server_with_one_address_are_asked_for_again() -> None:
+    """Without RESPONSE-PORT the same socket asks again, which says nothing where there is no translator."""
+    async with front() as running:
+        found = await measure_lifetimes([running.address], waits=(0.05, 0.1), busy=(0.05,))
+    assert found.reason is found.busy_reason is Reason.NO_TRANSLATION
+
+
+async def test_silence_has_no_lifetime() -> None:
+    """Nobody waits for minutes."""
+    with silent_server() as mute:
+        found = await measure_lifetimes([mute])
+    assert found.reason is found.busy_reason is Reason.NO_ANSWER
 
 
 async def test_fresh_sockets_have_ports_in_no_order() -> None:

@@ -324,12 +324,14 @@ def test_programs_get_plain_values(name: str) -> None:
     assert told["udp"]["mapping"] == profile.mapping.value
     assert told["udp"]["unknown"] == {facet.value: why.value for facet, why in profile.unknown.items()}
     assert told["tcp"]["ports"]["delta"] == 1
-    assert told["lifetimes"]["idle_alive"] is None
+    assert told["lifetimes"] is None
 
 
 def test_lifetimes_are_said_as_far_as_they_are_known() -> None:
     """Between two times, beyond one, or not at all."""
     measured = Lifetimes(alive=25.0, dead=35.0, busy_alive=300.0)
     assert measured.words() == "idle mappings live 25 s, and not 35 s; busy ones live 300 s and longer."
+    assert json.loads(json.dumps(measured.as_dict()))["idle_dead"] == 35.0
     profile = NatProfile.of(findings()).with_lifetimes(Lifetimes(reason=Reason.ONE_ADDRESS))
+    assert profile.as_dict()["lifetimes"]["idle_unknown"] == "the server has only one address"
     assert "idle mappings live for an unknown time (the server has only one address)" in profile.words()

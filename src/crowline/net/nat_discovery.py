@@ -11,7 +11,7 @@ from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Transmit
 from crowline.base.nat64 import Nat64Prefix
-from crowline.net.fresh_sockets import FreshSockets
+from crowline.net.fresh_sockets import FreshSockets, measured
 from crowline.net.interfaces import source_towards
 from crowline.net.pump import Pump
 from crowline.net.tcp_discovery import discover_tcp
@@ -21,9 +21,6 @@ from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.nat_discovery import (
     MAX_OTHERS,
     QUICK,
-    BasesWanted,
-    Discovered,
-    DiscoveryEvent,
     NatDiscovery,
 )
 from crowline.stun.nat_evidence import second_address
@@ -153,26 +150,7 @@ async def _discover(
         facets = (Facet.MAPPING, Facet.FILTERING, Facet.HAIRPINNING)
         return Findings(choice.server, unknown=dict.fromkeys(facets, Reason.NO_ANSWER))
     discovery = NatDiscovery(choice.server, entropy=entropy, prefix=prefix, others=choice.further)
-    wanted = discovery.next_event()
-    assert isinstance(wanted, BasesWanted)
-    found: asyncio.Future[Findings] = asyncio.get_running_loop().create_future()
-
-    def heard(event: DiscoveryEvent) -> None:
-        if isinstance(event, Discovered) and not found.done():
-            found.set_result(event.findings)
-
-    def received(data: memoryview, source: Address, local: Address) -> None:
-        discovery.receive(data, source, pump.now, local)
-        pump.flush()
-
-    with FreshSockets(host, wanted.count, received) as sockets:
-        pump: Pump[Transmit, DiscoveryEvent] = Pump(discovery, sockets.send, heard)
-        discovery.start(sockets.addresses, pump.now)
-        pump.flush()
-        try:
-            return await found
-        finally:
-            pump.close()
+    return (await measured(discovery, host)).findings
 
 
 async def _tcp_profile(

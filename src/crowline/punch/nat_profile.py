@@ -53,6 +53,22 @@ class Lifetimes:
     reason: Reason | None = None
     busy_reason: Reason | None = None
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether anybody has tried."""
+        return self != Lifetimes()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Seconds, and reasons in words."""
+        return {
+            "idle_alive": self.alive,
+            "idle_dead": self.dead,
+            "idle_unknown": None if self.reason is None else self.reason.value,
+            "busy_alive": self.busy_alive,
+            "busy_dead": self.busy_dead,
+            "busy_unknown": None if self.busy_reason is None else self.busy_reason.value,
+        }
+
     def words(self) -> str:
         """One sentence for a person."""
         return (
@@ -163,9 +179,22 @@ class NatProfile:
         sentences = [self._udp_words()]
         if self.tcp is not None:
             sentences.append(self.tcp.words())
-        if self.lifetimes != Lifetimes():
+        if self.lifetimes.is_measured:
             sentences.append(self.lifetimes.words())
         return " ".join(sentences)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Each facet of UDP and what is known of it, for a table."""
+        if not self.answers:
+            return [("mapping", said(self.unknown, Facet.MAPPING, Mapping.UNKNOWN.value))]
+        rows = [
+            ("mapping", said(self.unknown, Facet.MAPPING, self.mapping.value)),
+            ("filtering", said(self.unknown, Facet.FILTERING, self.filtering.value)),
+        ]
+        if self.mapping is not Mapping.NONE:
+            rows.append(("hairpinning", said(self.unknown, Facet.HAIRPINNING, self.hairpinning.value)))
+            rows.append(("ports", said(self.unknown, Facet.ALLOCATION, str(self.ports))))
+        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """The same for programs: plain values, ready for JSON."""
@@ -190,27 +219,16 @@ class NatProfile:
             "outside": list(self.outside_hosts),
             "signs": [sign.value for sign in self.carrier],
             "double": self.is_double,
-            "lifetimes": {
-                "idle_alive": self.lifetimes.alive,
-                "idle_dead": self.lifetimes.dead,
-                "busy_alive": self.lifetimes.busy_alive,
-                "busy_dead": self.lifetimes.busy_dead,
-            },
+            "lifetimes": self.lifetimes.as_dict() if self.lifetimes.is_measured else None,
             "rtt_ms": None if self.round_trip is None else round(self.round_trip * 1000, 1),
         }
 
     def _udp_words(self) -> str:
         if not self.answers:
             return f"UDP blocked: {self.unknown.get(Facet.MAPPING, Reason.NO_ANSWER).value}."
-        parts = [
-            f"{self.classic_name}: {said(self.unknown, Facet.MAPPING, 'mapping', self.mapping.value)}",
-            said(self.unknown, Facet.FILTERING, "filtering", self.filtering.value),
-        ]
-        if self.mapping is not Mapping.NONE:
-            parts.append(said(self.unknown, Facet.HAIRPINNING, "hairpinning", self.hairpinning.value))
-            parts.append(said(self.unknown, Facet.ALLOCATION, "ports", str(self.ports)))
+        parts = [f"{name} {value}" for name, value in self.rows()]
         parts += [sign.value for sign in self.carrier]
-        return "; ".join(parts) + "."
+        return f"{self.classic_name}: {'; '.join(parts)}."
 
 
 _MAPPINGS = {

@@ -47,16 +47,22 @@ class TcpProfile:
         """One sentence for a person."""
         if not self.answers:
             return f"TCP: {self.unknown.get(Facet.MAPPING, Reason.NO_ANSWER).value}."
-        parts = [f"TCP: {said(self.unknown, Facet.MAPPING, 'mapping', self.mapping.value)}"]
+        return f"TCP: {'; '.join(f'{name} {value}' for name, value in self.rows())}."
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Each facet and what is known of it."""
+        if not self.answers:
+            return [("mapping", said(self.unknown, Facet.MAPPING, Mapping.UNKNOWN.value))]
+        rows = [("mapping", said(self.unknown, Facet.MAPPING, self.mapping.value))]
         if self.mapping is not Mapping.NONE:
-            parts.append(said(self.unknown, Facet.ALLOCATION, "ports", str(self.ports)))
-        parts.append(said(self.unknown, Facet.FILTERING, "filtering", "unknown"))
-        return "; ".join(parts) + "."
+            rows.append(("ports", said(self.unknown, Facet.ALLOCATION, str(self.ports))))
+        rows.append(("filtering", said(self.unknown, Facet.FILTERING, Mapping.UNKNOWN.value)))
+        return rows
 
 
-def said(unknown: MappingOf[Facet, Reason], facet: Facet, name: str, value: str) -> str:
-    """One facet in words, with the reason where it is unknown or not certain."""
+def said(unknown: MappingOf[Facet, Reason], facet: Facet, value: str) -> str:
+    """One facet's value, with the reason where it is unknown or not certain."""
     if facet not in unknown:
-        return f"{name} {value}"
+        return value
     is_known = value != Mapping.UNKNOWN.value
-    return f"{name} {'probably ' if is_known else ''}{value} ({unknown[facet].value})"
+    return f"{'probably ' if is_known else ''}{value} ({unknown[facet].value})"
