@@ -6,9 +6,11 @@ import asyncio
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 from crowline.base.addresses import Address
 from crowline.lab.upnp_device import UpnpDevice
@@ -20,32 +22,37 @@ _MOST_ENDLESS = 64 * 1024 * 1024  # bytes, after which an endless answer ends al
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where the device is found, and the URL of its description as it tells searchers."""
+    """Where the device is found, and the URL of its description as it tells searchers.
+
+    `sent` counts the bytes of its HTTP answers that were handed to the kernel.
+    """
 
     http: Address
     ssdp: Address
     location: str
+    sent: Counter[str] = field(default_factory=Counter)
 
 
 @asynccontextmanager
-async def served(device: UpnpDevice, *, ssdp_port: int = 0) -> AsyncIterator[Served]:
+async def served(
+    device: UpnpDevice, *, ssdp_port: int = 0, hears_group: bool = False
+) -> AsyncIterator[Served]:
     """Answer on the device's host, at its HTTP port and at `ssdp_port`; 0 is any that is free.
 
-    With the search port of UPnP (1900), searches to the multicast group are heard too.
+    With `hears_group`, searches to UPnP's multicast group are heard too, on every interface.
     """
     host = device.http.host
-    wanted = Address(host, ssdp_port)
     loop = asyncio.get_running_loop()
     http = _Http(device)
     server = await asyncio.start_server(http.serve, host, device.http.port, limit=MAX_REQUEST)
     bound = server.sockets[0].getsockname()
     device.http = Address(bound[0], bound[1])
     transport, _ = await loop.create_datagram_endpoint(
-        lambda: _Search(device), sock=_search_socket(wanted, is_group=ssdp_port != 0)
+        lambda: _Search(device), sock=_search_socket(Address(host, ssdp_port), hears_group=hears_group)
     )
     name = transport.get_extra_info("sockname")
     try:
-        yield Served(device.http, Address(host, name[1]), device.location)
+        yield Served(device.http, Address(host, name[1]), device.location, http.sent)
     finally:
         transport.close()
         server.close()
@@ -56,6 +63,7 @@ class _Http:
     """The connections of one device."""
 
     def __init__(self, device: UpnpDevice) -> None:
+        self.sent: Counter[str] = Counter()
         self._device = device
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,17 +102,15 @@ class _Http:
             await reader.read()
             return
         await asyncio.sleep(reply.delay)
-        await _write(writer, reply)
+        await self._write(writer, reply)
 
-
-async def _write(writer: asyncio.StreamWriter, reply: HttpReply) -> None:
-    writer.write(reply.encode())
-    await writer.drain()
-    sent = len(reply.body)
-    while reply.is_endless and sent < _MOST_ENDLESS:
-        writer.write(reply.body)
-        await writer.drain()
-        sent += len(reply.body)
+    async def _write(self, writer: asyncio.StreamWriter, reply: HttpReply) -> None:
+        data = reply.encode()
+        while data:
+            writer.write(data)
+            await writer.drain()
+            self.sent["bytes"] += len(data)
+            data = reply.body if reply.is_endless and self.sent["bytes"] < _MOST_ENDLESS else b""
 
 
 class _Search(asyncio.DatagramProtocol):
@@ -113,8 +119,7 @@ class _Search(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
         for reply in self._device.search(data):
@@ -131,18 +136,18 @@ def _send_from(host: str, data: bytes, to: tuple[str, int]) -> None:
         other.sendto(data, to)
 
 
-def _search_socket(address: Address, *, is_group: bool) -> socket.socket:
+def _search_socket(address: Address, *, hears_group: bool) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if is_group:
+        if hears_group:
             # A socket that hears a group is bound to no address of its own.
             sock.bind(("", address.port))
             member = struct.pack("4s4s", socket.inet_aton(GROUP), socket.inet_aton(address.host))
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
         else:
-            sock.bind((address.host, 0))
+            sock.bind((address.host, address.port))
     except BaseException:
         sock.close()
         raise
