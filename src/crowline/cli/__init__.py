@@ -16,6 +16,7 @@ INTERRUPTED = 130
 VERBS = {
     "send": ("crowline.cli.send", "Send files and folders to somebody with a code."),
     "receive": ("crowline.cli.receive", "Receive what somebody sends."),
+    "doctor": ("crowline.cli.doctor", "Say what this network allows, why, and what would help."),
     "serve": ("crowline.cli.serve", "Run a server: meeting point, STUN and TURN in one process."),
     "stun": ("crowline.cli.stun", "Ask a server under which address it sees this machine."),
     "map": ("crowline.cli.map", "Have this network's router open ports to the internet."),

@@ -85,7 +85,7 @@ class HubFront:
         return JSONResponse({"ok": True})
 
     async def _probe(self, request: Request) -> PlainTextResponse:
-        """Says the token back, which nobody on the way who answers in this server's place could know to do."""
+        """Says the token back, which nobody who answers in this server's place knows to do."""
         token = request.path_params["token"]
         if not _TOKEN.fullmatch(token):
             return PlainTextResponse("Not a token.\n", status_code=404)
