@@ -92,6 +92,7 @@ def discover(
     others: Sequence[Address] = (),
     mute: Sequence[Address] = (),
     loss: float = 0.0,
+    delay: float = 0.02,
     bases: int | None = None,
 ) -> Run:
     """Let a host behind `profile` ask, until it is over.
@@ -99,7 +100,7 @@ def discover(
     Without `alternates` the server has so many `ports`. `others` are further servers; the `mute` ones of them
     are not there.
     """
-    internet = Internet(seed, loss=loss)
+    internet = Internet(seed, loss=loss, delay=delay)
     add_server(internet, alternates=alternates, ports=2 if alternates else ports)
     for each in others:
         if each not in mute and each.host != SERVER.host:

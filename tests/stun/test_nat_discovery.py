@@ -151,6 +151,27 @@ def test_nothing_else_is_sent_while_ports_are_sampled() -> None:
     assert {(after - before) % 64512 for before, after in pairwise(ports)} == {1}
 
 
+@pytest.mark.parametrize(
+    ("delay", "seconds"), [(0.005, 0.9), (0.02, 0.9), (0.1, 1.85), (0.3, 2.3)], ids=lambda each: str(each)
+)
+def test_silence_is_believed_sooner_where_the_way_is_short(delay: float, seconds: float) -> None:
+    """And not too soon where it is long: a full cone is still seen to be one."""
+    port_restricted = discover(PRESETS["home"], delay=delay)
+    assert port_restricted.seconds <= seconds
+    assert port_restricted.findings.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT
+    assert discover(PRESETS["full-cone"], delay=delay).findings.filtering is Filtering.ENDPOINT_INDEPENDENT
+
+
+def test_where_samples_were_lost_silence_is_listened_to_for_longer() -> None:
+    """The tests are as patient as they were meant to be."""
+    times = []
+    for seed in range(20):
+        run = discover(PRESETS["home"], seed=seed, loss=0.1)
+        times.append(run.seconds)
+    assert max(times) > 1.5
+    assert min(times) < 1.0
+
+
 def test_loss_does_not_change_what_is_said() -> None:
     """With three packets in a hundred lost, requests that are repeated tell loss from a filter."""
     wrong = 0

@@ -55,6 +55,10 @@ MAX_PACKETS = 64  # ten sockets, four mapping, two filtering and two hairpin tes
 QUICK = Schedule(rto=0.25, rc=3, rm=3)
 """Sends at 0, 0.25 and 0.75 s, silence after 1.5 s: a filter is known by silence, and two seconds are all."""
 
+# Where nothing was lost, tests are repeated after twice the longest round trip, and not before this many
+# seconds: the answer to a test that passes is there several times before its silence is believed.
+LEAST_RTO = 0.12
+
 # Servers answer with at most three times the bytes of a request. With this one OTHER-ADDRESS fits over IPv6.
 _SOFTWARE = Software("NAT behaviour discovery")
 
@@ -113,6 +117,7 @@ class NatDiscovery:
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
         self._schedule = schedule
+        self._round_trips: list[float | None] = []
         self._others = [each for each in others if each.host != server.host][:MAX_OTHERS]
         self._bases: tuple[Address, ...] = ()
         self._started = 0.0
@@ -223,6 +228,7 @@ class NatDiscovery:
         """Begin the tests when the samples they rest on are there, and end when nothing is open."""
         if not self._is_testing and self._asked == len(self._bases) and not self._awaits_samples():
             self._is_testing = True
+            self._schedule = self._pace()
             self._begin_tests(now)
         if self._is_testing and not self._questions and not self._is_over:
             self._is_over = True
@@ -230,6 +236,14 @@ class NatDiscovery:
 
     def _awaits_samples(self) -> bool:
         return any(question.index < _ROLES for question in self._questions.values())
+
+    def _pace(self) -> Schedule:
+        """The schedule of the tests, by what the samples showed of the way to the server."""
+        known = [each for each in self._round_trips if each is not None]
+        if not known or len(known) < len(self._round_trips):
+            return self._schedule
+        rto = min(self._schedule.rto, max(LEAST_RTO, 2 * max(known)))
+        return Schedule(rto, self._schedule.rc, self._schedule.rm)
 
     def _begin_tests(self, now: float) -> None:
         seen, other = self._evidence.samples, self._evidence.other()
@@ -267,6 +281,7 @@ class NatDiscovery:
         if other is not None and question.transaction.destination == self.server:
             evidence.others.add(other.address)
         round_trip = question.transaction.round_trip(now)
+        self._round_trips.append(round_trip)
         if round_trip is not None:
             evidence.round_trip = min(round_trip, evidence.round_trip or round_trip)
         if test in _CHANGES:
