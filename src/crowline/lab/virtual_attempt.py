@@ -15,7 +15,6 @@ from crowline.lab.virtual import Internet
 from crowline.lab.virtual_peer import VirtualPeer
 from crowline.lab.virtual_server import VirtualServer
 from crowline.lab.virtual_site import VirtualSite, build_site
-from crowline.lab.virtual_strangers import VirtualStrangers
 from crowline.punch.obstacle import merit, obstacle
 from crowline.punch.plan_choice import Way
 from crowline.rendezvous.code import Code
@@ -46,15 +45,13 @@ _WORST_FIRST: tuple[Kind, ...] = ("failed", "hub", "relay", "direct", "lan")
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """Distances in seconds one way, the share of packets lost between any two places, and what the two access
-    lines do, each direction alike. `strangers` is how many mappings a second others make in each side's
-    outermost translator."""
+    lines do, each direction alike."""
 
     to_server: float = 0.01
     between: float = 0.02
     loss: float = 0.0
     line_a: Impairment | None = None
     line_b: Impairment | None = None
-    strangers: float = 0.0
 
 
 def virtual_attempt(
@@ -98,8 +95,6 @@ class _World:
             self._internet.set_delay(site.place, self._server.host, geometry.to_server)
             if line is not None:
                 self._internet.set_line(site.place, up=line, down=line)
-            if geometry.strangers:
-                VirtualStrangers(self._internet, site, geometry.strangers)
         self._peers: list[VirtualPeer] = []
         self._have_met = self._is_over = self._is_linked = self._is_direct = False
         self._peers.append(self._peer(self._sites[0]))

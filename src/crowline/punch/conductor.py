@@ -155,6 +155,7 @@ class Conductor:
         self._due: float | None = None  # when this side, leading, does the next thing
         self._waiting: deque[PlannedWay] = deque()
         self._has_begun = False
+        self._is_cycling = False
         self._cycle = 0
         self._number = 0  # of the last round
         self._round: Round | None = None
@@ -315,6 +316,8 @@ class Conductor:
         if over.reason == _DIRECT and self._due is not None:
             # This side will see so in a moment, or the other side's pair does not last.
             self._due = now + SLOW_START
+        if over.reason == _reason_of(RoundOutcome.LIMITED):
+            self._waiting.clear()
 
     # --- leading ----------------------------------------------------------------------------------------
 
@@ -337,16 +340,16 @@ class Conductor:
     def _begin_anew(self, now: float) -> None:
         """All plans from the first on, after the checks have had their time once more."""
         self._waiting.clear()
-        self._has_begun, self._cycle = False, 0
+        self._has_begun, self._is_cycling, self._cycle = False, False, 0
         if self._leads:
             self._due = now + SLOW_START
 
     def _lead(self, now: float) -> None:
         """The next round."""
         self._due = None
-        if not self._waiting:
+        if not self._is_cycling:
             self._waiting.extend(self._plans())
-            self._has_begun = True
+            self._has_begun = self._is_cycling = True
         if not self._waiting or self._number >= MAX_CALLS:
             self._exhausted(now)
             return
@@ -369,6 +372,8 @@ class Conductor:
         return 1 if plan.fit is Fit.UNLIKELY else _ROUNDS.get(plan.way, 1)
 
     def _exhausted(self, now: float) -> None:
+        self._waiting.clear()
+        self._is_cycling = False
         self._cycle += 1
         rests = REST * 2 ** (self._cycle - 1)
         goes_on = self._cycle < MAX_CYCLES and self._number < MAX_CALLS and bool(self._plans())
@@ -430,7 +435,10 @@ class Conductor:
         name = name_of(plan.way, plan.opens)
         self._events.append(PlanOver(plan.way, plan.opens, over.outcome, over.sent, name))
         if over.outcome in _TOLD:
-            self._say(PunchOver(ended.number, over.outcome.name.lower().replace("_", "-")))
+            self._say(PunchOver(ended.number, _reason_of(over.outcome)))
+        if over.outcome is RoundOutcome.LIMITED:
+            # Packets are what all plans need.
+            self._waiting.clear()
         if self._leads and not self._is_direct and not self._is_stopped:
             self._due = now + GAP
 
@@ -459,6 +467,10 @@ _TOLD = (
     RoundOutcome.LIMITED,
     RoundOutcome.PEER_LATE,
 )
+
+
+def _reason_of(outcome: RoundOutcome) -> str:
+    return outcome.name.lower().replace("_", "-")
 
 
 def _is_ipv4(host: str) -> bool:

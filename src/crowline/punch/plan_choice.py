@@ -201,7 +201,11 @@ def _same_port(opener: NatSummary, other: NatSummary) -> _Judgement:
         return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.ports is PortChoice.PRESERVING and not other.is_hard:
         return Fit.LIKELY, "the opener's NAT keeps inside ports where it can"
-    return Fit.POSSIBLE, "somebody may have forwarded the port by hand; it costs one packet"
+    if opener.is_hard and opener.ports in (PortChoice.SEQUENTIAL, PortChoice.BLOCK, PortChoice.RANDOM):
+        return Fit.UNLIKELY, "the opener's NAT does not keep inside ports"
+    if other.is_hard:
+        return Fit.UNLIKELY, "the other side's port is not known to the opener"
+    return Fit.POSSIBLE, "the opener's NAT may keep inside ports; it costs one packet"
 
 
 def _predict_one(opener: NatSummary, other: NatSummary) -> _Judgement:

@@ -131,7 +131,8 @@ class Round:
 
     def authenticated(self, socket: int, source: Address, now: float) -> None:
         """A packet that only the other side can have made came from `source` to that socket."""
-        if self.is_over or socket in self._heard or len(self._heard) >= MAX_HEARD:
+        is_ours = self._means.first <= socket < self.end
+        if self.is_over or not is_ours or socket in self._heard or len(self._heard) >= MAX_HEARD:
             return
         if not self._heard:
             self._deadline, self._late = now + AGREEMENT, RoundOutcome.NO_PAIR
