@@ -82,6 +82,7 @@ class Punching:
         reasons: PathReasons,
         is_wanted: bool = True,
         notes: PlanNotes | None = None,
+        quota: SprayQuota = _QUOTA,
     ) -> None:
         self.is_wanted = is_wanted
         self._owner = owner
@@ -91,7 +92,7 @@ class Punching:
         self._reasons = reasons
         self._notes = notes or PlanNotes()
         self._leads = agent.controlling
-        self._conductor = Conductor(self._leads, SprayBudget(_QUOTA), entropy=os.urandom)
+        self._conductor = Conductor(self._leads, SprayBudget(quota), entropy=os.urandom)
         self._pump = Pump[Ask | Probe, ConductorEvent](self._conductor, self._send, self._on_event)
         self._loop = asyncio.get_running_loop()
         self._sockets = PunchSockets(self._on_datagram, self._on_forbidden)

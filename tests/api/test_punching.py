@@ -1,0 +1,449 @@
+"""Plans for hard NATs on real sockets: two sides on loopback, which know each other by signals alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crowline.api import punching
+from crowline.api.adoption import Adoption
+from crowline.api.agent_events import AgentEvents
+from crowline.api.gatherer import MAX_ADOPTED, Gatherer
+from crowline.api.path_reasons import PathReasons
+from crowline.api.plan_notes import PlanNotes
+from crowline.api.punching import Punching
+from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
+from crowline.ice.agent import MIN_TA, IceAgent
+from crowline.ice.candidate import Candidate
+from crowline.ice.events import IceEvent, PairLost, PairValid
+from crowline.net import nat_discovery
+from crowline.net.plan_store import FILE, PlanStore
+from crowline.net.pump import Pump
+from crowline.net.udp import UdpSocket
+from crowline.punch.nat_profile import (
+    AllocationPattern,
+    Filtering,
+    Mapping,
+    NatProfile,
+    PortPattern,
+)
+from crowline.punch.plan_choice import NatSummary, Way
+from crowline.punch.punch_signals import PunchCall, PunchProfile, PunchReady, PunchSignal
+from crowline.punch.spray_budget import SprayQuota
+from crowline.rendezvous.signals import Description, Signal
+from crowline.stun.nat_findings import Facet, Findings, Reason
+from crowline.stun.responder import Responder
+
+HOST, SERVER_HOST = "127.0.0.1", "127.0.0.2"
+UNKNOWN = NatProfile.of(Findings(Address(SERVER_HOST, 3478), unknown=dict.fromkeys(Facet, Reason.NO_ANSWER)))
+EASY = replace(
+    UNKNOWN,
+    answers=True,
+    mapping=Mapping.ENDPOINT_INDEPENDENT,
+    filtering=Filtering.ADDRESS_AND_PORT_DEPENDENT,
+    ports=PortPattern(AllocationPattern.PRESERVING),
+    outside_hosts=(HOST,),
+)
+HARD = replace(
+    EASY,
+    mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT,
+    ports=PortPattern(AllocationPattern.RANDOM),
+)
+
+
+class StunServer:
+    """Answers Binding requests on loopback, and counts them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._responder = Responder()
+        self._socket = UdpSocket.bind(Address(SERVER_HOST, 0), self._received)
+        self.address = self._socket.local
+
+    def _received(self, data: memoryview, source: Address, _: int) -> None:
+        self.asked += 1
+        self._responder.receive(bytes(data), source, 0.0, self.address)
+        while (answer := self._responder.next_transmit()) is not None:
+            self._socket.send(answer)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Side:
+    """A traversal without anything but its agent, its sockets and plans. It offers no candidate."""
+
+    def __init__(
+        self, *, leads: bool, folder: Path, server: StunServer | None = None, is_wanted: bool = True
+    ) -> None:
+        self.signals: list[Signal] = []
+        self.told: Callable[[Signal], None] = self.signals.append
+        self.candidates: list[Candidate] = []
+        self.events: list[IceEvent] = []
+        self.vouched: list[str] = []
+        self.warnings: list[str] = []
+        self.allowed: Callable[[Address], bool] = lambda _: True
+        self.in_use: set[Address] = set()
+        self.changed = asyncio.Event()
+        self.reasons = PathReasons(self.changed.set)
+        self.agent = IceAgent(leads, entropy=os.urandom, ta=MIN_TA, renominate=True)
+        self.pump = Pump[Transmit, IceEvent](self.agent, self.send, self.on_event)
+        self.gatherer = Gatherer(self, [HOST])
+        self.servers = [server.address] if server is not None else []
+        events = AgentEvents(
+            self,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            allowed=self,  # type: ignore[arg-type]
+            gatherer=self.gatherer,
+            announcer=self,  # type: ignore[arg-type]
+            on_restarted=lambda: None,
+        )
+        self.punching = Punching(
+            Adoption(self, self, self.agent, self.pump, self.gatherer, self, events),  # type: ignore[arg-type]
+            self.agent,
+            signal=self.say,
+            servers=self.find_servers,
+            reasons=self.reasons,
+            is_wanted=is_wanted,
+            notes=PlanNotes(PlanStore(folder)),
+            quota=SprayQuota(),
+        )
+
+    @property
+    def description(self) -> Description:
+        return Description(self.agent.ufrag, self.agent.pwd, "00" * 32, punches=True)
+
+    @property
+    def punch_signals(self) -> list[Signal]:
+        return [signal for signal in self.signals if isinstance(signal, PunchSignal)]
+
+    def say(self, signal: Signal) -> None:
+        self.told(signal)
+        self.changed.set()
+
+    def meet(self, other: Side) -> None:
+        self.agent.set_remote(other.agent.ufrag, other.agent.pwd, self.pump.now)
+        self.pump.flush()
+        self.punching.meet(other.description)
+
+    def send(self, transmit: Transmit) -> None:
+        self.gatherer.send(transmit)
+
+    def on_event(self, event: IceEvent) -> None:
+        self.events.append(event)
+        self.punching.on_event(event)
+        self.changed.set()
+
+    def close(self) -> None:
+        self.pump.close()
+        self.agent.close()
+        self.punching.close()
+        self.gatherer.close()
+
+    async def find_servers(self) -> list[Address]:
+        return self.servers
+
+    # What the gatherer says, what plans need, and what nobody here asks for.
+
+    def on_candidate(self, candidate: Candidate) -> None:
+        self.candidates.append(candidate)
+        self.agent.add_local_candidate(candidate, self.pump.now)
+        self.pump.flush()
+
+    def on_stun(self, data: memoryview, source: Address, local: Address) -> None:
+        self.agent.receive(data, source, self.pump.now, local)
+        self.pump.flush()
+
+    def on_base_lost(self, base: Address) -> None:
+        self.agent.remove_local_candidate(base, self.pump.now)
+
+    def check(self, address: Address) -> bool:
+        return self.allowed(address)
+
+    def vouch(self, host: str) -> None:
+        self.vouched.append(host)
+        self.changed.set()
+
+    def on_warning(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+        self.changed.set()
+
+    def bases_in_use(self) -> set[Address]:
+        return self.in_use
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+async def until(condition: Callable[[], object], *sides: Side) -> None:
+    """Wait until it holds; it is looked at when something happens at one of the sides, and now and then."""
+    async with asyncio.timeout(30):
+        while not condition():
+            waiting = [asyncio.ensure_future(side.changed.wait()) for side in sides]
+            await asyncio.wait(waiting, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            for each, side in zip(waiting, sides, strict=True):
+                each.cancel()
+                side.changed.clear()
+
+
+@pytest.fixture(autouse=True)
+def profiles(monkeypatch: pytest.MonkeyPatch) -> list[NatProfile]:
+    """What the next measurements find, each at once; the last one again and again."""
+    found = [EASY]
+
+    async def discover(servers: Sequence[Address]) -> NatProfile:
+        return found.pop(0) if len(found) > 1 else found[0]
+
+    monkeypatch.setattr(nat_discovery, "discover_nat", discover)
+    monkeypatch.setattr(punching, "HEAD_START", 0.0)
+    monkeypatch.setattr(punching, "WAITING_DELAY", 0.0)
+    return found
+
+
+async def test_two_sides_meet_by_a_plan_alone(tmp_path: Path, profiles: list[NatProfile]) -> None:
+    """Neither has told a candidate: a socket of a plan becomes a base at both, and the rest are closed."""
+    server = StunServer()
+    easy = Side(leads=True, folder=tmp_path / "easy", server=server)
+    hard = Side(leads=False, folder=tmp_path / "hard", server=server)
+    easy.told, hard.told = hard.punching.hear, easy.punching.hear  # type: ignore[assignment]
+    easy.punching.vouched(HOST)
+    hard.punching.vouched(HOST)
+    profiles[:] = [HARD, EASY]
+    hard.punching.wait()
+    await until(lambda: hard.punching.profile is HARD, hard)
+    easy.meet(hard)
+    hard.meet(easy)
+    await until(lambda: easy.agent.valid_pairs() and hard.agent.valid_pairs(), easy, hard)
+    [here], [there] = easy.agent.valid_pairs(), hard.agent.valid_pairs()
+    assert easy.gatherer.adopted() == {here.base}
+    assert hard.gatherer.adopted() == {there.base}
+    assert (here.remote.address, there.remote.address) == (there.base, here.base)
+    assert [candidate.address for candidate in easy.candidates] == [here.base]
+    assert easy.reasons.own == EASY.summary()
+    assert easy.reasons.peer == hard.reasons.own == HARD.summary()
+    assert easy.reasons._won == {here.key: Way.SPRAY}
+    assert len(easy.punching._sockets) == len(hard.punching._sockets) == 0
+    assert server.asked >= 9
+    for folder in ("easy", "hard"):
+        await until(lambda name=folder: b"spray" in _read(tmp_path / name / FILE), easy)  # type: ignore[misc]
+    for side in (easy, hard):
+        side.close()
+    server.close()
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+async def test_a_side_that_waits_measures_and_one_that_joins_does_not(tmp_path: Path) -> None:
+    """The joining side's first moments belong to the first checks."""
+    server = StunServer()
+    host = Side(leads=False, folder=tmp_path, server=server)
+    guest = Side(leads=True, folder=tmp_path, server=server)
+    guest.punching.wait()
+    host.punching.wait()
+    await until(lambda: host.punching.profile, host)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert guest.punching.profile is None
+    for side in (host, guest):
+        side.close()
+    server.close()
+
+
+async def test_a_side_that_knows_no_plans_is_left_alone(tmp_path: Path) -> None:
+    """Nothing is measured for it and nothing is told it."""
+    server = StunServer()
+    side = Side(leads=True, folder=tmp_path, server=server)
+    side.punching.meet(replace_punches(side.description, punches=False))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (side.punching.profile, side.signals) == (None, [])
+    side.close()
+    server.close()
+
+
+def replace_punches(description: Description, *, punches: bool) -> Description:
+    return Description(description.ufrag, description.pwd, description.fingerprint, punches=punches)
+
+
+async def test_a_side_that_wants_no_plans_does_nothing(tmp_path: Path) -> None:
+    """Both are on one machine, or only relays may be used: whatever the other side says."""
+    side = Side(leads=False, folder=tmp_path, is_wanted=False)
+    other = Side(leads=True, folder=tmp_path)
+    side.punching.wait()
+    side.meet(other)
+    side.punching.hear(PunchProfile(host="198.51.100.7"))
+    side.punching.hear(PunchCall(1, "spray", "callee"))
+    side.punching.on_network_change()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (side.signals, side.vouched, side.reasons.peer) == ([], [], None)
+    for each in (side, other):
+        each.close()
+
+
+async def test_nobody_is_sprayed_on_the_word_of_the_other_side(tmp_path: Path) -> None:
+    """It names a host of somebody else: the hub is asked, says nothing, and no packet leaves."""
+    server, victim = StunServer(), StunServer()
+    side, other = Side(leads=False, folder=tmp_path, server=server), Side(leads=True, folder=tmp_path)
+    side.meet(other)
+    await until(lambda: side.punching.profile, side)
+    side.punching.hear(PunchProfile("per_port", "per_port", "random", host="127.0.0.3"))
+    side.punching.hear(PunchCall(1, "low-ttl", "both"))
+    await until(lambda: any(isinstance(each, PunchReady) for each in side.signals), side)
+    side.punching.hear(PunchReady(1, victim.address.host, (victim.address.port,)))
+    await until(lambda: side.vouched == ["127.0.0.3", victim.address.host], side)
+    # A server of ours: what the hub says of its host counts for nothing.
+    side.gatherer.expect(server.address)
+    side.punching.vouched(server.address.host)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert victim.asked == 0
+    for each in (side, other):
+        each.close()
+    for each in (server, victim):
+        each.close()
+
+
+async def test_hosts_and_words_that_make_no_sense_are_survived(tmp_path: Path) -> None:
+    """Signals come from an authenticated side, and are no better for it."""
+    side, other = Side(leads=False, folder=tmp_path), Side(leads=True, folder=tmp_path)
+    side.meet(other)
+    for host in ("", "nonsense", "2001:db8::1", "1.2.3.4.5", "127.0.0.1 "):
+        side.punching.hear(PunchProfile("odd", "odd", "odd", host=host))
+        side.punching.vouched(host)
+    assert side.reasons.peer == NatSummary()
+    for each in (side, other):
+        each.close()
+
+
+async def test_addresses_that_checks_may_not_go_to_get_no_probe(tmp_path: Path) -> None:
+    """The address policy judges guessed addresses as it judges candidates."""
+    server, target = StunServer(), UdpSocket.bind(Address("127.0.0.3", 0), lambda *_: arrived.append(1))
+    arrived: list[int] = []
+    side, other = Side(leads=False, folder=tmp_path, server=server), Side(leads=True, folder=tmp_path)
+    asked: list[Address] = []
+
+    def refuse(address: Address) -> bool:
+        asked.append(address)
+        side.changed.set()
+        return False
+
+    side.allowed = refuse
+    side.meet(other)
+    await until(lambda: side.punching.profile, side)
+    side.punching.vouched("127.0.0.3")
+    side.punching.hear(PunchCall(1, "low-ttl", "both"))
+    side.punching.hear(PunchReady(1, "127.0.0.3", (target.local.port,)))
+    await until(lambda: asked, side)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (set(asked), arrived) == ({target.local}, [])
+    for each in (side, other):
+        each.close()
+    target.close()
+    server.close()
+
+
+async def test_too_many_adopted_sockets_make_room(tmp_path: Path) -> None:
+    """Those that lead nowhere are closed; one that a path uses stays."""
+    side, other = Side(leads=True, folder=tmp_path), Side(leads=False, folder=tmp_path)
+    side.meet(other)
+    other.meet(side)
+    adoption = side.punching._owner
+    sockets = [UdpSocket.bind(Address(HOST, 0), lambda *_: None) for _ in range(MAX_ADOPTED + 1)]
+    side.in_use = {sockets[2].local}
+    for socket in sockets:
+        adoption.adopt(socket, other.agent.probe(socket.local, socket.local), Address(HOST, 9))
+    assert side.gatherer.adopted() == {sockets[2].local, sockets[-1].local}
+    assert [socket.fd == -1 for socket in sockets] == [True, True, False, *[True] * 5, False]
+    for each in (side, other):
+        each.close()
+
+
+async def test_a_direct_pair_ends_the_need_to_measure(tmp_path: Path) -> None:
+    """Whoever has a way asks no server what it is behind; when the way is lost, it is asked."""
+    server = StunServer()
+    one = Side(leads=True, folder=tmp_path / "one", server=server)
+    other = Side(leads=False, folder=tmp_path / "other", server=server)
+    for here, there in ((one, other), (other, one)):
+        here.gatherer.offer_hosts()
+        here.agent.set_remote(there.agent.ufrag, there.agent.pwd, here.pump.now)
+        here.pump.flush()
+    one.agent.add_remote_candidate(other.candidates[0], one.pump.now)
+    one.pump.flush()
+    await until(lambda: any(isinstance(each, PairValid) for each in one.events), one, other)
+    one.punching.meet(other.description)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert one.punching.profile is None
+    one.agent.remove_remote_candidate(one.agent.valid_pairs()[0].remote.address, one.pump.now)
+    one.pump.flush()
+    await until(lambda: any(isinstance(each, PairLost) for each in one.events), one)
+    await until(lambda: one.punching.profile, one)
+    for side in (one, other):
+        side.close()
+    server.close()
+
+
+async def test_two_random_nats_are_said_to_be_too_hard_at_once(
+    tmp_path: Path, profiles: list[NatProfile]
+) -> None:
+    """Plans go on, but nobody has to wait for their end to hear the reason."""
+    profiles[:] = [HARD]
+    server = StunServer()
+    side, other = Side(leads=False, folder=tmp_path, server=server), Side(leads=True, folder=tmp_path)
+    side.meet(other)
+    await until(lambda: side.punching.profile, side)
+    assert not side.reasons.is_exhausted
+    side.punching.hear(PunchProfile.of(HARD.summary(), "198.51.100.7"))
+    assert side.reasons.is_exhausted
+    assert side.reasons.obstacle == "both NATs draw a new random port for each destination"
+    for each in (side, other):
+        each.close()
+    server.close()
+
+
+async def test_another_network_is_measured_again(tmp_path: Path, profiles: list[NatProfile]) -> None:
+    """What was found is of the network that was left."""
+    profiles[:] = [EASY, HARD]
+    server = StunServer()
+    side, other = Side(leads=True, folder=tmp_path, server=server), Side(leads=False, folder=tmp_path)
+    side.meet(other)
+    await until(lambda: side.punching.profile is EASY, side)
+    side.punching.on_network_change()
+    await until(lambda: side.punching.profile is HARD, side)
+    summaries = [each.summary for each in side.punch_signals if isinstance(each, PunchProfile)]
+    assert summaries == [EASY.summary(), HARD.summary()]
+    for each in (side, other):
+        each.close()
+    server.close()
+
+
+async def test_a_machine_that_lets_nothing_out_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall of its own: a person should know, and the plan goes on in vain."""
+    server = StunServer()
+    side, other = Side(leads=False, folder=tmp_path, server=server), Side(leads=True, folder=tmp_path)
+    side.meet(other)
+    await until(lambda: side.punching.profile, side)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, os.strerror(1))
+
+    monkeypatch.setattr(UdpSocket, "_call_once", refused)
+    side.punching.hear(PunchCall(1, "low-ttl", "both"))
+    await until(lambda: side.warnings, side)
+    assert len(side.warnings) == 1
+    monkeypatch.undo()
+    for each in (side, other):
+        each.close()
+    server.close()
