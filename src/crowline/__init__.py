@@ -30,6 +30,7 @@ from crowline.base.errors import (
 )
 
 if TYPE_CHECKING:
+    from crowline.api.doctor import Examination, examine
     from crowline.api.path import Path
     from crowline.api.peer import Peer, Stream
     from crowline.api.port_mapper import PortMap, PortMapper, PortNotOpened
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CrowlineError",
+    "Examination",
     "IntegrityFailed",
     "Interrupted",
     "LocalProblem",
@@ -54,12 +56,14 @@ __all__ = [
     "Stream",
     "UsageError",
     "WrongCode",
+    "examine",
     "host",
     "join",
 ]
 
 # Imported on first use: QUIC and the PAKE cost more time than a command's --help may take.
 _LAZY = {
+    "Examination": "crowline.api.doctor",
     "Path": "crowline.api.path",
     "Peer": "crowline.api.peer",
     "PortMap": "crowline.api.port_mapper",
@@ -67,6 +71,7 @@ _LAZY = {
     "PortNotOpened": "crowline.api.port_mapper",
     "Stream": "crowline.api.peer",
     "Room": "crowline.api.room",
+    "examine": "crowline.api.doctor",
     "host": "crowline.api.room",
     "join": "crowline.api.room",
 }

@@ -183,20 +183,26 @@ def _ipv4_words(facts: Facts) -> str:
 
 
 def _nat_words(nat: NatProfile) -> list[str]:
-    facets = [f"mapping: {_MAPPINGS[nat.mapping]}{_doubt(nat, Facet.MAPPING)}"]
-    facets.append(f"filtering: {_FILTERS[nat.filtering]}{_doubt(nat, Facet.FILTERING)}")
+    mapping = f"mapping: {_MAPPINGS[nat.mapping]}{_doubt(nat, Facet.MAPPING, nat.mapping is Mapping.UNKNOWN)}"
+    filtering = f"filtering: {_FILTERS[nat.filtering]}"
+    filtering += _doubt(nat, Facet.FILTERING, nat.filtering is Filtering.UNKNOWN)
     if nat.mapping is Mapping.NONE:
-        return ["; ".join(facets)]
+        return [f"{mapping}; {filtering}"]
     hairpin = {Hairpinning.UNKNOWN: "not known", Hairpinning.NO: "no"}.get(nat.hairpinning, "yes")
     return [
-        facets[0],
-        f"{facets[1]}; hairpin: {hairpin}; ports: {nat.ports}",
+        mapping,
+        filtering,
+        f"ports: {nat.ports}; hairpin: {hairpin}",
         f'called "{nat.classic_name}" in RFC 3489',
     ]
 
 
-def _doubt(nat: NatProfile, facet: Facet) -> str:
-    return f" ({nat.unknown[facet].value})" if facet in nat.unknown else ""
+def _doubt(nat: NatProfile, facet: Facet, is_unknown: bool) -> str:
+    """Why something is not known, or not for certain."""
+    if facet not in nat.unknown:
+        return ""
+    why = nat.unknown[facet].value
+    return f": {why}" if is_unknown else f", not for certain: {why}"
 
 
 def _ipv6_words(facts: Facts) -> str:
@@ -223,7 +229,7 @@ def _router_words(router: RouterFacts) -> str:
 
 
 def _no_router(facts: Facts) -> str:
-    return "none was asked" if not facts.ipv4.is_public else "none in between"
+    return "none in between" if facts.ipv4.is_public else "none is known that could be asked"
 
 
 def _firewall_words(firewall: FirewallFacts) -> str:
