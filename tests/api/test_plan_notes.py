@@ -7,14 +7,16 @@ from pathlib import Path
 
 from crowline.api.plan_notes import PlanNotes
 from crowline.net.plan_store import FILE, PlanStore
+from crowline.punch.plan_memory import TRIED, WORKED
 
 HERE, THERE = "198.51.100.7", "203.0.113.9"
 
 
 async def until_written(folder: Path, what: bytes) -> None:
+    """Files say nothing when they change."""
     async with asyncio.timeout(30):
-        while not (folder / FILE).exists() or what not in (folder / FILE).read_bytes():
-            await asyncio.sleep(0)
+        while not (folder / FILE).exists() or what not in (folder / FILE).read_bytes():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def noted(folder: Path) -> PlanNotes:
@@ -29,9 +31,10 @@ async def test_what_worked_is_known_the_next_time(tmp_path: Path) -> None:
     assert notes.between(HERE, THERE) == {}
     notes.tried("spray/own")
     notes.worked("spray/own")
-    await until_written(tmp_path, b'"spray/own":1')
+    score = TRIED + WORKED
+    await until_written(tmp_path, b'"spray/own":%d' % score)
     later = await noted(tmp_path)
-    assert later.between(HERE, THERE) == {"spray/own": 1}
+    assert later.between(HERE, THERE) == {"spray/own": score}
     assert later.between(THERE, HERE) == {}
 
 
@@ -41,9 +44,9 @@ async def test_notes_that_come_while_others_are_written_are_written_too(tmp_path
     notes.between(HERE, THERE)
     for number in range(6):
         notes.tried(f"plan-{number}")
-    await until_written(tmp_path, b'"plan-5":-1')
+    await until_written(tmp_path, b'"plan-5":%d' % TRIED)
     later = await noted(tmp_path)
-    assert later.between(HERE, THERE) == {f"plan-{number}": -1 for number in range(6)}
+    assert later.between(HERE, THERE) == {f"plan-{number}": TRIED for number in range(6)}
 
 
 async def test_nothing_is_noted_of_networks_that_are_not_known(tmp_path: Path) -> None:
