@@ -22,6 +22,7 @@ from crowline.portmap.router_events import (
     Refused,
     Renewed,
     RouterSilent,
+    Settled,
 )
 from crowline.portmap.router_port import KnownRouter, OpenPort
 from crowline.portmap.upnp.gateway_url import GatewayUrl
@@ -89,7 +90,7 @@ def test_a_router_that_speaks_nothing_is_told_once() -> None:
     pair.client.open(UDP_PORT, pair.now)
     assert not pair.client.is_settled
     pair.run(30.0)
-    assert pair.said(RouterSilent) == [RouterSilent()]
+    assert pair.said(RouterSilent) == [RouterSilent()] and pair.said(Settled) == [Settled()]
     assert pair.said(Refused) == [Refused(1, "the router opens no ports by any protocol")]
     assert pair.client.is_settled and pair.client.protocols == ()
     pair.run(SEARCH_AGAIN * 3)

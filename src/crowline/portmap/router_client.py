@@ -31,15 +31,13 @@ from crowline.portmap.router_events import (
     Renewed,
     RouterEvent,
     RouterSilent,
+    Settled,
 )
 from crowline.portmap.router_port import PROTOCOL_NUMBERS, KnownRouter, OpenPort, RouterPort, Way
 from crowline.portmap.schedule import Entropy
 from crowline.portmap.upnp import events as upnp
 from crowline.portmap.upnp.discovery import IsGateway
 from crowline.portmap.upnp.events import HttpRequest
-from crowline.portmap.upnp.pinhole_actions import MAX_PINHOLE_LEASE, Pinhole, PinholeProtocol
-from crowline.portmap.upnp.port_actions import PortMapping
-from crowline.portmap.upnp.port_actions import Protocol as UpnpProtocol
 from crowline.portmap.upnp.router import UpnpAbsent, UpnpEvent, UpnpFound, UpnpRouter
 
 # Seconds that PCP and NAT-PMP have for themselves: a router that speaks them answers within milliseconds.
@@ -75,12 +73,11 @@ class RouterClient:
         self.outside_host: str | None = None
         self.host = host
         self._lifetime = lifetime
-        self._is_ipv6 = ":" in host
         self._ports: dict[int, RouterPort] = {}
         self._numbers = 0
         self._opened_by: Protocol | None = known.protocol if known else None
         self._is_mapping_silent = False
-        self._was_silent = False
+        self._was_silent = self._has_settled = False
         self._is_closing = False
         self._is_upnp_closed = False
         self._upnp_words = ""
@@ -91,7 +88,7 @@ class RouterClient:
             gateway,
             entropy,
             now,
-            pinholes=self._is_ipv6,
+            pinholes=":" in host,
             known=known.location if known else None,
             is_gateway=is_gateway,
             search_at=now + SEARCH_DELAY if is_other_known else now,
@@ -236,6 +233,9 @@ class RouterClient:
                 self._on_upnp(heard, now)
             for port in list(self._ports.values()):
                 is_busy = self._ask_upnp(port, now) or is_busy
+        if self.is_settled and not self._has_settled:
+            self._has_settled = True
+            self._events.append(Settled())
 
     def _ask_upnp(self, port: RouterPort, now: float) -> bool:
         """Whether it was its turn."""
@@ -247,20 +247,8 @@ class RouterClient:
                 port.upnp_at = None
             return False
         port.upnp_at = None
-        port.upnp.number = self._upnp.open(self._upnp_wanted(port.wanted), now)
+        port.upnp.number = self._upnp.open(port.wanted.for_upnp(self.host, self._lifetime), now)
         return True
-
-    def _upnp_wanted(self, wanted: OpenPort) -> PortMapping | Pinhole:
-        if self._is_ipv6:
-            protocol = PinholeProtocol(PROTOCOL_NUMBERS[wanted.transport])
-            return Pinhole(protocol, self.host, wanted.inside_port, min(self._lifetime, MAX_PINHOLE_LEASE))
-        return PortMapping(
-            UpnpProtocol[wanted.transport.name],
-            wanted.outside_port,
-            wanted.inside_port,
-            self.host,
-            self._lifetime,
-        )
 
     def _on_mapping(self, event: mapping.PortMapEvent, now: float) -> None:
         if isinstance(event, mapping.GatewayFound):

@@ -26,6 +26,11 @@ class ProtocolFound:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """Every protocol has been tried: what the router speaks is known. Said once."""
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSilent:
     """Every protocol was tried, and none is spoken; it is tried again from time to time."""
 
@@ -92,5 +97,14 @@ class PortsListed:
 
 
 RouterEvent: TypeAlias = (
-    ProtocolFound | RouterSilent | OutsideIs | Opened | Renewed | Lost | Refused | Closed | PortsListed
+    ProtocolFound
+    | Settled
+    | RouterSilent
+    | OutsideIs
+    | Opened
+    | Renewed
+    | Lost
+    | Refused
+    | Closed
+    | PortsListed
 )

@@ -8,6 +8,9 @@ from crowline.base.errors import UsageError
 from crowline.base.transport import Transport
 from crowline.portmap.router_events import Opened, Protocol
 from crowline.portmap.upnp.gateway_url import GatewayUrl
+from crowline.portmap.upnp.pinhole_actions import MAX_PINHOLE_LEASE, Pinhole, PinholeProtocol
+from crowline.portmap.upnp.port_actions import PortMapping
+from crowline.portmap.upnp.port_actions import Protocol as UpnpProtocol
 
 PROTOCOL_NUMBERS = {Transport.UDP: 17, Transport.TCP: 6}
 """IANA's numbers of what routers open ports for."""
@@ -44,6 +47,14 @@ class OpenPort:
     def outside_port(self) -> int:
         """What to ask for first. Never the wildcard, by which some routers open every port."""
         return self.suggested_port or self.inside_port
+
+    def for_upnp(self, host: str, lifetime: int) -> PortMapping | Pinhole:
+        """The same as UPnP asks for it: a mapping for an IPv4 address, a pinhole for an IPv6 one."""
+        if ":" in host:
+            protocol = PinholeProtocol(PROTOCOL_NUMBERS[self.transport])
+            return Pinhole(protocol, host, self.inside_port, min(lifetime, MAX_PINHOLE_LEASE))
+        protocol_name = UpnpProtocol[self.transport.name]
+        return PortMapping(protocol_name, self.outside_port, self.inside_port, host, lifetime)
 
 
 @dataclass(slots=True, eq=False)
