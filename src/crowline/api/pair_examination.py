@@ -34,7 +34,7 @@ STEADY = 0.5
 # Seconds in which plans for hard NATs find a way or give up, where one of them is likely to, and else: for
 # what costs little and may do what nobody expects of it. Ordinary checks are long over by then.
 PLANS_LIMIT = 20.0
-UNLIKELY_LIMIT = 8.0
+UNLIKELY_LIMIT = 5.0
 # Seconds for the other side's own examination and plans, whose limits are the same as this side's.
 PATIENCE = 60.0
 # Bytes of the largest train by kind of path. A relay is the server's; link zero has 4 MiB for a meeting.
