@@ -2,8 +2,8 @@
 
     python bench/nat_profile.py [--runs N]
 
-In virtual time: every place of the laboratory, a server with two addresses 20 ms away, and three shares of lost packets. Right
-is a profile whose mapping, filtering, hairpinning and pattern of ports are those of the description.
+In virtual time: every place of the laboratory, a server with two addresses 20 ms away, three shares of lost
+packets. Right is a profile whose mapping, filtering, hairpinning and pattern of ports are as described.
 """
 
 from __future__ import annotations
