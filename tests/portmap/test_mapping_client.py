@@ -184,6 +184,23 @@ def test_a_gateway_that_announces_its_restart_is_believed(kind: PortMapping) -> 
     assert only(pair.run(ANNOUNCED_SPREAD), PortOpened).number == number
 
 
+def test_a_gateway_of_both_kinds_that_announces_its_restart_by_pcp_is_asked() -> None:
+    """Its clock says whether that is so; an announcement alone does not."""
+    pair = GatewayPair(PortMapping.NAT_PMP)
+    number = pair.client.open(Wanted(UDP, PORT), pair.now)
+    pair.run(100.0)
+    assert pair.service is not None
+    announcement = bytes((2, 128)) + bytes(22)
+    pair.answer(announcement)
+    assert not [event for event in pair.run(10.0) if isinstance(event, PortLost)]
+    pair.service.restart(pair.now)
+    before = len(pair.events)
+    pair.answer(announcement)
+    pair.run(ANNOUNCED_SPREAD + 1.0)
+    assert PortLost(number, Trouble.RESTARTED) in pair.events[before:]
+    assert only(pair.events[before:], PortOpened).number == number
+
+
 @BOTH
 def test_a_new_outside_address_is_told_with_the_next_renewal(kind: PortMapping) -> None:
     """The owner hears of the address, and of each port under it."""

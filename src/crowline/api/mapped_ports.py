@@ -147,8 +147,9 @@ class MappedPorts:
 
     def _open(self, key: tuple[Address, Transport]) -> None:
         base, transport = key
-        # Whoever has a public IPv4 address has no translator to ask.
-        if self._mapper is None or (not base.is_ipv6 and classify(base.host) is AddressClass.OPEN):
+        # A public IPv4 address has no translator in front of it, and only a public IPv6 one can be reached.
+        is_public = classify(base.host) is AddressClass.OPEN
+        if self._mapper is None or is_public is not base.is_ipv6:
             return
         try:
             self._ports[key] = self._mapper.open(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ipaddress
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Seconds for a program that reads one table.
 _PATIENCE = 3.0
+# Seconds in which a listing is not made again.
+_SAME = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +26,15 @@ class DefaultRoute:
 
 def listed_default_routes() -> list[DefaultRoute]:
     """What `netstat` or, on Windows, `route` lists; nothing where there is neither."""
+    # One program for all the addresses of a machine that are asked about at a time.
+    return list(_listed_at(int(time.monotonic() / _SAME)))
+
+
+@lru_cache(maxsize=1)
+def _listed_at(moment: int) -> tuple[DefaultRoute, ...]:
     if sys.platform == "win32":
-        return read_windows_routes(_output("route", "print"))
-    return read_bsd_routes(_output("netstat", "-rn"))
+        return tuple(read_windows_routes(_output("route", "print")))
+    return tuple(read_bsd_routes(_output("netstat", "-rn")))
 
 
 def read_bsd_routes(text: str) -> list[DefaultRoute]:

@@ -285,6 +285,9 @@ class MappingClient:
             return
         if self.dialect is not Dialect.PCP:
             self._count("unsolicited")
+            if answer.operation == pcp.Operation.ANNOUNCE and self.dialect and self._asking_host is None:
+                # A gateway that speaks both announces its restart by this one alone; its clock tells.
+                self._ask_host(now)
             return
         lease = self._lease_by_nonce(answer)
         if lease is None and (answer.operation != pcp.Operation.ANNOUNCE or answer.result):
