@@ -97,12 +97,12 @@ def test_trouble_of_the_system_that_nobody_foresaw_is_exit_8(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A sentence that names it."""
-    from crowline.cli import send
+    from crowline.cli import options
 
     def fail(**_: Any) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr(send, "Output", fail)
+    monkeypatch.setattr(options, "Output", fail)
     with pytest.raises(SystemExit) as leave:
         main(["send", str(tmp_path)])
     assert leave.value.code == 8

@@ -24,7 +24,6 @@ from crowline.api.traversal import Traversal
 from crowline.api.watch import Watch
 from crowline.base.errors import (
     CrowlineError,
-    NobodyCame,
     ProtocolViolation,
     ServerUnreachable,
     UsageError,
@@ -125,6 +124,7 @@ class Connection:
             on_broken=self._on_hub_broken,
             on_returned=self._on_hub_returned,
             on_closed=self._on_hub_closed,
+            on_warning=self.on_warning,
         )
         self._hub = await self._place.open(self.role, self.code, callbacks)
         self._traversal = Traversal(
@@ -207,7 +207,7 @@ class Connection:
 
     def _give_up_waiting(self) -> None:
         if self.timing.present is None:
-            self._end(NobodyCame(hint="Is the code still the one on the other screen?"))
+            self._end(self._place.nobody_came())
 
     # What the hub says ------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from crowline.api.meeting_point import Callbacks
 from crowline.api.pocket_hub import PocketHub
 from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
-from crowline.base.errors import NoPath, ServerUnreachable, UsageError, WrongCode
+from crowline.base.errors import NobodyCame, NoPath, ServerUnreachable, UsageError, WrongCode
 from crowline.base.secrets import Secret
 from crowline.ice.candidate import CandidateType, candidate_priority
 from crowline.link.hub import HubLink
@@ -47,6 +47,15 @@ _OPEN = (
 )
 
 
+_NEEDS = (
+    "Does the other side name this side's public address? Both translators have to keep the port; where one "
+    "draws another for each destination, only a server helps, or a public address on the other side."
+)
+
+# Seconds of silence after which a person is told what it may be.
+_PATIENCE = 30.0
+
+
 class Direct:
     """`host`: a name or address of the other side as seen from outside. `local_port`: this side's, where it
     differs. Without a password nobody proves to be who was meant; what is sent is encrypted all the same.
@@ -72,6 +81,9 @@ class Direct:
         self._password = unicodedata.normalize("NFKC", password).encode()
         if not all(LOWEST_PORT <= each <= 65535 for each in (self._port, self._local_port)):
             raise UsageError(f"The port lies between {LOWEST_PORT} and 65535.")
+
+    def nobody_came(self) -> NobodyCame:
+        return NobodyCame(f"Nothing came from {self._host}.", hint=_NEEDS)
 
     def no_path(self) -> NoPath:
         return NoPath(
@@ -171,6 +183,9 @@ class DirectPoint:
             self._hub.close()
 
     async def _run(self, traversal: Traversal) -> None:
+        await asyncio.wait({self._messages.opened}, timeout=_PATIENCE)
+        if not self._messages.opened.done():
+            self._callbacks.on_warning(f"Nothing has come yet. {_NEEDS}")
         self._opened = await self._messages.opened
         self._channel.start(traversal)
         if self._hub is not None:

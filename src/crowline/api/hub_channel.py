@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from crowline.api.meeting_point import Callbacks
 from crowline.base.addresses import Address
-from crowline.base.errors import CrowlineError, NoPath, UsageError
+from crowline.base.errors import CrowlineError, NobodyCame, NoPath, UsageError
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.link.events import LinkData, LinkDown, LinkEvent
@@ -270,6 +270,9 @@ class AtServer:
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def nobody_came(self) -> NobodyCame:
+        return NobodyCame(hint="Is the code still the one on the other screen?")
 
     def no_path(self) -> NoPath:
         return NoPath()

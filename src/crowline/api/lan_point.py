@@ -20,7 +20,7 @@ from crowline.api.meeting_point import Callbacks
 from crowline.api.pocket_hub import PocketHub
 from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
-from crowline.base.errors import CrowlineError, LocalProblem, NoPath, ServerUnreachable, WrongCode
+from crowline.base.errors import CrowlineError, LocalProblem, NobodyCame, NoPath, ServerUnreachable, WrongCode
 from crowline.base.mdns_name import mdns_name
 from crowline.base.secrets import Secret
 from crowline.link.quic import warm_up
@@ -58,6 +58,9 @@ class OnLan:
     def __init__(self, *, loopback: bool = False) -> None:
         self._loopback = loopback
 
+    def nobody_came(self) -> NobodyCame:
+        return NobodyCame(hint="Is the other side in this very network, and the code the one on this screen?")
+
     def no_path(self) -> NoPath:
         return NoPath(
             "The other side was found in this network, and no path to it works.",
@@ -86,6 +89,9 @@ class NearbyOrServer:
         self._server = AtServer(url)
         self._lan = OnLan()
         self.has_server = True
+
+    def nobody_came(self) -> NobodyCame:
+        return self._server.nobody_came()
 
     def no_path(self) -> NoPath:
         return self._lan.no_path()

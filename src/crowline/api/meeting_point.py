@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from crowline.base.errors import NoPath
+from crowline.base.errors import NobodyCame, NoPath
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.link.hub import HubLink
@@ -30,6 +30,7 @@ class Callbacks:
     on_broken: Callable[[], None]
     on_returned: Callable[[], None]
     on_closed: Callable[[], None]
+    on_warning: Callable[[str], None]
 
 
 class MeetingPoint(Protocol):
@@ -87,6 +88,9 @@ class Place(Protocol):
     @property
     def caution(self) -> str:
         """What people should know of this place before they use it, in a sentence, or nothing."""
+
+    def nobody_came(self) -> NobodyCame:
+        """What to say where nobody came in time."""
 
     def no_path(self) -> NoPath:
         """What to say where no direct path was found and there is no server."""

@@ -31,7 +31,9 @@ async def host_by_token(
     `stun`: servers (``HOST:PORT``) that are asked under which address they see this machine; none is without.
     `loopback`: the other side is on this machine. `options` as of `host`, but those that need a server.
     """
-    async with _ready(Role.HOST, ByTokens(stun=_servers(stun), loopback=loopback), options) as room:
+    maps = options.get("port_mapping", True)
+    place = ByTokens(stun=_servers(stun), maps=maps, loopback=loopback)
+    async with _ready(Role.HOST, place, options) as room:
         yield room
 
 
@@ -43,7 +45,9 @@ async def join_by_token(
 
     Raises `WrongCode` for a text that is no such token.
     """
-    async with _ready(Role.JOIN, ByTokens(token, stun=_servers(stun), loopback=loopback), options) as room:
+    maps = options.get("port_mapping", True)
+    place = ByTokens(token, stun=_servers(stun), maps=maps, loopback=loopback)
+    async with _ready(Role.JOIN, place, options) as room:
         yield room
 
 

@@ -45,7 +45,8 @@ _HINT = (
 
 class ByTokens:
     """`answers`: the token of the hosting side, at the joining one. `stun`: servers that say under which
-    address they see this side, or none. `loopback`: both sides are on this machine.
+    address they see this side, or none. `maps`: the router is asked for ports, and waited for. `loopback`:
+    both sides are on this machine.
     """
 
     url = "tokens"
@@ -57,17 +58,19 @@ class ByTokens:
         answers: str = "",
         *,
         stun: Sequence[ServerAddress] = (),
+        maps: bool = True,
         loopback: bool = False,
-        asks: bool = True,
     ) -> None:
-        """`asks`: somebody may be asked what leads here; else only this machine is."""
         self._answers = answers
         self._stun = tuple(stun)
         self._loopback = loopback
-        self._patience = 0.0 if loopback else GATHER_LIMIT
+        self._patience = GATHER_LIMIT if stun or (maps and not loopback) else 0.0
 
     def no_path(self) -> NoPath:
         return NoPath("No direct path was found, and without a server nothing else can carry.", hint=_HINT)
+
+    def nobody_came(self) -> NobodyCame:
+        return NobodyCame(hint="Each side has to paste the token that the other one shows.")
 
     async def open(self, role: Role, code: Code | None, callbacks: Callbacks) -> TokenPoint:
         """Raises `WrongCode` for a token that is none, or not for this side."""

@@ -11,6 +11,8 @@ import click
 from crowline.base.errors import UsageError
 from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, printable, size
+from crowline.cli.place import PlaceFlags, check, place_options, receiving_room
+from crowline.cli.tokens import ask_token, show_token
 
 if TYPE_CHECKING:
     from crowline.api.transfer import Decision, OfferMade
@@ -24,12 +26,14 @@ _NAMES_SHOWN = 5
 @click.option("--out", "folder", default=".", type=click.Path(path_type=FilePath), help="Where to save. [.]")
 @click.option("-y", "--yes", is_flag=True, help="Take what is offered without asking.")
 @click.option("--take-dotfiles", is_flag=True, help="Take names that programs obey, like .bashrc, too.")
+@place_options("--from")
 @meeting_options
 def receive(
     code: str | None,
     folder: FilePath,
     yes: bool,
     take_dotfiles: bool,
+    place: PlaceFlags,
     flags: MeetingFlags,
     output: Output,
 ) -> None:
@@ -41,7 +45,10 @@ def receive(
         raise UsageError("Nobody can be asked here.", hint="Use -y to take what is offered.")
     if not _is_folder(folder):
         raise UsageError(f"{folder} is not a folder.", hint="Create it first, or choose another with --out.")
-    run(_receive(output, code, folder.absolute(), yes, take_dotfiles, flags))
+    check(flags, place)
+    if place.peer_host is not None and code is not None:
+        raise UsageError("Where a host is named there is no code.")
+    run(_receive(output, code, folder.absolute(), yes, take_dotfiles, flags, place))
 
 
 async def _receive(
@@ -51,13 +58,16 @@ async def _receive(
     yes: bool,
     take_dotfiles: bool,
     flags: MeetingFlags,
+    place: PlaceFlags,
 ) -> None:
     from crowline.api import transfer
-    from crowline.api.room import enter
     from crowline.cli.view import TransferView, show_done
 
-    text = await _settle_code(output, code)
-    async with enter(text, **flags.keywords()) as room:
+    text = await _settle(output, code, place)
+    async with receiving_room(flags, place, text) as room:
+        if place.no_server:
+            output.insist("Give this token back to the other side:")
+            show_token(output, room.code)
         view = TransferView(output, total=0)
         room.on_path(view.on_path)
         room.on_warning(output.warn)
@@ -92,6 +102,13 @@ def _is_folder(path: FilePath) -> bool:
     except OSError:
         # It cannot even be looked at: an overlong name, a folder above that is closed to us.
         return False
+
+
+async def _settle(output: Output, code: str | None, place: PlaceFlags) -> str:
+    """What proves this side to the other: a code, a token, or nothing that is known here."""
+    if place.no_server:
+        return await ask_token(output, code)
+    return "" if place.peer_host is not None else await _settle_code(output, code)
 
 
 async def _settle_code(output: Output, code: str | None) -> str:

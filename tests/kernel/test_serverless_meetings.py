@@ -1,0 +1,218 @@
+"""Real programs that meet without a server: by host names, by tokens, and on one network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crowline.lab.demo_files import make_file
+from crowline.lab.demo_stage import Seat, seat, serve_on
+from crowline.lab.namespaces import Internet
+
+Factory = Callable[..., Internet]
+
+CROWLINE = (sys.executable, "-m", "crowline")
+PATIENCE = 60  # seconds for anything that a program does here
+SIZE = 2_000_000
+
+
+class Program:
+    """One side: its JSON lines as they come, and what it is told on its standard input."""
+
+    def __init__(self, place: Seat, folder: Path, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._complaints = folder / f"{arguments[0]}.stderr"
+        with self._complaints.open("wb") as complaints:
+            self.process = place.spawn(
+                [*CROWLINE, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
+        self._events: list[dict[str, Any]] = []
+        self._told = threading.Condition()
+        self._is_over = False
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """The first of that kind; fails where the program ends without it."""
+
+        def found() -> dict[str, Any] | None:
+            return next((each for each in self._events if each["t"] == kind), None)
+
+        with self._told:
+            self._told.wait_for(lambda: self._is_over or found() is not None, PATIENCE)
+            event = found()
+        assert event is not None, self.complaint()
+        return event
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        with self._told:
+            return [each for each in self._events if each["t"] == kind]
+
+    def tell(self, line: str) -> None:
+        """Paste a line."""
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        """Its exit code."""
+        code = self.process.wait(PATIENCE)
+        self._listener.join(PATIENCE)
+        return int(code)
+
+    def complaint(self) -> str:
+        return f"{self._events} {self._complaints.read_text(errors='replace')}"
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._listener.join(PATIENCE)
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def _listen(self) -> None:
+        for line in self.process.stdout:
+            with self._told:
+                self._events.append(json.loads(line))
+                self._told.notify_all()
+        with self._told:
+            self._is_over = True
+            self._told.notify_all()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start a program; none is left after the test."""
+    with ExitStack() as stack:
+
+        def start(place: Seat, *arguments: str) -> Program:
+            program = Program(place, tmp_path / place.name, *arguments)
+            stack.callback(program.close)
+            return program
+
+        yield start
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "holiday.mov"
+    make_file(path, SIZE)
+    return path
+
+
+def seats(net: Internet, folder: Path, *presets: str) -> list[Seat]:
+    return [seat(net, net.site(name), folder) for name in presets]
+
+
+def assert_arrived(sender: Program, receiver: Program, source: Path, out: Path, kind: str = "direct") -> None:
+    """Whole, and by no server."""
+    codes = receiver.end(), sender.end()
+    assert codes == (0, 0), f"{receiver.complaint()} {sender.complaint()}"
+    assert (out / source.name).read_bytes() == source.read_bytes()
+    for side in (sender, receiver):
+        done = side.event("done")
+        assert done["relay_bytes"] == done["hub_bytes"] == 0
+        assert side.events("path")[-1]["kind"] == kind
+    assert sender.event("peer")["words"] == receiver.event("peer")["words"]
+
+
+@pytest.mark.parametrize("translator", ["kernel", "user"])
+@pytest.mark.parametrize("first", ["sender", "receiver"])
+def test_two_homes_that_name_each_other_go_direct(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path, translator: str, first: str
+) -> None:
+    """Nothing else is in that internet; whichever side begins, and with a password."""
+    net = internet(translator)
+    left, right = seats(net, tmp_path, "home", "home")
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def send() -> Program:
+        return run(left, "send", "--json", "--to", right.outside, "--password", "maple", str(source))
+
+    def receive() -> Program:
+        return run(
+            right, "receive", "--json", "-y", "--out", str(out), "--from", left.outside, "--password", "maple"
+        )
+
+    if first == "sender":
+        sender, receiver = send(), receive()
+    else:
+        receiver = receive()
+        sender = send()
+    assert_arrived(sender, receiver, source, out)
+
+
+def test_a_translator_that_draws_ports_is_met_by_a_side_that_anybody_reaches(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path
+) -> None:
+    """Without a password: the first packet comes from another port than was named, and is answered there."""
+    net = internet()
+    left, right = seats(net, tmp_path, "public", "symmetric")
+    out = tmp_path / "out"
+    out.mkdir()
+    sender = run(left, "send", "--json", "--to", right.outside, str(source))
+    receiver = run(right, "receive", "--json", "-y", "--out", str(out), "--from", left.outside)
+    assert_arrived(sender, receiver, source, out)
+    assert any("Compare the words" in each["message"] for each in sender.events("warn"))
+
+
+def test_two_translators_that_draw_ports_end_in_a_sentence(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path
+) -> None:
+    """It cannot be done, and neither program hangs."""
+    net = internet()
+    left, right = seats(net, tmp_path, "symmetric", "symmetric")
+    sender = run(left, "send", "--json", "--to", right.outside, "--timeout", "6", str(source))
+    receiver = run(right, "receive", "--json", "-y", "--from", left.outside, "--timeout", "6")
+    for program in (sender, receiver):
+        assert program.end() == 3, program.complaint()
+        assert "translator" in program.event("error")["hint"]
+
+
+def test_two_homes_meet_by_tokens(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path
+) -> None:
+    """A STUN server says what leads there, nothing else is asked of it; the answer comes when it comes."""
+    net = internet()
+    left, right = seats(net, tmp_path, "home", "home")
+    server = net.server()
+    serve_on(net, server, tmp_path)
+    stun = f"{server.addresses[0]}:3478"
+    out = tmp_path / "out"
+    out.mkdir()
+    common = ("--json", "--no-server", "--no-port-mapping", "--stun", stun)
+    sender = run(left, "send", *common, str(source))
+    token = sender.event("token")["token"]
+    receiver = run(right, "receive", *common, "-y", "--out", str(out), token)
+    answer = receiver.event("token")["token"]
+    sender.tell("that is not it")
+    assert "copy" in sender.event("warn")["message"].lower() or "token" in sender.event("warn")["message"]
+    sender.tell(answer)
+    assert_arrived(sender, receiver, source, out)
+
+
+def test_two_hosts_of_one_network_meet_by_a_code(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path
+) -> None:
+    """By multicast; the receiving side needs no flag, and a server that cannot be reached does not matter."""
+    net = internet()
+    site = net.site("home", hosts=2)
+    left, right = (seat(net, site, tmp_path, host) for host in range(2))
+    out = tmp_path / "out"
+    out.mkdir()
+    sender = run(left, "send", "--json", "--lan", str(source))
+    code = sender.event("code")["code"]
+    receiver = run(right, "receive", "--json", "-y", "--out", str(out), "--server", "ws://44.9.9.9", code)
+    assert_arrived(sender, receiver, source, out, kind="lan")
