@@ -13,10 +13,10 @@ from crowline.lab.presets import CARRIER, HOME, PRESETS, SYMMETRIC
 from crowline.lab.profile import PortMapping, Profile
 from crowline.lab.router_temper import PLAIN, STRANGER, WORKING, ZOO, Temper
 from crowline.lab.virtual import Internet
-from crowline.lab.virtual_port_mapping import VirtualPortMapping
+from crowline.lab.virtual_port_mapping import MappedPort, VirtualPortMapping
 from crowline.lab.virtual_site import build_site
 from crowline.lab.virtual_tcp import TcpHost
-from crowline.portmap.router_events import Lost, Opened, Refused
+from crowline.portmap.router_events import Opened, Refused
 
 VISITOR = Address("44.9.0.1", 7)
 KINDS = pytest.mark.parametrize(
@@ -41,13 +41,13 @@ class World:
         self.visitor = self.internet.host(VISITOR.host)
         self.internet.listen(self.visitor, VISITOR, lambda packet: None)
         self.mapped: list[Address] = []
-        self.lost: list[Address] = []
+        self.lost: list[MappedPort] = []
         self.ports = VirtualPortMapping(
             self.internet,
             self.site,
             TcpHost(self.internet, self.site.host),
-            on_mapped=lambda transport, base, outside: self.mapped.append(outside),
-            on_lost=lambda transport, base, outside: self.lost.append(outside),
+            on_mapped=lambda opened: self.mapped.extend([opened.outside] if opened.outside else []),
+            on_lost=self.lost.append,
         )
 
     def open(self, seconds: float = 60.0) -> None:
@@ -163,7 +163,7 @@ def test_a_forgetful_gateway_is_found_out_at_the_renewal(kind: PortMapping) -> N
         world.internet.run(limit=10.0)
         open_again.append(world.enters(world.mapped[0]))
     assert any(open_again)
-    assert [event for event in world.ports.events if isinstance(event, Lost)] == []
+    assert world.lost == []
 
 
 @pytest.mark.parametrize("kind", [PortMapping.NAT_PMP, PortMapping.PCP], ids=lambda kind: kind.value)

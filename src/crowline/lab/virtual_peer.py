@@ -21,7 +21,7 @@ from crowline.lab.virtual import Internet
 from crowline.lab.virtual_hub_stream import VirtualHubStream
 from crowline.lab.virtual_link_zero import VirtualLinkZero
 from crowline.lab.virtual_links import VirtualLink, VirtualLinks
-from crowline.lab.virtual_mapped_ports import VirtualMappedPorts
+from crowline.lab.virtual_mapped_ports import HOST_DELAY, JOINER_DELAY, VirtualMappedPorts
 from crowline.lab.virtual_offers import VirtualOffers
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_punching import VirtualPunching
@@ -220,7 +220,7 @@ class VirtualPeer:
             if self.role is Role.HOST:
                 self.punching.measure(self._stun)
             if self.role is Role.HOST:
-                self._map_ports()
+                self.mapped.open_later(HOST_DELAY, self._map_ports)
         elif isinstance(event, CodeReady):
             self._on_code(event.code)
         elif isinstance(event, PeerPresent):
@@ -307,7 +307,7 @@ class VirtualPeer:
         self._tcp.open(self._addresses, self._stun)
         if signal.punches:
             self.punching.meet()
-        self.mapped.open_later(self._map_ports)
+        self.mapped.open_later(0.0 if self.role is Role.HOST else JOINER_DELAY, self._map_ports)
 
     # --- the sockets (`virtual_sockets.Datagrams`) --------------------------------------------------------
 
@@ -397,6 +397,7 @@ class VirtualPeer:
 
     def on_seen(self, base: Address, address: Address) -> None:
         self._renewal.seen(base, address)
+        self.mapped.saw(base, address.host)
 
     def _fade(self, end: Address) -> None:
         """What begins or ends there will not last."""

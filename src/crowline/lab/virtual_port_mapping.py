@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from crowline.base.addresses import Address, AddressClass, classify
 from crowline.base.machine import Transmit
@@ -23,11 +24,21 @@ from crowline.portmap.upnp.events import HttpRequest
 _GROUPS = ("239.255.255.250", "ff02::c")  # of gateways that are searched for
 
 
+@dataclass(frozen=True, slots=True)
+class MappedPort:
+    """`port` of the gateway leads to `base`. `outside` is where everybody reaches it, if the gateway knows:
+    an address that only a carrier's network can reach is none."""
+
+    transport: Transport
+    base: Address
+    port: int
+    outside: Address | None
+
+
 class VirtualPortMapping:
     """Asks the site's gateway, if it has one that opens ports; otherwise nothing happens.
 
-    `on_mapped` is told the transport, the base and the outside address, which everybody can reach; an
-    outside address that only a carrier's network can reach is kept to itself. `on_lost` likewise.
+    `on_mapped` is told what is open, and anew when something of that has changed; `on_lost` what is no more.
     """
 
     def __init__(
@@ -36,13 +47,13 @@ class VirtualPortMapping:
         site: VirtualSite,
         tcp: TcpHost,
         *,
-        on_mapped: Callable[[Transport, Address, Address], None],
-        on_lost: Callable[[Transport, Address, Address], None] = lambda transport, base, outside: None,
+        on_mapped: Callable[[MappedPort], None],
+        on_lost: Callable[[MappedPort], None],
     ) -> None:
         self.events: list[RouterEvent] = []
         self._router: _Router | None = None
-        self._bases: dict[int, tuple[Transport, Address]] = {}
-        self._outside: dict[int, Address] = {}
+        self._wanted: dict[int, tuple[Transport, Address]] = {}
+        self._opened: dict[int, MappedPort] = {}
         self._on_mapped, self._on_lost = on_mapped, on_lost
         self._internet, self._site, self._tcp = internet, site, tcp
 
@@ -50,6 +61,10 @@ class VirtualPortMapping:
     def client(self) -> RouterClient | None:
         """What speaks with the gateway, from the first port on."""
         return None if self._router is None else self._router.client
+
+    def opened(self) -> list[MappedPort]:
+        """What is open now."""
+        return list(self._opened.values())
 
     def open(self, transport: Transport, base: Address) -> None:
         """Have the port of `base` opened, and kept open."""
@@ -60,11 +75,9 @@ class VirtualPortMapping:
             self._router = _Router(
                 self._internet, self._site.host, base.host, gateway, self._tcp, self._on_event
             )
-        router = self._router
-        # An event of it may come before its number is known here.
-        number = router.client.open(OpenPort(transport, base.port), self._internet.now)
-        self._bases[number] = transport, base
-        router.flush()
+        number = self._router.client.open(OpenPort(transport, base.port), self._internet.now)
+        self._wanted[number] = transport, base
+        self._router.flush()
 
     def close(self) -> None:
         """Have everything closed."""
@@ -74,16 +87,16 @@ class VirtualPortMapping:
 
     def _on_event(self, event: RouterEvent) -> None:
         self.events.append(event)
-        if isinstance(event, Opened | Lost):
-            transport, base = self._bases[event.number]
-            before = self._outside.pop(event.number, None)
-            outside = event.outside if isinstance(event, Opened) else None
-            if outside is not None and classify(outside.host) is AddressClass.OPEN:
-                self._outside[event.number] = outside
-                if outside != before:
-                    self._on_mapped(transport, base, outside)
-            if before is not None and before != outside:
-                self._on_lost(transport, base, before)
+        if isinstance(event, Opened):
+            outside = event.outside
+            if outside is not None and classify(outside.host) is not AddressClass.OPEN:
+                outside = None
+            opened = MappedPort(*self._wanted[event.number], event.port, outside)
+            if self._opened.get(event.number) != opened:
+                self._opened[event.number] = opened
+                self._on_mapped(opened)
+        elif isinstance(event, Lost) and (lost := self._opened.pop(event.number, None)) is not None:
+            self._on_lost(lost)
 
 
 class _Router:
