@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from crowline.api.router_report import look_at_routers
@@ -32,6 +33,7 @@ from crowline.net.nat64 import Nat64Discovery
 from crowline.net.nat_discovery import discover_nat
 from crowline.net.network import SOMEWHERE, Network, look
 from crowline.net.path_mtu import measure_path
+from crowline.net.patience import within
 from crowline.net.plain_http import fetch_plain
 from crowline.net.proxies import proxy_for, without_secrets
 from crowline.net.resolver import resolve
@@ -41,6 +43,9 @@ from crowline.rendezvous import wire
 
 SERVER_SHARE = 0.5
 """Of the time for everything: what the server names can be asked only after it was reached."""
+
+FAREWELL_LIMIT = 0.5
+"""Seconds to leave the server in good manners."""
 
 PORTAL_LIMIT = 2.0
 """Seconds for a page of a server that answers its WebSocket at the same time."""
@@ -133,33 +138,27 @@ class Checks:
         """Its welcome names the STUN servers, for which other checks wait."""
         try:
             async with asyncio.timeout(self._limit * SERVER_SHARE):
-                servers = await self._greet()
+                socket = await HubSocket.connect(self._server.url)
+                try:
+                    self._stun.set_result(await self._greet(socket))
+                    self._server = replace(self._server, round_trip=await socket.round_trip())
+                finally:
+                    # Whoever says nothing does not say goodbye either.
+                    await within(FAREWELL_LIMIT, socket.close())
         except CrowlineError as error:
             self._server = _unreached(self._server.url, error)
         except TimeoutError:
-            silence = ServerUnreachable(
-                f"The server at {self._server.url} does not answer.",
-                hint="Is it running, and is the address right? Choose another with --server.",
-            )
-            self._server = _unreached(self._server.url, silence)
-        else:
-            self._stun.set_result(servers)
+            if not self._server.is_reached:
+                self._server = _unreached(self._server.url, _silence(self._server.url))
         finally:
             if not self._stun.done():
                 self._stun.set_result([])
 
-    async def _greet(self) -> list[Address]:
+    async def _greet(self, socket: HubSocket) -> list[Address]:
         """The addresses of its STUN servers. Raises `ServerUnreachable`."""
-        socket = await HubSocket.connect(self._server.url)
-        try:
-            welcome = await _welcome(socket)
-            round_trip = await socket.round_trip()
-        finally:
-            await socket.close()
+        welcome = await _welcome(socket)
         named = [(each.host, each.port) for each in welcome.stun if each.transport == "udp"]
-        self._server = ServerFacts(
-            self._server.url, is_reached=True, round_trip=round_trip, has_stun=bool(named)
-        )
+        self._server = replace(self._server, is_reached=True, has_stun=bool(named))
         return await resolve(named, socket.server_host)
 
     async def _ask_plainly(self) -> None:
@@ -248,6 +247,13 @@ async def _welcome(socket: HubSocket) -> wire.Welcome:
     raise ServerUnreachable(
         "What answers there is not a Crowline server, or one that speaks another version.",
         hint="Check the server's address, and update the older of the two.",
+    )
+
+
+def _silence(url: str) -> ServerUnreachable:
+    return ServerUnreachable(
+        f"The server at {url} does not answer.",
+        hint="Is it running, and is the address right? Choose another with --server.",
     )
 
 

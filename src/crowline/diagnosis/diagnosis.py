@@ -21,7 +21,7 @@ _MOST = 0.95  # with more than this share of peers nobody is worth a warning in 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`reach` is the share of peers that are reached directly, 0 to 1; 0 where no server was reached."""
+    """`reach` is the share of peers that are reached directly, 0 to 1; 0 where nothing was measured."""
 
     verdict: Verdict
     summary: str
@@ -34,8 +34,8 @@ class Diagnosis:
 def diagnose(facts: Facts) -> Diagnosis:
     """What follows from the facts."""
     standing = Standing.of(facts)
-    found = standing.prospects if facts.server.is_reached else ()
-    reach = standing.reach if facts.server.is_reached else 0.0
+    found = standing.prospects if facts.server.is_reached and facts.udp is not None else ()
+    reach = standing.reach if facts.server.is_reached and facts.udp is not None else 0.0
     verdict = _verdict(facts, reach)
     summary = _summary(verdict, facts, found, reach)
     return Diagnosis(verdict, summary, tuple(_reasons(facts)), fixes(facts), found, reach)
@@ -46,7 +46,9 @@ def _verdict(facts: Facts, reach: float) -> Verdict:
         return Verdict.NO_SERVER
     if facts.udp is False:
         return Verdict.UDP_BLOCKED
-    return Verdict.DIRECT_LIKELY if reach >= LIKELY else Verdict.RELAY_NEEDED
+    # Nothing is promised of what was not measured.
+    is_likely = facts.udp is not None and reach >= LIKELY
+    return Verdict.DIRECT_LIKELY if is_likely else Verdict.RELAY_NEEDED
 
 
 def _summary(verdict: Verdict, facts: Facts, found: tuple[Prospect, ...], reach: float) -> str:
@@ -59,6 +61,10 @@ def _summary(verdict: Verdict, facts: Facts, found: tuple[Prospect, ...], reach:
                 "UDP is blocked here. TCP still connects you directly to many people, a relay to the others."
             )
         return "UDP is blocked here, and TCP goes nowhere else. A relay connects you to everybody."
+    if facts.udp is None:
+        return (
+            "Nothing could be measured here. A relay connects you to everybody; what else works is not known."
+        )
     if verdict is Verdict.RELAY_NEEDED:
         return "You need a relay with most people. It connects you to everybody, at its own speed."
     hard = _by_relay(found)
