@@ -70,23 +70,25 @@ def virtual_attempt(
     its host. The attempt ends when both use a direct path, or `settle` seconds after both were there, or as
     soon as there is a relay after that.
     """
-    world = _World(a, b, seed, geometry or Geometry(), wait, observe)
-    world.run(settle)
-    return world.outcome()
+    attempt = VirtualAttempt(a, b, seed, geometry=geometry, wait=wait, observe=observe)
+    attempt.run(settle)
+    return attempt.outcome()
 
 
-class _World:
-    """The internet of one attempt, the server, and the two sides."""
+class VirtualAttempt:
+    """The internet of one attempt, the server, and the two sides: `peers`, the host first."""
 
     def __init__(
         self,
         a: Profile,
         b: Profile,
-        seed: int,
-        geometry: Geometry,
-        wait: float,
-        observe: Callable[[float, Packet], None] | None,
+        seed: int = 0,
+        *,
+        geometry: Geometry | None = None,
+        wait: float = 0.0,
+        observe: Callable[[float, Packet], None] | None = None,
     ) -> None:
+        geometry = geometry or Geometry()
         self._internet = Internet(seed, delay=geometry.between, loss=geometry.loss, observe=observe)
         self._server = VirtualServer(self._internet)
         self._wait = wait
@@ -95,32 +97,36 @@ class _World:
             self._internet.set_delay(site.place, self._server.host, geometry.to_server)
             if line is not None:
                 self._internet.set_line(site.place, up=line, down=line)
-        self._peers: list[VirtualPeer] = []
+        self.peers: list[VirtualPeer] = []
         self._have_met = self._is_over = self._is_linked = self._is_direct = False
-        self._peers.append(self._peer(self._sites[0]))
+        self.peers.append(self._peer(self._sites[0]))
 
-    def run(self, settle: float) -> None:
+    def pass_time(self, seconds: float) -> None:
+        """What happens in so many seconds more."""
+        self._internet.run(lambda: False, limit=seconds)
+
+    def run(self, settle: float = SETTLE) -> None:
         """Until both use a direct path, or the time is over."""
         internet = self._internet
         internet.run(lambda: self._have_met or self._is_over, limit=self._wait + MEETING_LIMIT)
         if self._have_met:
             internet.run(lambda: self._is_direct, limit=settle)
             internet.run(lambda: self._is_direct or not self._has_hope(), limit=PLAN_PATIENCE)
-            if any(peer.punching.adopted for peer in self._peers):
+            if any(peer.punching.adopted for peer in self.peers):
                 internet.run(lambda: self._is_direct, limit=settle)
-            if all(peer.reached_server_by_udp for peer in self._peers):
+            if all(peer.reached_server_by_udp for peer in self.peers):
                 internet.run(lambda: self._is_linked, limit=RELAY_PATIENCE)
 
     def outcome(self) -> Outcome:
-        if len(self._peers) < 2 or any(peer.greeted is None for peer in self._peers):
+        if len(self.peers) < 2 or any(peer.greeted is None for peer in self.peers):
             return Outcome("failed", reason=self._failure() or "no byte came through")
-        kind = min((_kind_of(peer) for peer in self._peers), key=_WORST_FIRST.index)
-        host = self._peers[0]
+        kind = min((_kind_of(peer) for peer in self.peers), key=_WORST_FIRST.index)
+        host = self.peers[0]
         pair = host.link.pair if host.link is not None else None
         return Outcome(
             kind,
-            setup_ms=_latest([_since_present(peer, peer.usable) for peer in self._peers]),
-            direct_ms=_latest([_since_present(peer, peer.direct) for peer in self._peers]),
+            setup_ms=_latest([_since_present(peer, peer.usable) for peer in self.peers]),
+            direct_ms=_latest([_since_present(peer, peer.direct) for peer in self.peers]),
             technique=kind if kind in ("hub", "relay") or pair is None else self._technique(pair),
             reason=self._reason(kind, pair),
         )
@@ -135,11 +141,11 @@ class _World:
         self._internet.call_at(self._internet.now + self._wait, lambda: self._join(code))
 
     def _join(self, code: Code) -> None:
-        self._peers.append(self._peer(self._sites[1], code))
+        self.peers.append(self._peer(self._sites[1], code))
 
     def _look(self) -> None:
         """See how far the two have come."""
-        peers = self._peers
+        peers = self.peers
         self._is_over = any(peer.failure for peer in peers)
         self._have_met = len(peers) == 2 and all(peer.present is not None for peer in peers)
         self._is_linked = all(peer.greeted is not None and peer.link is not None for peer in peers)
@@ -149,10 +155,10 @@ class _World:
         )
 
     def _has_hope(self) -> bool:
-        return len(self._peers) == 2 and any(peer.punching.is_hopeful for peer in self._peers)
+        return len(self.peers) == 2 and any(peer.punching.is_hopeful for peer in self.peers)
 
     def _failure(self) -> str:
-        return next((peer.failure for peer in self._peers if peer.failure), "")
+        return next((peer.failure for peer in self.peers if peer.failure), "")
 
     def _technique(self, pair: ValidPair) -> str:
         """By a plan, where one of its sockets carries the path."""
@@ -160,17 +166,17 @@ class _World:
         return technique_of(pair) if way is None else _TECHNIQUES[way]
 
     def _plan_of(self, pair: ValidPair | None) -> Way | None:
-        return None if pair is None else self._peers[0].punching.adopted.get(pair.base)
+        return None if pair is None else self.peers[0].punching.adopted.get(pair.base)
 
     def _reason(self, kind: Kind, pair: ValidPair | None) -> str:
-        own, peer = (each.punching.summary for each in self._peers)
+        own, peer = (each.punching.summary for each in self.peers)
         if kind in ("lan", "direct") and pair is not None:
             return merit(pair, own, peer, self._plan_of(pair))
         if kind == "relay":
             return obstacle(own, peer)
         without = [
             site.profile.name
-            for site, peer in zip(self._sites, self._peers, strict=True)
+            for site, peer in zip(self._sites, self.peers, strict=True)
             if not peer.reached_server_by_udp
         ]
         if without:

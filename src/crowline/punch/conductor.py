@@ -265,6 +265,11 @@ class Conductor:
         """What the other side says of its NAT and its outside host, if it has."""
         return None if self._peer is None else (self._peer, self._peer_host)
 
+    @property
+    def round_number(self) -> int:
+        """That of the present round, or of the last; 0 before the first."""
+        return self._number
+
     # --- the verbs --------------------------------------------------------------------------------------
 
     def handle_timeout(self, now: float) -> None:

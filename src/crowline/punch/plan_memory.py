@@ -39,11 +39,14 @@ def name_of(way: Way, opens: Opens) -> str:
 
 
 def in_order(plans: Sequence[PlannedWay], scores: Mapping[str, int]) -> tuple[PlannedWay, ...]:
-    """What has worked first, the best score before all others; what has failed after its equals."""
+    """What has worked first, the best score before all others; what has failed after its equals.
 
-    def rank(plan: PlannedWay) -> tuple[int, Fit, int]:
+    A relay is the last, as it is without scores.
+    """
+
+    def rank(plan: PlannedWay) -> tuple[bool, int, Fit, int]:
         score = scores.get(name_of(plan.way, plan.opens), 0)
-        return -max(score, 0), plan.fit, -min(score, 0)
+        return plan.way is Way.RELAY, -max(score, 0), plan.fit, -min(score, 0)
 
     return tuple(sorted(plans, key=rank)) if scores else tuple(plans)
 
