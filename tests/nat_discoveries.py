@@ -12,7 +12,7 @@ from crowline.lab.profile import Ipv6, Profile
 from crowline.lab.virtual import Internet, Node
 from crowline.lab.virtual_site import build_site
 from crowline.stun.message import is_stun
-from crowline.stun.nat_discovery import BasesWanted, Discovered, NatDiscovery
+from crowline.stun.nat_discovery import BasesWanted, Discovered, Foreseen, NatDiscovery
 from crowline.stun.nat_findings import Findings
 from crowline.stun.responder import Alternates, Responder
 
@@ -30,13 +30,20 @@ class Run:
 
     @property
     def findings(self) -> Findings:
-        ((_, event),) = self.node.events
+        event = self.node.events[-1][1]
         assert isinstance(event, Discovered)
         return event.findings
 
     @property
     def seconds(self) -> float:
-        return self.node.events[0][0]
+        return self.node.events[-1][0]
+
+    @property
+    def foreseen(self) -> tuple[float, Findings] | None:
+        """What was foreseen, and when."""
+        early = [(time, event.findings) for time, event in self.node.events if isinstance(event, Foreseen)]
+        assert len(early) == len(self.node.events) - 1 <= 1
+        return early[0] if early else None
 
 
 class _Spy:
@@ -93,6 +100,7 @@ def discover(
     mute: Sequence[Address] = (),
     loss: float = 0.0,
     delay: float = 0.02,
+    foresees: bool = False,
     bases: int | None = None,
 ) -> Run:
     """Let a host behind `profile` ask, until it is over.
@@ -111,7 +119,9 @@ def discover(
         server, prefix = embedded(SERVER), PREFIX
     own = site.address_like(server.host)
     assert own is not None
-    discovery = NatDiscovery(server, entropy=internet.random.randbytes, prefix=prefix, others=others)
+    discovery = NatDiscovery(
+        server, entropy=internet.random.randbytes, prefix=prefix, others=others, foresees=foresees
+    )
     spy = _Spy(discovery)
     node = internet.attach(spy)
     run = spy.run = Run(internet, node, discovery)
@@ -123,6 +133,6 @@ def discover(
         internet.bind(node, site.host, socket)
     discovery.start(sockets, internet.now)
     internet.poke(node)
-    assert internet.run(lambda: bool(node.events), limit=10.0)
+    assert internet.run(lambda: bool(node.events) and isinstance(node.events[-1][1], Discovered), limit=10.0)
     assert discovery.next_timeout() is None
     return run

@@ -151,3 +151,25 @@ def test_one_address_and_two_ports_tell_the_mapping_apart(internet: Factory, tmp
     assert (home.mapping, home.unknown[Facet.MAPPING]) == (Mapping.ENDPOINT_INDEPENDENT, Why.ONE_ADDRESS)
     assert symmetric.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
     assert Facet.MAPPING not in symmetric.unknown
+
+
+def test_mapping_and_ports_are_said_before_the_end(internet: Factory, tmp_path: Path) -> None:
+    """While silence is still listened to; the end confirms them."""
+    net = internet()
+    server, site = net.server(), net.site("symmetric-sequential")
+    start_ours(net, server, tmp_path)
+    address = Address(server.addresses[0], STUN_PORT)
+    early: list[NatProfile] = []
+
+    def foresee() -> NatProfile:
+        early.clear()
+        return asyncio.run(discover_nat([address], tcp=False, on_early=early.append))
+
+    for _ in range(TRIES):
+        final = net.inside(site.hosts[0], foresee)
+        if early:
+            break
+    (first,) = early
+    assert (first.mapping, first.ports) == (final.mapping, final.ports)
+    assert first.unknown[Facet.FILTERING] is Why.STILL_ASKED
+    assert first.summary() == final.summary()

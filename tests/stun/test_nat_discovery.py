@@ -151,6 +151,32 @@ def test_nothing_else_is_sent_while_ports_are_sampled() -> None:
     assert {(after - before) % 64512 for before, after in pairwise(ports)} == {1}
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("profile", REACHED, ids=lambda profile: profile.name)
+def test_the_end_is_foreseen_in_a_third_of_the_time(profile: Profile, seed: int) -> None:
+    """Mapping and ports are known by then; what silence is for has the right value, and a doubt."""
+    run = discover(profile, seed=seed, foresees=True)
+    final = run.findings
+    if run.foreseen is None:
+        assert run.seconds < 0.3
+        return
+    time, early = run.foreseen
+    assert time < 0.33
+    assert run.seconds > 0.6
+    assert (early.mapping, early.samples) == (final.mapping, final.samples)
+    assert (early.filtering, early.hairpinning) == (final.filtering, final.hairpinning)
+    doubts = {facet for facet, reason in early.unknown.items() if reason is Reason.STILL_ASKED}
+    if final.filtering in (Filtering.ADDRESS_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT):
+        assert Facet.FILTERING in doubts
+    assert Reason.STILL_ASKED not in final.unknown.values()
+
+
+def test_nothing_is_foreseen_where_nobody_answers_or_nobody_asks() -> None:
+    """The end is all there is."""
+    assert discover(PRESETS["udp-blocked"], foresees=True).foreseen is None
+    assert discover(PRESETS["home"]).foreseen is None
+
+
 @pytest.mark.parametrize(
     ("delay", "seconds"), [(0.005, 0.9), (0.02, 0.9), (0.1, 1.85), (0.3, 2.3)], ids=lambda each: str(each)
 )

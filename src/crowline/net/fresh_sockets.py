@@ -91,14 +91,15 @@ class Measurement(Protocol[E_co]):
     def next_event(self) -> BasesWanted | E_co | None: ...
 
 
-async def measured(machine: Measurement[E], host: str) -> E:
-    """Give the machine the sockets that it wants, and drive it to its end. Raises `LocalProblem`."""
+async def measured(machine: Measurement[E], host: str, is_end: Callable[[E], bool] = lambda event: True) -> E:
+    """Give the machine the sockets that it wants, and drive it to its end: the first event of which `is_end`
+    says so. Raises `LocalProblem`."""
     wanted = machine.next_event()
     assert isinstance(wanted, BasesWanted)
     result: asyncio.Future[E] = asyncio.get_running_loop().create_future()
 
     def heard(event: BasesWanted | E) -> None:
-        if not isinstance(event, BasesWanted) and not result.done():
+        if not isinstance(event, BasesWanted) and not result.done() and is_end(event):
             result.set_result(event)
 
     def received(data: memoryview, source: Address, local: Address) -> None:

@@ -11,18 +11,14 @@ from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.base.machine import Transmit
 from crowline.base.nat64 import Nat64Prefix
-from crowline.net.fresh_sockets import FreshSockets, measured
+from crowline.net.fresh_sockets import FreshSockets, Measurement, measured
 from crowline.net.interfaces import source_towards
 from crowline.net.pump import Pump
 from crowline.net.tcp_discovery import discover_tcp
 from crowline.punch.nat_profile import NatProfile
 from crowline.punch.tcp_profile import TcpProfile
 from crowline.stun.client import BindingClient, BindingEvent, Mapped
-from crowline.stun.nat_discovery import (
-    MAX_OTHERS,
-    QUICK,
-    NatDiscovery,
-)
+from crowline.stun.nat_discovery import MAX_OTHERS, QUICK, Discovered, Foreseen, NatDiscovery
 from crowline.stun.nat_evidence import second_address
 from crowline.stun.nat_findings import Facet, Findings, Reason
 
@@ -49,6 +45,7 @@ async def discover_nat(
     prefix: Nat64Prefix | None = None,
     tcp: bool = True,
     entropy: Callable[[int], bytes] = os.urandom,
+    on_early: Callable[[NatProfile], None] | None = None,
 ) -> NatProfile:
     """The profile of the translator between the host `own` and the internet, within about two seconds.
 
@@ -56,6 +53,10 @@ async def discover_nat(
     (RFC 5780) is asked everything; further ones show mappings, too. `own` is by default the address by which
     packets to the first server leave. `prefix` is the NAT64 prefix of servers that are IPv4. Sockets are
     opened for this, and closed; nothing is sent by those of anybody else.
+
+    `on_early` gets what will probably come out, after about a third of the time: mapping and ports as they
+    are, filtering and hairpinning by the silence so far, TCP not at all. It is not called where the end is as
+    near.
 
     Silence is a result, not an error. Raises `UsageError` without servers and for a mixture of families,
     `LocalProblem` where no packet can leave at all.
@@ -65,7 +66,7 @@ async def discover_nat(
     choice = asyncio.ensure_future(choose_server(asked, host, prefix, entropy))
     by_tcp = asyncio.ensure_future(_tcp_profile(choice, asked, host, prefix)) if tcp else None
     try:
-        profile = NatProfile.of(await _discover(await choice, host, prefix, entropy))
+        profile = NatProfile.of(await _discover(await choice, host, prefix, entropy, on_early))
         return profile if by_tcp is None else profile.with_tcp(await by_tcp)
     finally:
         for task in (choice, by_tcp):
@@ -90,7 +91,12 @@ async def choose_server(
     prefix: Nat64Prefix | None = None,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> ChosenServer:
-    """The first to answer that has a second address, or else the first to answer; all are asked at once."""
+    """The first to answer that has a second address, or else the first to answer; all are asked at once.
+
+    Of one server nothing is asked here: the discovery will see whether it answers.
+    """
+    if len(servers) == 1:
+        return ChosenServer(servers[0], (), answers=True)
     answers = await _first_answers(servers, host, entropy)
     order = [*(answer.server for answer in answers), *servers]
     best = next((answer.server for answer in answers if _has_second(answer, prefix)), order[0])
@@ -143,14 +149,31 @@ async def _first_answers(
 
 
 async def _discover(
-    choice: ChosenServer, host: str, prefix: Nat64Prefix | None, entropy: Callable[[int], bytes]
+    choice: ChosenServer,
+    host: str,
+    prefix: Nat64Prefix | None,
+    entropy: Callable[[int], bytes],
+    on_early: Callable[[NatProfile], None] | None,
 ) -> Findings:
     """Drive the discovery of UDP; without a server that answers there is nothing to be found."""
     if not choice.answers:
         facets = (Facet.MAPPING, Facet.FILTERING, Facet.HAIRPINNING)
         return Findings(choice.server, unknown=dict.fromkeys(facets, Reason.NO_ANSWER))
-    discovery = NatDiscovery(choice.server, entropy=entropy, prefix=prefix, others=choice.further)
-    return (await measured(discovery, host)).findings
+    discovery: Measurement[Foreseen | Discovered] = NatDiscovery(
+        choice.server,
+        entropy=entropy,
+        prefix=prefix,
+        others=choice.further,
+        foresees=on_early is not None,
+    )
+
+    def is_end(event: Foreseen | Discovered) -> bool:
+        if on_early is not None and isinstance(event, Foreseen):
+            on_early(NatProfile.of(event.findings))
+        return isinstance(event, Discovered)
+
+    end = await measured(discovery, host, is_end)
+    return end.findings
 
 
 async def _tcp_profile(

@@ -40,6 +40,7 @@ from crowline.stun.nat_evidence import (
     HAIRPIN_BACK_BASE,
     HAIRPIN_BASE,
     MAPPING_BASE,
+    MAPPING_TESTS,
     NatEvidence,
     NatTest,
 )
@@ -78,13 +79,21 @@ class BasesWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What will probably be learnt: mapping and ports are known, and silence has lasted for twice the longest
+    round trip. Facets that silence is for have a reason for doubt until the end."""
+
+    findings: Findings
+
+
+@dataclass(frozen=True, slots=True)
 class Discovered:
     """The end: all that could be learnt."""
 
     findings: Findings
 
 
-DiscoveryEvent: TypeAlias = BasesWanted | Discovered
+DiscoveryEvent: TypeAlias = BasesWanted | Foreseen | Discovered
 
 
 @dataclass(slots=True)
@@ -102,6 +111,7 @@ class NatDiscovery:
 
     `prefix` is the NAT64 prefix by which an IPv4 server is reached as `server`: what it says is of IPv4 then.
     `others` are further servers of the same family, two at most, of which nothing but the mapping is asked.
+    With `foresees` there is `Foreseen` before the end, where it comes much sooner.
     """
 
     def __init__(
@@ -112,10 +122,13 @@ class NatDiscovery:
         prefix: Nat64Prefix | None = None,
         others: Sequence[Address] = (),
         schedule: Schedule = QUICK,
+        foresees: bool = False,
     ) -> None:
         self.server = server
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
+        self._foresees = foresees
+        self._foresight_at = 0.0
         self._schedule = schedule
         self._round_trips: list[float | None] = []
         self._others = [each for each in others if each.host != server.host][:MAX_OTHERS]
@@ -229,13 +242,23 @@ class NatDiscovery:
         if not self._is_testing and self._asked == len(self._bases) and not self._awaits_samples():
             self._is_testing = True
             self._schedule = self._pace()
+            self._foresight_at = now + self._schedule.rto
             self._begin_tests(now)
         if self._is_testing and not self._questions and not self._is_over:
             self._is_over = True
             self._events.append(Discovered(self._evidence.findings()))
+        elif self._is_testing and self._foresees and now >= self._foresight_at and not self._awaits_mapping():
+            self._foresees = False
+            self._events.append(Foreseen(self._evidence.foreseen(self._open_tests())))
 
     def _awaits_samples(self) -> bool:
         return any(question.index < _ROLES for question in self._questions.values())
+
+    def _awaits_mapping(self) -> bool:
+        return not self._open_tests().isdisjoint(MAPPING_TESTS)
+
+    def _open_tests(self) -> set[NatTest]:
+        return {question.test for question in self._questions.values()}
 
     def _pace(self) -> Schedule:
         """The schedule of the tests, by what the samples showed of the way to the server."""

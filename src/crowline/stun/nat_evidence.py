@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from enum import Enum
 
 from crowline.base.addresses import Address, AddressClass, classify
@@ -25,6 +26,10 @@ class NatTest(Enum):
     CHANGE_BOTH = "filtering test II"
     CHANGE_PORT = "filtering test III"
     HAIRPIN = "hairpin test"
+
+
+MAPPING_TESTS = {NatTest.OTHER_HOST, NatTest.OTHER_BOTH, NatTest.SECOND_PORT, NatTest.OTHER_SERVER}
+_FILTERING_TESTS = {NatTest.CHANGE_BOTH, NatTest.CHANGE_PORT}
 
 
 def second_address(server: Address, named: Collection[Address], prefix: Nat64Prefix | None) -> Address | None:
@@ -109,6 +114,16 @@ class NatEvidence:
             self.round_trip,
             {facet: reason for facet, reason in reasons.items() if reason is not None},
         )
+
+    def foreseen(self, awaited: Collection[NatTest]) -> Findings:
+        """What follows if the tests that are still open stay without an answer, with that doubt."""
+        found = self.findings()
+        doubts = {
+            Facet.FILTERING: not _FILTERING_TESTS.isdisjoint(awaited),
+            Facet.HAIRPINNING: NatTest.HAIRPIN in awaited,
+        }
+        unknown = {facet: Reason.STILL_ASKED for facet, is_open in doubts.items() if is_open}
+        return replace(found, unknown=unknown | found.unknown)
 
     def _mapping(self) -> tuple[Mapping, Reason | None]:
         """RFC 5780 §4.3."""

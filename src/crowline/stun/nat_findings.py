@@ -68,6 +68,7 @@ class Reason(Enum):
     TOO_FEW_SAMPLES = "too few sockets were answered"
     NO_CALLS_BACK = "no server connects to its clients by TCP"
     KEPT_PORTS = "the translator keeps ports, so that a new mapping looks like the old one"
+    STILL_ASKED = "it is still being measured"
     NOT_TRIED = "it was not tried"
 
 
