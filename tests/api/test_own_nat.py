@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,6 +32,7 @@ class Stage:
         self.discoveries = 0
         self.results: list[NatProfile | Exception] = []
         self.known: list[NatProfile] = []
+        self.early: NatProfile | None = None
         self.servers = [SERVER]
         self.needed = True
         self.again = asyncio.Event()
@@ -58,8 +59,12 @@ class Stage:
         self.known.append(found)
         self.again.set()
 
-    async def _discover(self, servers: Sequence[Address]) -> NatProfile:
+    async def _discover(
+        self, servers: Sequence[Address], *, on_early: Callable[[NatProfile], None]
+    ) -> NatProfile:
         assert servers == [SERVER]
+        if self.early is not None:
+            on_early(self.early)
         self.discoveries += 1
         self.again.set()
         await self.go_on.wait()
@@ -88,6 +93,19 @@ async def test_a_nat_is_measured_once(stage: Stage) -> None:
     stage.nat.measure_in(0.0)
     assert stage.nat.profile is stage.known[0]
     assert stage.discoveries == 1
+    stage.nat.close()
+
+
+async def test_what_will_probably_come_out_is_told_before(stage: Stage) -> None:
+    """Plans begin by that; it is no result."""
+    stage.go_on.clear()
+    stage.early, stage.results = profile(), [profile()]
+    stage.nat.measure_in(0.0)
+    await until(stage, 1)
+    assert (stage.known, stage.nat.profile) == ([stage.early], None)
+    stage.go_on.set()
+    await until(stage, 2)
+    assert stage.nat.profile is stage.known[1]
     stage.nat.close()
 
 

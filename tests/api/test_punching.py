@@ -197,7 +197,7 @@ def profiles(monkeypatch: pytest.MonkeyPatch) -> list[NatProfile]:
     """What the next measurements find, each at once; the last one again and again."""
     found = [EASY]
 
-    async def discover(servers: Sequence[Address]) -> NatProfile:
+    async def discover(servers: Sequence[Address], *, on_early: object) -> NatProfile:
         return found.pop(0) if len(found) > 1 else found[0]
 
     monkeypatch.setattr(nat_discovery, "discover_nat", discover)

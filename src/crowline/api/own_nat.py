@@ -18,7 +18,7 @@ AGAIN_AFTER = 20.0
 
 class OwnNat:
     """`servers` finds the STUN servers to ask, `is_needed` says whether anybody wants to know, `on_known`
-    hears of the result. Nothing is asked before `measure_in`.
+    hears of the result, and before that of what will probably come out. Nothing is asked before `measure_in`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class OwnNat:
 
         try:
             servers = await self._servers()
-            profile = await discover_nat(servers) if servers else None
+            profile = await discover_nat(servers, on_early=self._on_known) if servers else None
         except LocalProblem:
             profile = None
         self._task = None
