@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from crowline.api.meeting_point import Callbacks
 from crowline.api.traversal import Traversal
+from crowline.base.addresses import Address
 from crowline.base.errors import NobodyCame, NoPath, UsageError
 from crowline.base.secrets import Secret
 from crowline.link.hub import HubLink
@@ -144,7 +145,7 @@ class TokenPoint:
 
     async def close(self) -> None:
         if self._traversal is not None:
-            self._traversal.on_check = lambda _: None
+            self._traversal.on_heard = lambda *_: None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -156,7 +157,7 @@ class TokenPoint:
         await self._gather()
         token = self._meeting.write()
         if self._role is Role.JOIN:
-            self._traversal.on_check = self._on_check
+            self._traversal.on_heard = self._on_check
         self._callbacks.on_event(TokenReady(str(token), is_public=self._meeting.is_public))
         if self._role is Role.JOIN:
             await self._keep_open()
@@ -183,7 +184,7 @@ class TokenPoint:
                 MeetingFailed(NobodyCame(hint="The other side has to paste your token within 15 minutes."))
             )
 
-    def _on_check(self, data: memoryview) -> None:
+    def _on_check(self, data: memoryview, source: Address, local: Address) -> None:
         """Somebody knows this side's user fragment, which only its token tells: checks may begin."""
         if not self._has_met and self._ufrag + b":" in bytes(data):
             self._meet()

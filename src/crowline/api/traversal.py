@@ -68,10 +68,8 @@ class Traversal:
         self._here = here = Surroundings(options, loopback=loopback)
         # Hears of everything that the agent says, before anything is done with it.
         self.on_ice: Callable[[IceEvent], None] = lambda _: None
-        # The same of STUN packets from the other side: data, source, base.
+        # The same of STUN packets, before the agent is told of them: data, source, base.
         self.on_heard: Callable[[memoryview, Address, Address], None] = lambda *_: None
-        # Told of every STUN packet before the agent is.
-        self.on_check: Callable[[memoryview], None] = lambda _: None
         self._has_met = False
         self._agent = IceAgent(
             controlling,
@@ -164,6 +162,7 @@ class Traversal:
         """Tell what has been found and what will be, to a side that will hear of it later: until `meet` the
         servers are asked on.
         """
+        self._mapped.hurry()
         self._announcer.meet()
 
     def meet(self) -> None:
@@ -329,7 +328,6 @@ class Traversal:
         self._gatherer.expected_came()
 
     def on_stun(self, data: memoryview, source: Address, local: Address) -> None:
-        self.on_check(data)
         self.on_heard(data, source, local)
         self._agent.receive(data, source, self._pump.now, local)
         self._pump.flush()
