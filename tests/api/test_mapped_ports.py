@@ -56,6 +56,7 @@ class Mapper:
     """What stands in for `PortMapper`; the last one made is `made[-1]`."""
 
     made: list[Mapper]
+    is_slow = False
 
     def __init__(self, *, follows: bool) -> None:
         assert not follows
@@ -77,6 +78,8 @@ class Mapper:
 
     async def aclose(self) -> None:
         self.said.append("aclose")
+        if self.is_slow:
+            await asyncio.Event().wait()
 
     def abandon(self) -> None:
         self.said.append("abandon")
@@ -312,6 +315,16 @@ async def test_sockets_that_come_and_go_have_ports_that_do() -> None:
     assert mapper.said == ["follow"]
     await meeting.mapped.give_back()
     assert mapper.said == ["follow", "aclose"]
+
+
+async def test_a_slow_router_holds_up_no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not close in time is left to its lifetime."""
+    monkeypatch.setattr(mapped_ports, "FAREWELL_LIMIT", 0.01)
+    meeting = Meeting(waits=True)
+    mapper = await begun(meeting)
+    mapper.is_slow = True
+    await meeting.mapped.give_back()
+    assert mapper.said == ["aclose", "abandon"]
 
 
 async def test_nothing_is_offered_after_the_end() -> None:

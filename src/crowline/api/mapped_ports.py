@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from crowline.api.gatherer import Gatherer
@@ -27,6 +28,8 @@ HOST_DELAY = 0.2
 JOIN_DELAY, LOOK_AGAIN = 0.5, 5.0
 # Seconds that nobody waits longer for what a router says; what comes later counts all the same.
 ANSWER_LIMIT = 10.0
+# Seconds for closing the ports at the end; what a slow router leaves open ends with its lifetime.
+FAREWELL_LIMIT = 1.5
 
 
 class MappedPorts:
@@ -54,6 +57,7 @@ class MappedPorts:
         self._seen: dict[str, str] = {}
         self._offered: set[Address] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._is_over = False
 
@@ -61,6 +65,12 @@ class MappedPorts:
         """The sockets are open; the other side may not be there for long."""
         if self._is_wanted and self._waits:
             self._later(HOST_DELAY, self._open_all)
+
+    def hurry(self) -> None:
+        """The other side will be told once, and early: the router is asked now whichever side this is."""
+        if not self._waits:
+            self._waits = True
+            self.begin()
 
     def meet(self) -> None:
         """The other side is there: until the routers have answered, there is more to come."""
@@ -101,7 +111,10 @@ class MappedPorts:
         self._end()
         if (mapper := self._mapper) is not None:
             self._mapper = None
-            await mapper.aclose()
+            try:
+                await asyncio.wait_for(mapper.aclose(), FAREWELL_LIMIT)
+            except TimeoutError:
+                mapper.abandon()
 
     def close(self) -> None:
         """End at once."""
@@ -113,9 +126,9 @@ class MappedPorts:
 
     def _end(self) -> None:
         self._is_over = True
-        for timer in (self._timer, self._limit):
-            if timer is not None:
-                timer.cancel()
+        for waiting in (self._timer, self._limit, self._loading):
+            if waiting is not None:
+                waiting.cancel()
 
     def _later(self, delay: float, call: Callable[[], None]) -> None:
         self._timer = self._loop.call_later(delay, call)
@@ -137,7 +150,11 @@ class MappedPorts:
         self._later(LOOK_AGAIN, self._open_if_needed)
 
     def _open_all(self) -> None:
-        """It takes a few milliseconds to load what asks routers, so that is done when it is needed."""
+        self._loading = self._loop.create_task(self._load_and_open())
+
+    async def _load_and_open(self) -> None:
+        """It takes some ten milliseconds to load what asks routers, for which no packet is to wait."""
+        await asyncio.to_thread(import_module, "crowline.api.port_mapper")
         from crowline.api.port_mapper import PortMapper
 
         self._mapper = PortMapper(follows=False)
