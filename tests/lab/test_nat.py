@@ -319,6 +319,17 @@ def test_a_forward_leaves_what_is_mapped_already_alone() -> None:
     assert mapped(box, INSIDE, SERVER, now=1.0) == outside
 
 
+def test_a_flow_that_goes_both_ways_keeps_its_mapping() -> None:
+    """Whoever answers there may come in by the forward too; the flow is not turned from one to the other."""
+    box = nat(SYMMETRIC)
+    before = mapped(box, INSIDE, SERVER)
+    outside = box.forward(UDP, INSIDE, 100.0, 0.0, suggested=7000)
+    assert outside is not None
+    assert box.inbound(UDP, before, SERVER, 1.0) == INSIDE
+    assert box.inbound(UDP, outside, SERVER, 2.0) == INSIDE
+    assert mapped(box, INSIDE, SERVER, now=2.0) == before
+
+
 def test_a_closed_forward_is_closed() -> None:
     """After the end nobody gets in, and closing again changes nothing."""
     box = nat(HOME)

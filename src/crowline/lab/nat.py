@@ -54,6 +54,7 @@ class _Entry:
     ends: float  # at the latest, however busy
     expires: float
     is_forward: bool = False  # opened by name, for everyone, and not by traffic
+    is_answered: bool = False  # something came in by it
     # Remote address (port 0 where the filter does not look at it) to the time the permission ends. A forward
     # lets everybody in: of these it knows who came in by it, and is answered by it.
     permissions: dict[Address, float] = field(default_factory=dict)
@@ -127,6 +128,7 @@ class Nat:
         rules = self._rules.get(protocol) or self._rules_of(protocol)
         if not self._passes(entry, remote, rules, now):
             return None
+        entry.is_answered = True
         if entry.is_forward:
             self._permit(entry, remote, rules, now)
         elif self.behaviour.inbound_refreshes:
@@ -163,7 +165,7 @@ class Nat:
 
         `suggested` is taken when it is free or has a mapping of `inside` itself; with `exactly`, no other
         one. New traffic of `inside` leaves by the forward, and so do answers to what came in by it; it does
-        not prolong it. Traffic that has a mapping keeps that. ``None`` when no port is left.
+        not prolong it. Flows that have a mapping and are answered keep it. ``None`` when no port is left.
         """
         entry = self._forwards.get((protocol, inside))
         if entry is not None and entry.expires <= now:
@@ -213,8 +215,11 @@ class Nat:
         if self._forwards:
             forward = self._forwards.get((protocol, source))
             if forward is not None and forward.expires > now:
-                is_mapped = entry is not None and entry.expires > now
-                if not is_mapped or forward.permissions.get(destination, now) > now:
+                if entry is None or entry.expires <= now:
+                    return forward
+                # A flow of its own that nobody has answered gives way to one that came in.
+                is_flow = rules.mapping is not Mapping.ENDPOINT_INDEPENDENT and entry.is_answered
+                if not is_flow and forward.permissions.get(destination, now) > now:
                     return forward
         if entry is None:
             return self._create(key, rules.allocation, now)
