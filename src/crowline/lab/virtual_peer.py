@@ -16,10 +16,8 @@ from crowline.ice.agent import MIN_TA, IceAgent
 from crowline.ice.candidate import Candidate
 from crowline.ice.events import IceEvent, PairLost, PairNominated, PairReclassified, PairValid
 from crowline.ice.pair import ValidPair
-from crowline.lab.stand_in_pake import StandInPake
 from crowline.lab.virtual import Internet
-from crowline.lab.virtual_hub_stream import VirtualHubStream
-from crowline.lab.virtual_link_zero import VirtualLinkZero
+from crowline.lab.virtual_hub_channel import VirtualHubChannel
 from crowline.lab.virtual_links import VirtualLink, VirtualLinks
 from crowline.lab.virtual_mapped_ports import HOST_DELAY, JOINER_DELAY, VirtualMappedPorts
 from crowline.lab.virtual_offers import VirtualOffers
@@ -30,26 +28,11 @@ from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
 from crowline.lab.virtual_tcp_ways import VirtualTcpWays
 from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
-from crowline.link.events import LinkData, LinkDown, LinkEvent
-from crowline.link.hub import HubLink
 from crowline.punch.punch_signals import PunchSignal
 from crowline.rendezvous.candidates import REFRESH_INTERVAL, from_signal, may_be_checked
 from crowline.rendezvous.code import Code
-from crowline.rendezvous.events import (
-    BudgetGranted,
-    CodeReady,
-    HostVouched,
-    Keyed,
-    MeetingEvent,
-    MeetingFailed,
-    PeerPresent,
-    Signalled,
-    Welcomed,
-)
 from crowline.rendezvous.keys import derive
-from crowline.rendezvous.meeting import HUB, Meeting
 from crowline.rendezvous.role import Role
-from crowline.rendezvous.seal import Opener, Sealer
 from crowline.rendezvous.signals import (
     CandidateFading,
     CandidateGone,
@@ -58,7 +41,6 @@ from crowline.rendezvous.signals import (
     EndOfCandidates,
     Signal,
 )
-from crowline.rendezvous.wire import ServerAddress
 from crowline.session.events import LinkChosen, SessionEvent, StreamReadable
 from crowline.session.links import Carrier, Hints, LinkTransmit
 from crowline.session.session import Session
@@ -96,14 +78,11 @@ class VirtualPeer:
         self.failure = ""
         self.up: dict[int, VirtualLink] = {}
         self._internet = internet
-        self._on_code = on_code
         self._on_progress = on_progress
         self._addresses = list(site.addresses)
         self._has_proxy = site.proxy is not None
-        self._credit = 0
         self._key: Secret | None = None
         self._links: VirtualLinks | None = None
-        self._link_zero: VirtualLinkZero | None = None
         entropy = internet.random.randbytes
         self._session = Session(initiator=self.role is Role.HOST)
         self._session_pump: VirtualPump[LinkTransmit, SessionEvent] = VirtualPump(
@@ -127,7 +106,7 @@ class VirtualPeer:
             self._agent_pump,
             leads=self.role is Role.JOIN,
             signal=self._signal,
-            vouch=self._ask_hub,
+            vouch=lambda host: self._hub.vouch(host),
         )
         self._renewal = VirtualRenewal(
             internet,
@@ -139,28 +118,13 @@ class VirtualPeer:
             on_fading=self._fade,
             on_retired=self._agent_pump.flush,
         )
-        self._meeting = Meeting(self.role, pake_factory=StandInPake, entropy=entropy, code=code)
-        self._stream = VirtualHubStream(
-            internet,
-            site,
-            hub,
-            on_text=self._on_hub_text,
-            on_binary=self._on_hub_binary,
-            on_closed=self._on_hub_closed,
-        )
+        self._hub = VirtualHubChannel(internet, site, hub, self, code=code, on_code=on_code)
         self._tcp = VirtualTcpWays(
-            internet, self._stream.tcp, self, self._agent, self._agent_pump, self._sockets.factory
+            internet, self._hub.tcp, self, self._agent, self._agent_pump, self._sockets.factory
         )
         self.mapped = VirtualMappedPorts(
-            internet, site, self._stream.tcp, self._sockets.factory, on_candidate=self.on_candidate
+            internet, site, self._hub.tcp, self._sockets.factory, on_candidate=self.on_candidate
         )
-        self._meeting_pump: VirtualPump[Transmit, MeetingEvent] = VirtualPump(
-            internet,
-            self._meeting,
-            lambda transmit: self._stream.send_text(bytes(transmit.data)),
-            self._on_meeting_event,
-        )
-        self._meeting.open(internet.now)
         ta, own = round(MIN_TA * 1000), self._agent
         self._signal(
             Description(own.ufrag, own.pwd, FINGERPRINT, ta, renominate=True, regains=True, punches=True)
@@ -183,88 +147,48 @@ class VirtualPeer:
         """Whether the server answered any datagram."""
         return self._sockets.was_answered
 
-    # --- the hub ----------------------------------------------------------------------------------------
+    # --- the hub (`virtual_hub_channel.HubOwner`) ---------------------------------------------------------
 
-    def _on_hub_text(self, data: bytes) -> None:
-        self._meeting.receive(data, HUB, self._internet.now)
-        self._meeting_pump.flush()
+    def on_welcome(self, stun: Address) -> None:
+        self._stun = stun
+        self._refresh()
+        if self.role is Role.HOST:
+            self.punching.measure(stun)
+            self.mapped.open_later(HOST_DELAY, self._map_ports)
 
-    def _on_hub_binary(self, data: bytes) -> None:
-        if self._link_zero is not None:
-            self._link_zero.receive(data)
-            self._session_pump.flush()
+    def on_present(self, turn: Address, username: str, password: str) -> None:
+        self.present = self._internet.now
+        self._on_progress()
+        self._offers.meet()
+        self.punching.measure(self._stun)
+        # The proxy of a site leads to port 443 only, where TURN is not.
+        self._sockets.allocate(turn, username, password, None if self._has_proxy else self._hub.tcp)
 
-    def _on_hub_closed(self, reason: str) -> None:
-        if self._key is None:
-            self._fail(f"the server's connection: {reason}")
+    def on_key(self, key: Secret) -> None:
+        self._key = key
+        assert self._hub.link_zero is not None
+        self._attach(HUB_LINK, self._hub.link_zero, HUB_RANK, Hints(makeshift=True))
+
+    def on_host_vouched(self, host: str) -> None:
+        self.punching.host_vouched(host)
+
+    def on_link_zero_data(self, data: Buffer) -> None:
+        self._session.receive(data, HUB_LINK, self._internet.now)
+
+    def on_link_zero_down(self, reason: str) -> None:
         self._detach(HUB_LINK, reason)
 
-    def _fail(self, reason: str) -> None:
+    def on_link_zero_news(self) -> None:
+        self._session_pump.flush()
+
+    def on_failure(self, reason: str) -> None:
         self.failure = self.failure or reason
         self._on_progress()
 
     def _signal(self, signal: Signal) -> None:
-        self._meeting.signal(signal)
-        self._meeting_pump.flush()
+        self._hub.signal(signal)
 
-    def _ask_hub(self, host: str) -> None:
-        """Whether it saw the other side there."""
-        self._meeting.vouch(host)
-        self._meeting_pump.flush()
-
-    def _on_meeting_event(self, event: MeetingEvent) -> None:
-        if isinstance(event, Welcomed):
-            self._credit = event.welcome.credit
-            self._stun = self._service(event.welcome.stun)
-            self._refresh()
-            if self.role is Role.HOST:
-                self.punching.measure(self._stun)
-            if self.role is Role.HOST:
-                self.mapped.open_later(HOST_DELAY, self._map_ports)
-        elif isinstance(event, CodeReady):
-            self._on_code(event.code)
-        elif isinstance(event, PeerPresent):
-            self.present = self._internet.now
-            self._on_progress()
-            self._offers.meet()
-            self.punching.measure(self._stun)
-            assert event.turn is not None
-            grant = event.turn
-            # The proxy of a site leads to port 443 only, where TURN is not.
-            tcp = None if self._has_proxy else self._stream.tcp
-            self._sockets.allocate(self._service(grant.servers), grant.username, grant.password, tcp)
-        elif isinstance(event, Keyed):
-            self._on_key(event.key)
-        elif isinstance(event, Signalled):
-            self._on_signal(event.signal)
-        elif isinstance(event, BudgetGranted):
-            self._on_grant(event)
-        elif isinstance(event, HostVouched):
-            self.punching.host_vouched(event.host)
-        elif isinstance(event, MeetingFailed):
-            self._fail(event.error.message)
-
-    def _service(self, servers: tuple[ServerAddress, ...]) -> Address:
-        """Where STUN and TURN are: an empty host means where the hub is."""
-        return Address(servers[0].host or self._stream.hub.host, servers[0].port)
-
-    def _on_key(self, key: Secret) -> None:
-        self._key = key
-        sealer, opener = (derive(key, f"link-zero/{each.value}") for each in (self.role, self.role.other))
-        self._link_zero = VirtualLinkZero(
-            self._internet,
-            HubLink(Sealer(sealer), Opener(opener), self._credit),
-            self._stream.send_binary,
-            self._on_hub_link_event,
-        )
-        self._attach(HUB_LINK, self._link_zero, HUB_RANK, Hints(makeshift=True))
-
-    def _on_grant(self, event: BudgetGranted) -> None:
-        if self._link_zero is not None:
-            self._link_zero.grant(event.limit, final=event.final)
-            self._session_pump.flush()
-
-    def _on_signal(self, signal: Signal) -> None:
+    def on_signal(self, signal: Signal) -> None:
         now = self._internet.now
         if isinstance(signal, Description):
             self._on_description(signal)
@@ -387,12 +311,6 @@ class VirtualPeer:
         if self.up.pop(link.number, None) is not None:
             self._detach(link.number, reason)
 
-    def _on_hub_link_event(self, event: LinkEvent) -> None:
-        if isinstance(event, LinkData):
-            self._session.receive(event.data, HUB_LINK, self._internet.now)
-        elif isinstance(event, LinkDown):
-            self._detach(HUB_LINK, event.reason)
-
     # --- sockets that are renewed -----------------------------------------------------------------------
 
     def on_seen(self, base: Address, address: Address) -> None:
@@ -422,7 +340,7 @@ class VirtualPeer:
 
     def _send_frames(self, transmit: LinkTransmit) -> None:
         is_zero = transmit.link == HUB_LINK
-        carrier: Carrier | None = self._link_zero if is_zero else self.up.get(transmit.link)
+        carrier: Carrier | None = self._hub.link_zero if is_zero else self.up.get(transmit.link)
         if carrier is not None:
             carrier.send(b"".join(transmit.data), self._internet.now)
 

@@ -33,7 +33,7 @@ from crowline.punch.spray_budget import SprayBudget
 from crowline.rendezvous.signals import Signal
 from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.message import is_stun
-from crowline.stun.nat_discovery import BasesWanted, Discovered, NatDiscovery
+from crowline.stun.nat_discovery import BasesWanted, Discovered, Foreseen, NatDiscovery
 
 # Seconds from when a peer may measure to when it does: the first checks of ICE go before.
 MEASURE_DELAY = 0.3
@@ -122,7 +122,7 @@ class VirtualPunching:
 
     def _measure(self) -> None:
         assert self._server is not None and self._own is not None
-        discovery = NatDiscovery(self._server, entropy=self._internet.random.randbytes)
+        discovery = NatDiscovery(self._server, entropy=self._internet.random.randbytes, foresees=True)
         node = self._internet.attach(discovery, on_event=self._on_discovered)
         wanted = discovery.next_event()
         assert isinstance(wanted, BasesWanted)
@@ -137,6 +137,7 @@ class VirtualPunching:
         if isinstance(event, Discovered):
             while self._bases:
                 del self._host.sockets[self._bases.pop()]
+        if isinstance(event, Foreseen | Discovered):
             profile = NatProfile.of(event.findings)
             self.summary = profile.summary()
             host = next(iter(profile.outside_hosts), "")
