@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 import crowline
+from crowline.api import lan_point
 from crowline.api.lan_point import service_name
 from crowline.api.serverless import host_on_lan, join_on_lan
 from crowline.net import mdns
@@ -18,15 +18,20 @@ from crowline.rendezvous.code import LAN_NUMBERS, Code
 
 
 @pytest.fixture(autouse=True)
-def quiet_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A port of multicast DNS that nobody else on this machine uses; short waits for what never comes."""
+def quiet_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port of multicast DNS that nobody else on this machine uses, and time for what must happen."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("", 0))
-        port = sock.getsockname()[1]
-    monkeypatch.setattr(mdns, "PORT", port)
-    monkeypatch.setattr(mdns, "REPEATS", (0.2, 0.5))
-    monkeypatch.setattr(mdns, "RESOLVE_LIMIT", 1.0)
-    yield
+        monkeypatch.setattr(mdns, "PORT", sock.getsockname()[1])
+    monkeypatch.setattr(mdns, "RESOLVE_LIMIT", 30.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait for what never comes."""
+    monkeypatch.setattr(mdns, "REPEATS", ())
+    monkeypatch.setattr(mdns, "RESOLVE_LIMIT", 0.3)
+    monkeypatch.setattr(lan_point, "HEAD_START", 0.1)
 
 
 def listening_at(room: crowline.Room) -> tuple[str, int]:
@@ -63,7 +68,7 @@ async def test_wrong_words_use_the_code_up() -> None:
             await room.peer()
 
 
-async def test_a_code_that_nobody_has_is_not_found() -> None:
+async def test_a_code_that_nobody_has_is_not_found(impatient: None) -> None:
     """After the network had its time to answer; a meeting of another number does not answer."""
     async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
         number = Code.parse(room.code).number
@@ -107,8 +112,8 @@ async def test_more_connections_than_a_meeting_needs_are_refused() -> None:
             await writer.wait_closed()
 
 
-async def test_joining_by_such_a_code_asks_this_network_before_any_server() -> None:
-    """Also where no server is named at all."""
+async def test_where_neither_network_nor_server_answers_the_server_is_named(impatient: None) -> None:
+    """It is the one that was meant to answer."""
     code = Code.from_secret(LAN_NUMBERS[7], 99)
     async with asyncio.timeout(60):
         with pytest.raises(crowline.CrowlineError) as caught:
@@ -117,7 +122,9 @@ async def test_joining_by_such_a_code_asks_this_network_before_any_server() -> N
     assert isinstance(caught.value, crowline.ServerUnreachable)
 
 
-async def test_without_a_server_the_sentence_names_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_server_the_sentence_names_the_network(
+    monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
     """Somebody without a server is not told to name one first."""
     monkeypatch.delenv("CROWLINE_SERVER", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")
@@ -125,6 +132,19 @@ async def test_without_a_server_the_sentence_names_the_network(monkeypatch: pyte
         with pytest.raises(crowline.WrongCode, match="this network"):
             async with crowline.join(str(Code.from_secret(LAN_NUMBERS[7], 99))):
                 pass
+
+
+async def test_joining_by_such_a_code_needs_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody in this network has it: no server is asked, though one is named, and a slow answer counts."""
+    monkeypatch.setattr(lan_point, "HEAD_START", 0.0)
+    monkeypatch.setattr(lan_point, "local_addresses", lambda *, loopback: ["127.0.0.1"])
+    async with (
+        asyncio.timeout(60),
+        host_on_lan(loopback=True) as room,
+        crowline.join(room.code, "ws://127.0.0.1:1") as there,
+    ):
+        here = await room.peer()
+        assert here.words == there.words
 
 
 def test_the_name_that_is_asked_for_does_not_tell_the_number() -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 from crowline.lab.demo_files import make_file
 from crowline.lab.demo_stage import Seat, seat, serve_on
 from crowline.lab.namespaces import Internet
+from crowline.lab.presets import PRESETS
+from crowline.lab.profile import PortMapping
+from needs import needs_program
 
 Factory = Callable[..., Internet]
 
@@ -200,6 +204,41 @@ def test_two_homes_meet_by_tokens(
     sender.tell("that is not it")
     assert "copy" in sender.event("warn")["message"].lower() or "token" in sender.event("warn")["message"]
     sender.tell(answer)
+    assert_arrived(sender, receiver, source, out)
+
+
+@pytest.mark.parametrize("mapped", ["sender", "receiver"])
+@pytest.mark.peer
+def test_a_router_that_opens_ports_is_all_that_two_tokens_need(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path, mapped: str
+) -> None:
+    """No server is asked anything, and both translators draw ports: one opens a port for whoever comes."""
+    needs_program("miniupnpd")
+    net = internet("kernel")
+    helping = replace(PRESETS["symmetric"], port_mapping=PortMapping.PCP)
+    kinds = [helping if side == mapped else PRESETS["symmetric"] for side in ("sender", "receiver")]
+    left, right = (seat(net, net.site(kind), tmp_path) for kind in kinds)
+    out = tmp_path / "out"
+    out.mkdir()
+    sender = run(left, "send", "--json", "--no-server", str(source))
+    token = sender.event("token")["token"]
+    receiver = run(right, "receive", "--json", "--no-server", "-y", "--out", str(out), token)
+    sender.tell(receiver.event("token")["token"])
+    assert_arrived(sender, receiver, source, out)
+
+
+def test_a_public_side_is_met_by_token_from_behind_any_translator(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path
+) -> None:
+    """Nobody tells the other one how it looks from outside: its checks do."""
+    net = internet()
+    left, right = seats(net, tmp_path, "public", "symmetric")
+    out = tmp_path / "out"
+    out.mkdir()
+    common = ("--json", "--no-server", "--no-port-mapping")
+    sender = run(left, "send", *common, str(source))
+    receiver = run(right, "receive", *common, "-y", "--out", str(out), sender.event("token")["token"])
+    sender.tell(receiver.event("token")["token"])
     assert_arrived(sender, receiver, source, out)
 
 

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pytest
 
+from crowline.base.addresses import Address
 from crowline.base.mdns_name import is_mdns_name, mdns_name
 from crowline.net import mdns
 from crowline.net.dns_message import (
@@ -19,6 +20,7 @@ from crowline.net.dns_message import (
     LEGACY_TTL,
     MAX_POINTERS,
     MAX_RECORDS,
+    SRV,
     A,
     DnsMessage,
     MalformedDns,
@@ -27,6 +29,8 @@ from crowline.net.dns_message import (
     write_answer,
     write_legacy_answer,
     write_query,
+    write_service_answer,
+    write_service_query,
 )
 from crowline.net.mdns import MAX_QUESTIONS, MdnsNames
 
@@ -108,6 +112,18 @@ def test_a_message_of_thousands_of_records_is_read_to_a_bound() -> None:
     assert len(parse(data).addresses) == MAX_RECORDS
 
 
+SERVICE = "11111111-2222._crowline._tcp.local"
+
+
+def test_a_service_has_a_port() -> None:
+    """Asked for by its name, and told with the name of the machine that has it (RFC 2782)."""
+    assert parse(write_service_query(SERVICE)) == DnsMessage(0, False, [Question(SERVICE, SRV)])
+    data = write_service_answer(SERVICE, 4711, NAME)
+    assert parse(data) == DnsMessage(0, True, [], [], [(SERVICE, 4711)])
+    with pytest.raises(MalformedDns):
+        parse(data[:-1])
+
+
 # --- sockets, on loopback alone -------------------------------------------------------------------------
 
 
@@ -180,6 +196,23 @@ async def test_questions_at_a_time_are_bounded(here: MdnsNames, impatient: None)
     assert await here.resolve(NAME) is None
     assert len(here._searches) == MAX_QUESTIONS
     assert await asyncio.gather(*waiting) == [None] * MAX_QUESTIONS
+
+
+async def test_a_service_is_found_where_the_answer_came_from(
+    here: MdnsNames, there: MdnsNames, patient: None
+) -> None:
+    """In any case of letters; the one that was announced and no other."""
+    here.announce(SERVICE, 4711)
+    assert await there.find(SERVICE.upper()) == Address("127.0.0.1", 4711)
+
+
+async def test_a_service_that_nobody_has_is_given_up(
+    here: MdnsNames, there: MdnsNames, impatient: None
+) -> None:
+    """Whoever has another one says nothing."""
+    here.announce(SERVICE, 4711)
+    assert await there.find("2" + SERVICE[1:]) is None
+    assert not there._finds
 
 
 async def test_closing_ends_the_search(here: MdnsNames, patient: None) -> None:

@@ -311,6 +311,10 @@ class Connection:
         self._traversal.open_tcp(usable=trust is not None)
         if not self._traversal.set_remote(signal):
             self._fail(ProtocolViolation("The other side's description makes no sense."))
+            return
+        # Where the other side was known to the traversal before it was here, there may be some already.
+        for pair in self._traversal.valid_pairs():
+            self.carriers.on_pair_valid(pair)
 
     def _on_left(self, event: PeerLeft) -> None:
         """The other side's WebSocket is gone; its other links may live, which they must show now."""

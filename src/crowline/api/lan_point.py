@@ -99,25 +99,22 @@ class NearbyOrServer:
     async def open(self, role: Role, code: Code | None, callbacks: Callbacks) -> HubChannel:
         """Raises `WrongCode` where neither has it."""
         assert code is not None and role is Role.JOIN
-        address: Address | None = None
         finding = asyncio.create_task(find(code, local_addresses(loopback=False)))
         try:
-            if self.url:
-                await asyncio.wait({finding}, timeout=HEAD_START)
-                address = finding.result() if finding.done() else None
-            else:
-                address = await finding
+            await asyncio.wait({finding}, timeout=HEAD_START if self.url else None)
+            if self.url and not (finding.done() and finding.result()):
+                try:
+                    return await self._server.open(role, code, callbacks)
+                except ServerUnreachable:
+                    if await finding is None:
+                        raise
+            if (address := await finding) is None:
+                raise WrongCode("Nobody in this network has that code, and no server is named.")
         finally:
             finding.cancel()
             await asyncio.gather(finding, return_exceptions=True)
-        if address is not None:
-            with suppress(ServerUnreachable):
-                found = await connect(address, code, callbacks)
-                self.has_server = False
-                return found
-        if not self.url:
-            raise WrongCode("Nobody in this network has that code, and no server is named.")
-        return await self._server.open(role, code, callbacks)
+        self.has_server = False
+        return await connect(address, code, callbacks)
 
 
 async def find(code: Code, hosts: Collection[str]) -> Address | None:

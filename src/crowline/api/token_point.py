@@ -1,7 +1,9 @@
 """Meeting by two tokens that people hand each other: no server, and no third party at all.
 
-The side whose token is read first (the joining one) cannot know when its own is: it keeps its translators
-open for what may come, quietly, and begins as soon as a check arrives.
+The side that reads first (the joining one) cannot know when its own token is read. It checks at once, which
+the other side answers where it can be reached: both translators stay open between them then. Where it cannot,
+this side keeps its own translators open for what may come, quietly. The meeting begins as soon as a check
+arrives, for only its token tells how to make one.
 """
 
 from __future__ import annotations
@@ -171,7 +173,13 @@ class TokenPoint:
         """Until a check comes: let in what may come from where the other side says it is."""
         assert self._traversal is not None
         end = self._loop.time() + ANSWER_LIMIT
-        signals = [each for each in self._meeting.heard() if isinstance(each, CandidateSignal)]
+        signals = []
+        for each in self._meeting.heard():
+            if isinstance(each, Description):
+                self._traversal.set_remote(each)
+            elif isinstance(each, CandidateSignal):
+                self._traversal.hear(each)
+                signals.append(each)
         addresses = [each for each in (address_of(s.host, s.port) for s in signals) if each is not None]
         number = 0
         while self._loop.time() < end and not self._has_met:
