@@ -14,9 +14,6 @@ from needs import needs_program
 pytestmark = pytest.mark.peer
 
 SYMMETRIC = PRESETS["symmetric"]
-KINDS = pytest.mark.parametrize(
-    "kind", [PortMapping.UPNP, PortMapping.NAT_PMP, PortMapping.PCP], ids=lambda kind: kind.value
-)
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +22,15 @@ def programs() -> None:
     needs_program("nft")
 
 
-@KINDS
-@pytest.mark.parametrize("side", ["waiting", "joining"])
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    [
+        (PortMapping.UPNP, "waiting"),
+        (PortMapping.UPNP, "joining"),
+        (PortMapping.NAT_PMP, "waiting"),
+        (PortMapping.PCP, "joining"),
+    ],
+)
 def test_two_random_nats_meet_directly_by_an_open_port(kind: PortMapping, side: str) -> None:
     """Both draw a new random port for each destination: without a mapping there would be the relay."""
     mapped = replace(SYMMETRIC, port_mapping=kind)

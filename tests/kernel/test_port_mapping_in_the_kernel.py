@@ -139,11 +139,13 @@ def asking(net: Internet, host: Host, *, is_ipv6: bool = False, lifetime: int = 
 
 
 class World:
-    """A stranger, and a site whose gateway runs a real miniupnpd."""
+    """A stranger, and a site whose gateway runs a real miniupnpd. A net may have several, by number."""
 
-    def __init__(self, net: Internet, profile: Profile = HOME, *, hosts: int = 1, **daemon: Any) -> None:
+    def __init__(
+        self, net: Internet, profile: Profile = HOME, *, hosts: int = 1, number: int = 1, **daemon: Any
+    ) -> None:
         self.net = net
-        self.stranger = net.server()
+        self.stranger = net.server(f"stranger{number}")
         self.site: Site = net.site(profile, hosts=hosts, delay=0.001)
         self.host = self.site.hosts[0]
         self.daemon = Miniupnpd(net, self.site, **daemon)
@@ -258,17 +260,20 @@ def test_a_router_that_lost_its_power_is_asked_again(internet: Factory, speaker:
         assert world.enters((world.site.outside[0], PORT))
 
 
-def test_a_lease_is_renewed_while_its_owner_lives_and_ends_without_it(internet: Factory) -> None:
-    """A killed program's port is closed by the router itself."""
-    world = World(internet("kernel"), upnp=False, shortest=2)
-    with asking(world.net, world.host, lifetime=8) as asker:
-        opened = asker.open()
-        assert opened.lifetime == 8
-        asker.wait(Renewed)
-        asker.vanish()
-        assert world.daemon.forwards() != set()
-        eventually(lambda: world.daemon.forwards() == set(), "the router keeps the port open")
-        assert not world.enters((world.site.outside[0], PORT))
+def test_leases_are_renewed_while_their_owner_lives_and_end_without_it(internet: Factory) -> None:
+    """A killed program's ports are closed by the router itself; two routers at once, as it takes a while."""
+    net = internet("kernel")
+    pcp = World(net, upnp=False, shortest=2)
+    upnp = World(net, natpmp=False, number=2)
+    with asking(net, pcp.host, lifetime=8) as one, asking(net, upnp.host, lifetime=8) as other:
+        assert one.open().lifetime == other.open().lifetime == 8
+        one.wait(Renewed)
+        assert len(pcp.daemon.forwards()) == len(upnp.daemon.forwards()) == 1
+        one.vanish()
+        other.vanish()
+        for world in (pcp, upnp):
+            eventually(lambda world=world: world.daemon.forwards() == set(), "the router keeps it open")
+            assert not world.enters((world.site.outside[0], PORT))
 
 
 @EACH
@@ -288,15 +293,18 @@ def test_two_hosts_that_want_one_port_get_two(internet: Factory, speaker: str) -
         assert world.enters((first.outside.host, first.port))
 
 
-@pytest.mark.parametrize("speaker", ["pcp", "nat-pmp", "upnp-2"])
-def test_a_router_behind_another_refuses(internet: Factory, speaker: str) -> None:
-    """Its outside address is a carrier's private one; this router says no, and the client says why."""
-    _, daemon = SPEAKERS[speaker]
-    world = World(internet("kernel"), PRESETS["cgn"], **daemon)
-    with asking(world.net, world.host) as asker:
-        asker.ask()
-        assert asker.wait(Refused).words
-        assert world.daemon.forwards() == set()
+def test_a_router_behind_another_refuses(internet: Factory) -> None:
+    """Its outside address is a carrier's private one; this daemon says no then, and the client says why."""
+    net = internet("kernel")
+    with ExitStack() as stack:
+        askers = []
+        for number, speaker in enumerate(("pcp", "nat-pmp", "upnp-2"), start=1):
+            world = World(net, PRESETS["cgn"], number=number, **SPEAKERS[speaker][1])
+            askers.append((world, stack.enter_context(asking(net, world.host))))
+            askers[-1][1].ask()
+        for world, asker in askers:
+            assert asker.wait(Refused).words
+            assert world.daemon.forwards() == set()
 
 
 def test_what_a_router_is_told_of_its_address_is_passed_on(internet: Factory) -> None:
