@@ -25,7 +25,7 @@ from crowline.lab.packet import (
 from crowline.lab.presets import FULL_CONE, HOME, SYMMETRIC
 from crowline.lab.profile import Firewall
 from crowline.lab.tun import HEADER_SIZE
-from crowline.lab.wire import QUEUE_LIMIT, ROUTER_V4, Port, Wire
+from crowline.lab.wire import QUEUE_LIMIT, ROUTER_V4, ROUTER_V6, Port, Wire
 
 SERVER = Address("198.51.100.1", 3478)
 OTHER = Address("198.51.100.2", 3478)
@@ -188,6 +188,27 @@ def test_exhausted_hops_are_reported_to_the_inside(hops: int, router: str, after
     assert when == after
     assert checksum(data[header.transport :]) == 0
     assert bench.server.got == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_router_that_stands_for_several_takes_as_many_hops(version: int) -> None:
+    """What has that many left dies there, and what has more is none the worse for it."""
+    bench = Bench()
+    bench.wire.core_hops = 8
+    source, target = (INSIDE, SERVER) if version == 4 else (INSIDE_V6, SERVER_V6)
+    bench.send(bench.inside, packet(source, target, hops=9))
+    bench.run()
+    [(_, data)] = bench.inside.got
+    header = parse(data, HEADER_SIZE)
+    router = ROUTER_V4 if version == 4 else ROUTER_V6
+    assert (header.kind, header.source.host, bench.server.got) == (Kind.ERROR, router, [])
+    bench.send(bench.inside, packet(source, target, hops=10))
+    bench.run()
+    [(_, data)] = bench.server.got
+    header = parse(data, HEADER_SIZE)
+    assert header.hop_limit == 1
+    if version == 4:
+        assert checksum(data[header.start : header.start + 20]) == 0
 
 
 def test_hops_exhausted_at_the_far_gateway_are_reported() -> None:

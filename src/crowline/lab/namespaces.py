@@ -48,6 +48,7 @@ from crowline.lab.wire_commands import (
     AddPort,
     Advance,
     GetCounters,
+    SetCore,
     SetFirewall,
     SetImpairment,
     Settle,
@@ -167,6 +168,13 @@ class Internet:
             raise UsageError("a site has a proxy from the beginning or never")
         for border in self._borders[place.name]:
             self.wire.command(SetFirewall(border, firewall))
+
+    def set_core(self, hops: int) -> None:
+        """Have it so many hops through the router in the middle, as if it were as many; at first, one.
+
+        Across the internet it is ten or so: what is sent to die on the way does.
+        """
+        self.wire.command(SetCore(hops))
 
     def counters(self) -> dict[str, int]:
         """What became of the packets so far: "delivered", "blocked", "filtered", "no route"…"""

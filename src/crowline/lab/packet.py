@@ -105,14 +105,14 @@ def parse_quoted(buffer: Readable, error: Header) -> Header:
     return _parse(buffer, error.transport + 8, quoted=True)
 
 
-def decrement_hop_limit(buffer: Writable, header: Header) -> None:
-    """Count one hop; whether there is one left to count is the caller's question."""
+def decrement_hop_limit(buffer: Writable, header: Header, hops: int = 1) -> None:
+    """Count so many hops; whether they are left to count is the caller's question."""
     if header.version == 6:
-        buffer[header.start + 7] -= 1
+        buffer[header.start + 7] -= hops
         return
-    buffer[header.start + 8] -= 1
-    # The word with the hop limit in its upper half is less by 0x100, so its sum's complement is more.
-    total = (buffer[header.start + 10] << 8 | buffer[header.start + 11]) + 0x100
+    buffer[header.start + 8] -= hops
+    # The word with the hop limit in its upper half is less by 0x100 a hop, so its sum's complement is more.
+    total = (buffer[header.start + 10] << 8 | buffer[header.start + 11]) + 0x100 * hops
     U16.pack_into(buffer, header.start + 10, (total & 0xFFFF) + (total >> 16))
 
 

@@ -1,9 +1,9 @@
 """The laboratory's internet: one router that every place reaches after the place's delay, and nothing beyond.
 
 A port is a tunnel device in some namespace. What comes in there is routed by its destination, one hop limit
-less, and comes out of another port when both delays have passed. Gateways may stand between the router and a
-group of ports, and behind each other. Time is an argument, and the devices are functions:
-`lab/wire_process.py` has the real ones.
+less, or more where the router stands for several, and comes out of another port when both delays have passed.
+Gateways may stand between the router and a group of ports, and behind each other. Time is an argument, and
+the devices are functions: `lab/wire_process.py` has the real ones.
 
 A packet is parsed once; from then on its header goes with it, and follows what is done to the packet.
 """
@@ -55,9 +55,12 @@ _Action: TypeAlias = Callable[[Place, bytearray, Header, float], None]
 
 
 class Wire:
-    """Routes packets between places. `counters` says what became of those that did not arrive."""
+    """Routes packets between places. `counters` says what became of those that did not arrive; `core_hops`
+    is how many hops it is through the router.
+    """
 
     def __init__(self) -> None:
+        self.core_hops = 1
         self.counters: Counter[str] = Counter()
         self._routes: dict[str, Place] = {}
         self._queue: list[tuple[float, int, _Action, Place, bytearray, Header]] = []
@@ -105,7 +108,7 @@ class Wire:
         if header.hop_limit <= 1:
             self._speak(place, icmp_error(packet, header, _name(gateway, header), Trouble.TIME_EXCEEDED), now)
             return
-        header = _one_hop_less(packet, header)
+        header = _fewer_hops(packet, header)
         if host == gateway.external:
             turned = gateway.turn(packet, header, now)
             back = gateway.inside.get(turned.destination.host) if turned is not None else None
@@ -137,7 +140,7 @@ class Wire:
 
     def _route(self, packet: bytearray, header: Header, now: float, at: float) -> None:
         """Send on what is at the router at the time `at`."""
-        if header.hop_limit <= 1:
+        if header.hop_limit <= self.core_hops:
             self._refuse(packet, header, Trouble.TIME_EXCEEDED, at)
             return
         target = self._routes.get(header.destination.host)
@@ -149,7 +152,7 @@ class Wire:
         if access.firewall is not Firewall.NONE and not access.lets_in(header):
             self.counters["blocked"] += 1
             return
-        header = _one_hop_less(packet, header)
+        header = _fewer_hops(packet, header, self.core_hops)
         if access.down is None:
             self._schedule(self._arrive, target, packet, header, at + access.delay)
         elif at > now:  # a queue must see its packets in the order of their coming
@@ -178,7 +181,7 @@ class Wire:
             self.counters["filtered"] += 1
             self._answer(place, place.refusal(packet, header), now)
             return
-        self._arrive(inside, packet, _one_hop_less(packet, translated), now)
+        self._arrive(inside, packet, _fewer_hops(packet, translated), now)
 
     def _speak(self, place: Place, packet: bytes | None, now: float) -> None:
         """Let the gateway that `place` is behind say something to it."""
@@ -208,9 +211,9 @@ class Wire:
         heappush(self._queue, (at, self._sequence, action, place, packet, header))
 
 
-def _one_hop_less(packet: bytearray, header: Header) -> Header:
-    decrement_hop_limit(packet, header)
-    return header._replace(hop_limit=header.hop_limit - 1)
+def _fewer_hops(packet: bytearray, header: Header, hops: int = 1) -> Header:
+    decrement_hop_limit(packet, header, hops)
+    return header._replace(hop_limit=header.hop_limit - hops)
 
 
 def _name(gateway: Gateway, header: Header) -> str:

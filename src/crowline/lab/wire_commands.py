@@ -56,6 +56,12 @@ class SetFirewall(Command, frozen=True, tag="firewall"):
     proxy: str = ""
 
 
+class SetCore(Command, frozen=True, tag="core"):
+    """How many hops it is through the router in the middle."""
+
+    hops: int
+
+
 class GetCounters(Command, frozen=True, tag="counters"):
     """What became of the packets so far."""
 
@@ -77,7 +83,7 @@ class Bye(Command, frozen=True, tag="bye"):
 
 
 AnyCommand: TypeAlias = (
-    AddGateway | AddPort | SetImpairment | SetFirewall | GetCounters | Settle | Advance | Bye
+    AddGateway | AddPort | SetImpairment | SetFirewall | SetCore | GetCounters | Settle | Advance | Bye
 )
 
 

@@ -32,6 +32,7 @@ from crowline.lab.wire_commands import (
     AnyCommand,
     Bye,
     GetCounters,
+    SetCore,
     SetFirewall,
     SetImpairment,
     Settle,
@@ -131,6 +132,8 @@ class WireProcess:
             case SetFirewall():
                 access = self._places[command.name].access
                 access.firewall, access.proxy = command.firewall, command.proxy
+            case SetCore():
+                self.wire.core_hops = command.hops
             case GetCounters():
                 return Answer(counters=dict(self.wire.counters))
             case Advance():
