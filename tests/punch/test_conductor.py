@@ -21,7 +21,7 @@ from crowline.punch.conductor import (
 from crowline.punch.parts import OPENERS
 from crowline.punch.plan_choice import FilterKind, Fit, MappingKind, NatSummary, Opens, Way
 from crowline.punch.port_prediction import OBSERVATIONS
-from crowline.punch.punch_signals import PunchCall, PunchOver, PunchProfile, PunchReady
+from crowline.punch.punch_signals import PunchCall, PunchOver, PunchPool, PunchProfile, PunchReady
 from crowline.punch.round import AGREEMENT, MAX_HEARD, PROOF_TIME, RoundOutcome
 from crowline.punch.spray import MAX_GUESSES, MAX_SOCKETS, PATIENCE
 from crowline.punch.spray_budget import MAX_PACKETS, REST
@@ -197,6 +197,18 @@ def test_a_profile_that_changes_in_mid_plan_changes_what_comes_after() -> None:
     side.ready(pool=POOL)
     side.run(QUICK_START + 0.5)
     assert len(side.sent) > 100
+
+
+def test_a_small_pool_is_tried_again_at_once() -> None:
+    """A few samples may have made it too small; a large one has taken its packets."""
+    for pool, rounds in ((PunchPool(3000, 3400, 512), 3), (POOL, 1)):
+        side = Conducted(leads=True).met(EASY, RANDOM)
+        side.run(QUICK_START)
+        for _ in range(80):
+            side.ready(pool=pool)
+            side.run(side.now + 0.2)
+        assert begun(side).count((Way.SPRAY, Opens.PEER)) == rounds
+        assert begun(side)[:rounds] == [(Way.SPRAY, Opens.PEER)] * rounds
 
 
 # --- what a round does ----------------------------------------------------------------------------------

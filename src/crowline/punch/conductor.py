@@ -36,9 +36,9 @@ from crowline.punch.spray import Probe
 from crowline.punch.spray_budget import REST, SprayBudget
 
 # Seconds from when both sides are known to the first plan. Where ICE's own checks cannot lead through by what
-# is known of the NATs, they get what a round trip around the world and TCP's head start take; else two of
+# is known of the NATs, they get the round trip that a mistake of the measurement would cost; else two of
 # their repeats as well.
-QUICK_START = 0.5
+QUICK_START = 0.3
 SLOW_START = 2.0
 PROFILE_TIME = 4.0  # seconds that the other side's profile is waited for: two for its measurement
 GAP = 0.05  # seconds between two rounds: what is still on its way arrives
@@ -49,6 +49,7 @@ MAX_CYCLES = 4  # times that all plans with hope are gone through, the pauses be
 MAX_CALLS = 200  # rounds that the other side may call in one meeting
 MAX_PROFILES = 32  # profiles of the other side that are taken: networks change
 MAX_VOUCHES = 16  # hosts of the other side that the hub is asked about
+MAX_AGAIN = 2  # times in a cycle that a small pool is tried once more
 _ROUNDS = {Way.PREDICT_ONE: 3, Way.PREDICT_BOTH: 3}  # others are not likelier the second time
 
 _WAYS: Final[dict[WayName, Way]] = {
@@ -156,7 +157,7 @@ class Conductor:
         self._waiting: deque[PlannedWay] = deque()
         self._has_begun = False
         self._is_cycling = False
-        self._cycle = 0
+        self._cycle = self._again = 0
         self._number = 0  # of the last round
         self._round: Round | None = None
         self._plan: PlannedWay | None = None
@@ -355,6 +356,7 @@ class Conductor:
         if not self._is_cycling:
             self._waiting.extend(self._plans())
             self._has_begun = self._is_cycling = True
+            self._again = 0
         if not self._waiting or self._number >= MAX_CALLS:
             self._exhausted(now)
             return
@@ -441,6 +443,10 @@ class Conductor:
         self._events.append(PlanOver(plan.way, plan.opens, over.outcome, over.sent, name))
         if over.outcome in _TOLD:
             self._say(PunchOver(ended.number, _reason_of(over.outcome)))
+        if over.outcome is RoundOutcome.SILENCE and ended.was_cheap and self._again < MAX_AGAIN:
+            # A few samples may have made the pool too small; fresh ones are of other ports.
+            self._again += 1
+            self._waiting.appendleft(plan)
         if over.outcome is RoundOutcome.LIMITED:
             # Packets are what all plans need.
             self._waiting.clear()

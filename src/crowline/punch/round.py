@@ -153,6 +153,14 @@ class Round:
         self._commands.clear()
         self._events.append(RoundOver(outcome, self.sent))
 
+    @property
+    def was_cheap(self) -> bool:
+        """Whether the ports were looked for in a small pool: another round costs little."""
+        own = None if self._told is None else self._told.pool
+        theirs = None if self._theirs is None or self._theirs.pool is None else self._theirs.pool.pool
+        pool = own or theirs
+        return pool is not None and pool.is_block
+
     # --- the verbs --------------------------------------------------------------------------------------
 
     def handle_timeout(self, now: float) -> None:
