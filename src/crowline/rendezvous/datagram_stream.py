@@ -51,6 +51,7 @@ KEEPALIVE = 10.0
 SILENCE_LIMIT = 45.0
 """Seconds without a packet after which the other side is gone."""
 MAX_HELD = 4 * WINDOW
+"""Packets that came too early and are kept."""
 
 _HEAD = struct.Struct(f"!4sB{ID_SIZE}s{ID_SIZE}sII")
 _LENGTH = struct.Struct("!I")
@@ -152,7 +153,7 @@ class DatagramStream:
         """Take a packet; False when it is none of this stream's kind, and somebody else's to read."""
         if bytes(data[: len(MAGIC)]) != MAGIC:
             return False
-        if len(data) < _HEAD.size or self._is_over or local is None:
+        if not _HEAD.size <= len(data) <= _HEAD.size + SEGMENT or self._is_over or local is None:
             self.counters["malformed"] += 1
             return True
         if (local, source.host) not in self._hosts:
