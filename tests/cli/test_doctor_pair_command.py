@@ -1,100 +1,95 @@
-"""`crowline doctor` of two sides, as people and scripts run it."""
+"""`crowline doctor` of two sides, as people and scripts run it; what each finds of itself is made up here."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-CROWLINE = [sys.executable, "-m", "crowline"]
-STARTED: list[subprocess.Popen[str]] = []
-PATIENCE = 60  # seconds for what takes about ten
+from crowline.api import doctor
+from crowline.api.doctor import Examination
+from crowline.base.errors import NobodyCame
+from crowline.cli import main
+from crowline.cli.doctor_pair import examine_pair
+from crowline.cli.output import Output
+from crowline.diagnosis.diagnosis import diagnose
+from crowline.server.server import Server
+from diagnosed_places import facts_of
+from serving import serving
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a real server process on ports that the kernel chose."""
-    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
-    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """A test that fails leaves no process behind."""
-    yield
-    while STARTED:
-        process = STARTED.pop()
-        process.kill()
-        process.communicate()
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The servers towards which this machine's network was looked at; it looks like a home."""
+    servers: list[str] = []
+
+    async def examine(server: str | None = None, *, limit: float = 0.0) -> Examination:
+        servers.append(server or "")
+        facts = facts_of("home")
+        return Examination(facts, diagnose(facts), 1.9)
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    return servers
 
 
-def doctor(server: str, *arguments: str) -> subprocess.Popen[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CROWLINE")}
-    process = subprocess.Popen(
-        [*CROWLINE, "doctor", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**kept, "CROWLINE_SERVER": server},
-    )
-    STARTED.append(process)
-    return process
+class Heard(Output):
+    """What a command says, in place of a terminal."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        super().__init__(as_json=as_json)
+        self.lines: list[str] = []
+        self.objects: list[dict[str, Any]] = []
+        self.code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def emit(self, type_: str, /, **fields: Any) -> None:
+        if type_ == "code":
+            self.code.set_result(fields["code"])
+        self.objects.append({"t": type_, **fields})
+
+    def insist(self, text: str) -> None:
+        self.lines.append(text)
 
 
-def code_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    event = json.loads(process.stdout.readline())
-    assert event["t"] == "code"
-    return str(event["code"])
-
-
-def test_one_reads_sentences_and_the_other_objects(server: str) -> None:
+async def test_one_reads_sentences_and_the_other_objects(server: Server, looked: list[str]) -> None:
     """Both hear the same verdict, and their exit codes say it too."""
-    first = doctor(server, "--pair", "--json")
-    second = doctor(server, code_of(first))
-    out, err = second.communicate(timeout=PATIENCE)
-    assert second.returncode == 0, err
-    assert out == ""
-    for words in (
-        "Verdict   You two connect directly.",
-        "You  ",
-        "Peer ",
-        "Tried ",
-        "✓ ",
-        "Best ",
-        "Why ",
-        "Relay ",
-    ):
-        assert words in err, err
-    out, err = first.communicate(timeout=PATIENCE)
-    assert first.returncode == 0 and "Traceback" not in err, err
-    events = [json.loads(line) for line in out.splitlines()]
-    assert {"peer", "path", "doctor-pair"} <= {event["t"] for event in events}
-    report = events[-1]
-    assert (report["v"], report["schema"], report["verdict"], report["exit"]) == (1, "doctor/1", "direct", 0)
+    programs, people = Heard(as_json=True), Heard()
+    async with asyncio.timeout(60):
+        first = asyncio.create_task(examine_pair(programs, server=server.url))
+        code = await programs.code
+        assert await examine_pair(people, code, server=server.url) == 0
+        assert await first == 0
+    said = "\n".join(people.lines)
+    for words in ("Verdict   You two connect directly.", "You  ", "Peer ", "Tried ", "✓ ", "Best ", "Why "):
+        assert words in said, said
+    assert "port restricted cone" in said
+    report = programs.objects[-1]
+    assert (report["t"], report["schema"]) == ("doctor-pair", "doctor/1")
+    assert (report["verdict"], report["exit"]) == ("direct", 0)
     assert report["pairs"] and report["best"]["up"] > 0 and report["relay"]["loss"] < 1
+    assert {"peer", "path"} <= {each["t"] for each in programs.objects}
+    assert programs.lines == [f"On the other computer:   crowline doctor {code}"]
+    assert looked == [server.url, server.url]
 
 
-def test_a_typo_is_found_before_anything_is_looked_at(server: str) -> None:
+def test_a_typo_is_found_before_anything_is_looked_at(
+    looked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """As with every code."""
-    process = doctor(server, "7-maple-orbit-candlf")
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 4 and "Looking at this side" not in err, err
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", "7-maple-orbit-candlf", "--server", "ws://127.0.0.1:1"])
+    assert left.value.code == 4 and looked == []
+    assert "7-maple-orbit-candle" in capsys.readouterr().err
 
 
-def test_who_comes_too_late_is_waited_for_no_longer(server: str) -> None:
+async def test_who_comes_too_late_is_waited_for_no_longer(server: Server) -> None:
     """`--timeout` is how long the other person may take."""
-    process = doctor(server, "--pair", "--json", "--timeout", "0.5")
-    out, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 3
-    assert json.loads(out.splitlines()[-1])["exit"] == 3
+    with pytest.raises(NobodyCame):
+        await examine_pair(Heard(), server=server.url, timeout=0.2)

@@ -19,10 +19,13 @@ def doctor_pair(output: Output, code: str | None, *, server: str | None, timeout
     """The exit code: 0 direct, 20 through a relay or the server, 21 the same where no UDP gets out here."""
     from crowline.cli.run import run
 
-    return run(_examine(code, server, output, timeout))
+    return run(examine_pair(output, code, server=server, timeout=timeout))
 
 
-async def _examine(code: str | None, server: str | None, output: Output, timeout: float | None) -> int:
+async def examine_pair(
+    output: Output, code: str | None = None, *, server: str | None = None, timeout: float | None = None
+) -> int:
+    """The same in a loop that runs already."""
     from crowline.api.options import default_server
     from crowline.api.pair_examination import pair_room
     from crowline.api.room import check_code
@@ -38,7 +41,12 @@ async def _examine(code: str | None, server: str | None, output: Output, timeout
         if code is None:
             output.emit("code", code=room.code)
             output.insist(f"On the other computer:   crowline doctor {room.code}")
-            own, peer = await asyncio.gather(_own(server, output), room.peer())
+            looking = asyncio.create_task(_own(server, output))
+            try:
+                peer = await room.peer()
+                own = await looking
+            finally:
+                looking.cancel()
         else:
             peer = await room.peer()
         output.emit("peer", words=list(peer.words))
