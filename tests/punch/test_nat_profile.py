@@ -272,7 +272,7 @@ def test_plans_are_told_what_was_measured(name: str) -> None:
 
 
 def tcp_findings(mapping: Mapping, ports: list[int], local: list[int] | None = None) -> TcpFindings:
-    return TcpFindings(SERVER, mapping, samples(ports, local))
+    return TcpFindings(SERVER, mapping, samples=samples(ports, local))
 
 
 def test_tcp_is_told_apart_from_udp() -> None:
@@ -286,7 +286,9 @@ def test_tcp_is_told_apart_from_udp() -> None:
         MappingKind.PER_PORT,
         MappingKind.INDEPENDENT,
     )
-    assert "TCP: mapping endpoint-independent; ports preserving; filtering unknown" in profile.words()
+    assert (
+        "TCP: mapping endpoint-independent; filtering unknown; hairpinning unknown; ports" in profile.words()
+    )
 
 
 def test_tcp_without_a_translator_keeps_its_port() -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from crowline.base.addresses import Address
 from crowline.base.nat64 import Nat64Prefix
 from crowline.net.fresh_sockets import fresh_ports
+from crowline.net.tcp_hairpin import tcp_hairpin
 from crowline.net.tcp_mapping import MappingEvent, TcpMapping
 from crowline.net.tcp_sockets import open_shared
 from crowline.stun.client import Mapped
@@ -22,6 +23,8 @@ SAMPLES = 6  # ports that connect: of six random ones all keep the parity once i
 SPACING = 0.012  # seconds between them, as for UDP: their order is that of their SYNs
 # Seconds for the samples, and for the other addresses: a SYN that was lost is not waited for.
 PATIENCE = 0.8
+# Times of an answer, and at least seconds, after which nothing comes back from a translator: it is nearer.
+PATIENCE_RATIO, LEAST_PATIENCE = 2.0, 0.3
 _TRIES = 4
 _LAST_PORT = 65535
 
@@ -42,7 +45,7 @@ async def discover_tcp(
             other = second_address(server, talk.named, prefix)
             for each in dict.fromkeys([*_addresses(server, other), *further]):
                 talk.ask(ports[0], each)
-            await talk.end()
+            await asyncio.gather(talk.end(), talk.try_hairpin())
         return talk.evidence.findings()
 
 
@@ -78,6 +81,8 @@ class _Talk:
         # Second addresses that the server named.
         self.named: set[Address] = set()
         self.is_answered = False
+        # The longest time from a SYN to an answer: two round trips to the server.
+        self._slowest = 0.0
 
     def ask(self, local: Address, server: Address, delay: float = 0.0) -> None:
         """Connect, after so many seconds, and ask. The connection stays: its end may close the mapping."""
@@ -98,8 +103,17 @@ class _Talk:
         timer = self._loop.call_later(delay, begin)
         self._stack.callback(timer.cancel)
 
+    async def try_hairpin(self) -> None:
+        """Beside the other questions, by ports of its own."""
+        ends = self.evidence.hairpin_ends()
+        if ends is not None:
+            patience = min(PATIENCE, max(LEAST_PATIENCE, PATIENCE_RATIO * self._slowest))
+            self.evidence.hairpin = await tcp_hairpin(*ends, patience)
+            self.evidence.has_tried_hairpin = True
+
     def _heard(self, local: Address, event: Mapped, started: float) -> None:
         self.is_answered |= self.evidence.seen(local, event.server, event.address, started)
+        self._slowest = max(self._slowest, self._loop.time() - started)
         if event.other is not None and event.server == self.evidence.server:
             self.named.add(event.other)
 

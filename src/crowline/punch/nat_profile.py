@@ -209,6 +209,7 @@ class NatProfile:
         tcp = self.tcp and {
             "answers": self.tcp.answers,
             "mapping": self.tcp.mapping.value,
+            "hairpinning": self.tcp.hairpinning.value,
             "ports": _ports_as_dict(self.tcp.ports),
             "unknown": _reasons_as_dict(self.tcp.unknown),
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from crowline.punch.port_pattern import AllocationPattern, PortPattern, read_ports
-from crowline.stun.nat_findings import Facet, Mapping, Reason, TcpFindings
+from crowline.stun.nat_findings import Facet, Hairpinning, Mapping, Reason, TcpFindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class TcpProfile:
     answers: bool
     mapping: Mapping
     ports: PortPattern
+    hairpinning: Hairpinning = Hairpinning.UNKNOWN
     outside_hosts: tuple[str, ...] = ()
     unknown: MappingOf[Facet, Reason] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -27,13 +28,14 @@ class TcpProfile:
         unknown, ports = dict(findings.unknown), read_ports(samples)
         if findings.mapping is Mapping.NONE:
             ports = PortPattern(AllocationPattern.UNKNOWN)
-            unknown[Facet.ALLOCATION] = unknown[Facet.HAIRPINNING] = Reason.NO_TRANSLATION
+            unknown[Facet.ALLOCATION] = Reason.NO_TRANSLATION
         elif ports.kind is AllocationPattern.UNKNOWN:
             unknown[Facet.ALLOCATION] = Reason.TOO_FEW_SAMPLES if samples else Reason.NO_ANSWER
         return cls(
             answers=bool(samples),
             mapping=findings.mapping,
             ports=ports,
+            hairpinning=findings.hairpinning,
             outside_hosts=tuple(dict.fromkeys(sample.mapped.host for sample in samples)),
             unknown=MappingProxyType(unknown),
         )
@@ -53,10 +55,13 @@ class TcpProfile:
         """Each facet and what is known of it."""
         if not self.answers:
             return [("mapping", said(self.unknown, Facet.MAPPING, Mapping.UNKNOWN.value))]
-        rows = [("mapping", said(self.unknown, Facet.MAPPING, self.mapping.value))]
+        rows = [
+            ("mapping", said(self.unknown, Facet.MAPPING, self.mapping.value)),
+            ("filtering", said(self.unknown, Facet.FILTERING, Mapping.UNKNOWN.value)),
+        ]
         if self.mapping is not Mapping.NONE:
+            rows.append(("hairpinning", said(self.unknown, Facet.HAIRPINNING, self.hairpinning.value)))
             rows.append(("ports", said(self.unknown, Facet.ALLOCATION, str(self.ports))))
-        rows.append(("filtering", said(self.unknown, Facet.FILTERING, Mapping.UNKNOWN.value)))
         return rows
 
 

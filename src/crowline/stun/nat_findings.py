@@ -108,5 +108,6 @@ class TcpFindings:
 
     server: Address
     mapping: Mapping = Mapping.UNKNOWN
+    hairpinning: Hairpinning = Hairpinning.UNKNOWN
     samples: tuple[Sample, ...] = ()
     unknown: dict[Facet, Reason] = field(default_factory=dict)
