@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from crowline.api.direct_point import DEFAULT_PORT
-from crowline.base.errors import UsageError, WrongCode
-from crowline.cli import ask, main, tokens
+from crowline.base.errors import ServerUnreachable, UsageError, WrongCode
+from crowline.cli import ask, main, send, tokens
+from crowline.cli.options import MeetingFlags
 from crowline.cli.output import Output
-from crowline.cli.place import parse_host
+from crowline.cli.place import PlaceFlags, parse_host
 
 TOKEN = "crowline-" + "Ab3-_" * 48
 
@@ -92,6 +96,41 @@ def test_programs_get_the_token_as_an_object(capsys: pytest.CaptureFixture[str])
     tokens.show_token(Output(as_json=True), TOKEN)
     out, err = capsys.readouterr()
     assert out == f'{{"v":1,"t":"token","token":"{TOKEN}"}}\n' and not err
+
+
+@pytest.mark.parametrize("answer", [True, False])
+async def test_a_person_whose_server_is_out_of_reach_may_do_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: bool
+) -> None:
+    """Asked in one sentence; who says no gets the error, as scripts do without being asked."""
+    asked: list[str] = []
+
+    async def agree(question: str) -> bool:
+        asked.append(question)
+        return answer
+
+    @asynccontextmanager
+    async def room(flags: MeetingFlags, place: PlaceFlags) -> AsyncIterator[str]:
+        if not place.lan:
+            raise ServerUnreachable("The server is out of reach.")
+        assert flags.server is None
+        yield "room"
+
+    monkeypatch.setattr(ask, "agree", agree)
+    monkeypatch.setattr(ask, "can_ask", lambda: True)
+    monkeypatch.setattr(send, "sending_room", room)
+    flags = MeetingFlags("ws://192.0.2.1", False, False, False, True, None)
+    place = PlaceFlags(False, False, None, None, "", ())
+    async with AsyncExitStack() as stack:
+        if answer:
+            assert await send._enter(stack, Output(), flags, place) == ("room", replace(place, lan=True))
+        else:
+            with pytest.raises(ServerUnreachable):
+                await send._enter(stack, Output(), flags, place)
+        with pytest.raises(ServerUnreachable):
+            await send._enter(stack, Output(as_json=True), flags, place)
+    assert len(asked) == 1 and "this network" in asked[0]
+    assert "out of reach" in capsys.readouterr().err
 
 
 class AnsweredRoom:

@@ -18,8 +18,9 @@ from crowline.lab.demo_files import make_file
 from crowline.lab.demo_stage import Seat, seat, serve_on
 from crowline.lab.namespaces import Internet
 from crowline.lab.presets import PRESETS
-from crowline.lab.profile import PortMapping
+from crowline.lab.profile import Ipv6, PortMapping
 from needs import needs_program
+from places import with_ipv6
 
 Factory = Callable[..., Internet]
 
@@ -155,6 +156,21 @@ def test_two_homes_that_name_each_other_go_direct(
     else:
         receiver = receive()
         sender = send()
+    assert_arrived(sender, receiver, source, out)
+
+
+def test_two_firewalls_for_ipv6_let_each_other_in(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path
+) -> None:
+    """Nothing is translated there, but nobody is let in unasked; IPv4 would lead nowhere."""
+    net = internet()
+    sites = [net.site(with_ipv6("symmetric", Ipv6.FIREWALLED)) for _ in range(2)]
+    left, right = (seat(net, site, tmp_path) for site in sites)
+    hosts = [site.hosts[0].addresses[1] for site in sites]
+    out = tmp_path / "out"
+    out.mkdir()
+    sender = run(left, "send", "--json", "--to", f"[{hosts[1]}]:5001", str(source))
+    receiver = run(right, "receive", "--json", "-y", "--out", str(out), "--from", f"[{hosts[0]}]:5001")
     assert_arrived(sender, receiver, source, out)
 
 

@@ -30,6 +30,10 @@ class PlaceFlags:
     password: str
     stun: tuple[str, ...]
 
+    @property
+    def is_serverless(self) -> bool:
+        return self.no_server or self.lan or self.peer_host is not None
+
 
 def place_options(direction: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the flags to a command, which gets them as `place`. `direction`: ``--to`` or ``--from``."""

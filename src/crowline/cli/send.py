@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 import click
 
+from crowline.base.errors import ServerUnreachable
 from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, count, size
 from crowline.cli.place import PlaceFlags, check, parse_host, place_options, sending_room
@@ -39,7 +42,8 @@ async def _send(output: Output, paths: tuple[FilePath, ...], flags: MeetingFlags
     for warning in prepared.warnings:
         output.warn(warning)
     manifest = prepared.manifest
-    async with sending_room(flags, place) as room:
+    async with AsyncExitStack() as stack:
+        room, place = await _enter(stack, output, flags, place)
         output.say(f"{count(len(manifest.files), 'file')}, {size(manifest.total)}")
         _invite(output, room, place)
         view = TransferView(output, manifest.total)
@@ -52,6 +56,24 @@ async def _send(output: Output, paths: tuple[FilePath, ...], flags: MeetingFlags
             stream = await peer.open_stream()
             summary = await transfer.send(stream, prepared, on_event=view.on_event)
         show_done(output, summary, peer)
+
+
+async def _enter(
+    stack: AsyncExitStack, output: Output, flags: MeetingFlags, place: PlaceFlags
+) -> tuple[Room, PlaceFlags]:
+    """The room, and where it is: a person whose server is out of reach may do without one."""
+    from crowline.cli.ask import agree, can_ask
+
+    try:
+        return await stack.enter_async_context(sending_room(flags, place)), place
+    except ServerUnreachable as problem:
+        if place.is_serverless or flags.relay_only or output.as_json or not can_ask():
+            raise
+        output.insist(problem.message)
+        if not await agree("Meet in this network only, without a server?"):
+            raise
+    place = replace(place, lan=True)
+    return await stack.enter_async_context(sending_room(replace(flags, server=None), place)), place
 
 
 def _invite(output: Output, room: Room, place: PlaceFlags) -> None:
