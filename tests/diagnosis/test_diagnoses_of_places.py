@@ -14,6 +14,7 @@ from crowline.diagnosis.facts import (
     MtuFacts,
     Portal,
     PortalFacts,
+    PortFacts,
     Privacy,
     RouterFacts,
     ServerFacts,
@@ -171,6 +172,28 @@ def test_a_firewall_on_a_public_machine_is_opened_by_a_command() -> None:
     assert on_public.fixes[0].commands[0].startswith("sudo firewall-cmd")
     behind_home = diagnose(replace(facts_of("home"), firewalls=(firewall,)))
     assert "local-firewall-in" not in [fix.key for fix in behind_home.fixes]
+
+
+def test_udp_to_few_ports_alone_is_as_good_as_none() -> None:
+    """Other people's ports are any: TCP is left where it gets out, and a relay where it does not."""
+    narrow = replace(facts_of("home"), ports=PortFacts((3478,), (3479,), leaves=False))
+    diagnosis = diagnose(narrow)
+    assert diagnosis.verdict is LIKELY
+    assert {each.way for each in diagnosis.prospects if each.is_direct} == {Way.TCP}
+    assert diagnosis.fixes[0].key == "network-udp-ports"
+    closed = diagnose(replace(narrow, tcp=False))
+    assert closed.verdict is Verdict.RELAY_NEEDED
+    assert [fix.key for fix in closed.fixes[:2]] == ["network-udp-ports", "network-tcp"]
+
+
+@pytest.mark.parametrize("leaves", [True, None])
+def test_a_port_that_may_be_closed_at_the_server_changes_no_verdict(leaves: bool | None) -> None:
+    """It is the server's to open it where packets are known to get out; else it is a doubt."""
+    usual = diagnose(facts_of("home"))
+    diagnosis = diagnose(replace(facts_of("home"), ports=PortFacts((3478,), (3479,), leaves)))
+    assert (diagnosis.verdict, diagnosis.reach) == (usual.verdict, usual.reach)
+    assert ("server-ports" in [fix.key for fix in diagnosis.fixes]) is (leaves is True)
+    assert any("port 3479" in reason for reason in diagnosis.reasons)
 
 
 @pytest.mark.parametrize(("passed", "lost", "verdict"), [(1228, 1280, LIKELY), (1000, 1228, LIKELY)])

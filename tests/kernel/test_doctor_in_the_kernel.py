@@ -144,6 +144,19 @@ def test_a_firewall_of_the_host_that_blocks_udp_is_found_and_blamed(clinic: Clin
     assert "nft insert rule" in said["fixes"][0]["commands"][0]
 
 
+def test_a_network_that_lets_out_few_ports_needs_a_relay(clinic: Clinic) -> None:
+    """UDP to the server's first port answers, and packets to others do not get as far: nobody is reached."""
+    nft = needs_program("nft")
+    bed = clinic.bed("full-cone")
+    rules = "add table inet filter; add chain inet filter output { type filter hook output priority 0; }; "
+    rules += "add rule inet filter output udp dport { 1024-3477, 3479-65535 } drop; "
+    rules += "add rule inet filter output tcp dport != 443 drop"
+    assert bed.spawn("a", [nft, rules]).wait(PATIENCE) == 0
+    code, said = examined(bed, lambda code, _: code == 20)
+    assert (code, first_fix(said)) == (20, "network-udp-ports")
+    assert said["udp_ports"] == {"answering": [3478], "silent": [3479], "leaves": False}
+
+
 def test_a_path_for_small_packets_alone_is_found(clinic: Clinic) -> None:
     """The way out takes 1,100 bytes, as in a tunnel of tunnels, and the doctor says what still fits."""
     bed = clinic.bed("home")

@@ -20,6 +20,7 @@ from crowline.diagnosis.facts import (
     FirewallFacts,
     MtuFacts,
     PortalFacts,
+    PortFacts,
     Privacy,
     ProxyFacts,
     RouterFacts,
@@ -37,6 +38,7 @@ from crowline.net.patience import within
 from crowline.net.plain_http import fetch_plain
 from crowline.net.proxies import proxy_for, without_secrets
 from crowline.net.resolver import resolve
+from crowline.net.server_ports import answering_ports
 from crowline.net.websocket import HubSocket, hub_url
 from crowline.punch.nat_profile import NatProfile
 from crowline.rendezvous import wire
@@ -82,7 +84,9 @@ class Checks:
         self._portal = PortalFacts()
         self._firewalls: tuple[FirewallFacts, ...] = ()
         self._mtu = MtuFacts()
+        self._ports = PortFacts()
         self._hops: tuple[str | None, ...] = ()
+        self._has_followed = asyncio.Event()
 
     @property
     def all(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -98,6 +102,7 @@ class Checks:
             "IPv6": lambda: self._discover(ipv6=True),
             "the path MTU": self._measure_path,
             "the routers on the way": self._follow_path,
+            "the server's ports": self._ask_ports,
         }
 
     def facts(self, left_out: Iterable[str]) -> Facts:
@@ -114,6 +119,7 @@ class Checks:
             portal=self._portal,
             firewalls=self._firewalls,
             mtu=self._mtu,
+            ports=self._ports,
             hops=self._known_hops,
             tunnel=tunnel_of(self._network),
             privacy=privacy_of(addresses),
@@ -194,8 +200,27 @@ class Checks:
 
     async def _follow_path(self) -> None:
         server = await self._nearest()
-        if server is not None:
-            self._hops = await first_hops(server)
+        try:
+            if server is not None:
+                self._hops = await first_hops(server)
+        finally:
+            self._has_followed.set()
+
+    async def _ask_ports(self) -> None:
+        """Ask the nearest server's second port, too; where it is silent, see how far packets to it get."""
+        server = await self._nearest()
+        if server is None:
+            return
+        # Ours have a second port there, with or without a second address.
+        ports = (server.port, server.port + 1)
+        answering = await answering_ports(server.host, ports)
+        silent = tuple(port for port in ports if port not in answering)
+        self._ports = PortFacts(answering, silent if answering else ())
+        if self._ports.silent:
+            await self._has_followed.wait()
+            hops = await first_hops(Address(server.host, silent[0]))
+            leaves = None if not self._hops else len(hops) >= len(self._hops)
+            self._ports = replace(self._ports, leaves=leaves)
 
     async def _nearest(self) -> Address | None:
         """A STUN server that packets have a way to, of IPv4 where there is one, once ports may be opened."""

@@ -106,6 +106,8 @@ def _reasons(facts: Facts) -> Iterator[str]:
         yield "No UDP comes back from the server" + (
             ", and TCP only gets out to its port." if facts.tcp is False else "."
         )
+    if facts.ports.silent:
+        yield _of_ports(facts)
     if facts.ipv4.nat is not None and facts.ipv4.nat.answers:
         yield from _of_nat(facts.ipv4.nat, opens_ports=facts.opens_ports)
     yield from _of_layers(facts)
@@ -124,6 +126,8 @@ def _reasons(facts: Facts) -> Iterator[str]:
         yield f"The path to the server carries packets of {passed} bytes at most, which {verb} direct links."
     if facts.tunnel:
         yield f"Packets leave by a VPN ({facts.tunnel}): what others see is its other end."
+    if facts.server.is_reached and facts.udp is None and facts.server.has_stun:
+        yield "What the NAT does was not found out in time."
     if facts.server.is_reached and not facts.server.has_stun:
         yield "The server names no STUN server, so nothing could be measured."
 
@@ -144,6 +148,12 @@ def _of_nat(nat: NatProfile, *, opens_ports: bool) -> Iterator[str]:
         yield f"Your NAT takes {_PORTS[nat.ports.kind]} for each destination (hard): others must guess it."
     if not opens_ports and nat.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT:
         yield "Your NAT lets in only answers from the very address and port that was sent to."
+
+
+def _of_ports(facts: Facts) -> str:
+    ports = _listed([str(port) for port in facts.ports.silent])
+    where = {True: "closed at the server", False: "blocked in this network", None: "blocked somewhere"}
+    return f"UDP to port {ports} of the server stays unanswered: it is {where[facts.ports.leaves]}."
 
 
 _PORTS = {

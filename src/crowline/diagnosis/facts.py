@@ -128,6 +128,19 @@ class MtuFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PortFacts:
+    """Which UDP ports of the server answer, and which do not beside them.
+
+    `leaves`: whether packets to the silent ones get as far on the way as those to the others; ``None``: the
+    routers on the way do not say.
+    """
+
+    answering: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+    leaves: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything. `tcp`: whether TCP gets out to a port that is not the hub's own; ``None``: not tried.
 
@@ -144,6 +157,7 @@ class Facts:
     portal: PortalFacts = PortalFacts()
     firewalls: tuple[FirewallFacts, ...] = ()
     mtu: MtuFacts = MtuFacts()
+    ports: PortFacts = PortFacts()
     hops: tuple[str | None, ...] = ()
     tunnel: str = ""
     privacy: Privacy = Privacy.UNKNOWN
@@ -159,6 +173,11 @@ class Facts:
         """Whether UDP comes back in either family; ``None``: not measured."""
         said = {self.ipv4.works, self.ipv6.works}
         return True if True in said else False if False in said else None
+
+    @property
+    def is_narrow(self) -> bool:
+        """UDP gets out of this network to a few ports only, and hardly to those of other people."""
+        return bool(self.ports.silent) and self.ports.leaves is False
 
     @property
     def opens_ports(self) -> bool:

@@ -105,11 +105,11 @@ def _entrance(facts: Facts, now: Standing) -> Iterator[_Remedy]:
 
 def _blocked_udp(facts: Facts, now: Standing) -> Iterator[_Remedy]:
     """UDP that does not get out, and TCP that does not either."""
-    if facts.udp is not False or not facts.server.is_reached:
+    if not facts.server.is_reached or not (facts.udp is False or facts.is_narrow):
         return
     blocking = [each for each in facts.firewalls if each.outbound is Stance.BLOCKS]
     freed = replace(now, summary=replace(now.summary, has_udp=True))
-    if facts.ipv4.nat is None or not facts.ipv4.nat.answers:
+    if facts.udp is False:
         # What lies behind the firewall is not known: most likely what most networks have.
         freed = replace(freed, summary=replace(ORDINARY, tcp_mapping=now.summary.tcp_mapping))
     for firewall in blocking:
@@ -128,7 +128,15 @@ def _blocked_udp(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             "All packets leave by it, and no UDP comes back.",
             after=freed,
         )
-    if not blocking:
+    if not blocking and facts.is_narrow:
+        ports = " and ".join(map(str, facts.ports.answering))
+        yield _Remedy(
+            "network-udp-ports",
+            f"Have the firewall of this network let UDP out to all ports from 1024, not to {ports} alone.",
+            "Other people's ports are any; packets to them end in this network.",
+            after=freed,
+        )
+    elif not blocking:
         yield _Remedy(
             "network-udp",
             "Have the firewall of this network let UDP out, to any host and to ports from 1024.",
@@ -246,6 +254,13 @@ def _minor(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             "Use temporary IPv6 addresses.",
             "The address has the hardware's number in it: others know this machine again on every network.",
             ("sudo sysctl -w net.ipv6.conf.all.use_tempaddr=2 net.ipv6.conf.default.use_tempaddr=2",),
+            is_kept=True,
+        )
+    if facts.ports.silent and facts.ports.leaves:
+        yield _Remedy(
+            "server-ports",
+            f"Open UDP port {' and '.join(map(str, facts.ports.silent))} of the server, too.",
+            "Without it the server cannot tell for certain what kind of NAT this is.",
             is_kept=True,
         )
     nat = facts.ipv4.nat

@@ -78,7 +78,11 @@ def own_summary(facts: Facts) -> NatSummary:
     """What others meet: this machine's IPv4 with open ports, a small path MTU and blocked UDP reckoned in."""
     nat = facts.ipv4.nat if facts.ipv4.nat is not None else facts.ipv6.nat
     summary = NatSummary() if nat is None else summary_of(nat)
-    if facts.udp is False or (facts.mtu.passed is not None and facts.mtu.passed < LEAST_DATAGRAM):
+    if (
+        facts.udp is False
+        or facts.is_narrow
+        or (facts.mtu.passed is not None and facts.mtu.passed < LEAST_DATAGRAM)
+    ):
         summary = replace(summary, has_udp=False)
     if facts.ipv4.is_public:
         # No translator keeps TCP apart from UDP.

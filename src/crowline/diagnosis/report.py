@@ -54,6 +54,11 @@ def to_fields(facts: Facts, diagnosis: Diagnosis, seconds: float) -> dict[str, A
         "double_nat": facts.is_double or facts.carrier,
         "carrier_nat": facts.carrier,
         "hops": list(facts.hops),
+        "udp_ports": {
+            "answering": list(facts.ports.answering),
+            "silent": list(facts.ports.silent),
+            "leaves": facts.ports.leaves,
+        },
         "mtu": {"passed": facts.mtu.passed, "lost": facts.mtu.lost},
         "proxy": None if facts.proxy is None else facts.proxy.url,
         "captive_portal": {"found": _portal(facts), "login": facts.portal.login},
@@ -216,6 +221,8 @@ def _ipv6_words(facts: Facts) -> str:
 
 def _udp_words(facts: Facts) -> str:
     words = {True: "open", False: "blocked", None: "not measured"}[facts.udp]
+    if facts.is_narrow:
+        words = f"open to port {', '.join(map(str, facts.ports.answering))} only"
     if facts.mtu.passed is None:
         return words
     return f"{words}; path MTU {'at least ' if facts.mtu.lost is None else ''}{facts.mtu.passed}"
