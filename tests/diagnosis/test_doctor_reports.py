@@ -15,8 +15,8 @@ from diagnosed_places import facts_of
 
 FIELDS = {
     "schema", "verdict", "exit", "summary", "reach", "reasons", "fixes", "prospects", "server", "ipv4",
-    "ipv6", "udp", "udp_ports", "tcp", "routers", "double_nat", "carrier_nat", "hops", "mtu", "proxy", "captive_portal",
-    "firewalls", "vpn", "left_out", "seconds",
+    "ipv6", "udp", "udp_ports", "tcp", "routers", "double_nat", "carrier_nat", "hops", "mtu", "proxy",
+    "captive_portal", "firewalls", "vpn", "left_out", "seconds",
 }  # fmt: skip
 
 
