@@ -246,7 +246,7 @@ def test_a_pinhole_lets_strangers_in_by_ipv6(internet: Factory, speaker: str) ->
         assert not world.enters((own, PORT))
 
 
-@pytest.mark.parametrize("speaker", ["pcp", "upnp-1", "upnp-2"])
+@EACH
 def test_a_router_that_lost_its_power_is_asked_again(internet: Factory, speaker: str) -> None:
     """The mapping is made anew when the router says that it is new, long before its lease is over."""
     _, daemon = SPEAKERS[speaker]
