@@ -14,6 +14,7 @@ from crowline.api.allowed import Allowed
 from crowline.api.candidate_names import CandidateNames
 from crowline.api.options import Options
 from crowline.api.other_side import MAX_RESTARTS
+from crowline.api.path_reasons import PathReasons
 from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.mdns_name import mdns_name
@@ -25,6 +26,8 @@ from crowline.rendezvous.signals import Description, Signal
 
 class Owner:
     """Of a traversal that never finds a pair."""
+
+    reasons = PathReasons()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *said: None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from crowline.api.observers import Observers
+from crowline.api.options import Options
 from crowline.api.path import Path
-from crowline.api.path_reasons import PathReasons
+from crowline.api.path_reasons import RELAY_WISHED, PathReasons
 from crowline.base.addresses import Address
 from crowline.ice.candidate import CandidateFactory
 from crowline.ice.pair import CandidatePair, ValidPair
@@ -57,3 +58,12 @@ def test_a_path_is_told_again_only_where_its_reason_changed() -> None:
     later = Path("relay", "udp", "a", "b", 0.04, "another reason")
     observers.retell_path(later)
     assert told == [(first, None), (later, first)]
+
+
+def test_who_wants_a_relay_is_told_that_and_nothing_of_nats() -> None:
+    """Whatever was learnt of them."""
+    reasons = PathReasons()
+    reasons.own = reasons.peer = HARD
+    reasons.heed(Options("ws://127.0.0.1:1", relay_only=True))
+    reasons.exhausted()
+    assert reasons.of_pair(pair(is_relayed=True)) == RELAY_WISHED

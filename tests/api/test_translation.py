@@ -11,6 +11,7 @@ import pytest
 from crowline.api import surroundings
 from crowline.api import translation as translation_module
 from crowline.api.options import Options
+from crowline.api.path_reasons import PathReasons
 from crowline.api.translation import Translation
 from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
@@ -137,6 +138,8 @@ async def test_nobody_is_asked_after_the_end() -> None:
 
 class Owner:
     """Of a traversal that never finds a pair."""
+
+    reasons = PathReasons()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *said: None

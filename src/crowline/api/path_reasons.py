@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from crowline.api.options import Options
 from crowline.base.addresses import Address
 from crowline.ice.pair import ValidPair
 from crowline.punch.obstacle import NOTHING_YET, STILL_SOUGHT, merit, obstacle
 from crowline.punch.plan_choice import NatSummary, Way
+
+RELAY_WISHED = "this side asked for a relay only"
 
 # Pairs remembered with the plan that found them: more than a meeting ever has.
 _MAX_WON = 64
@@ -19,9 +22,14 @@ class PathReasons:
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self.own: NatSummary | None = None
         self.peer: NatSummary | None = None
+        self._wish = ""
         self._won: dict[tuple[Address, Address], Way] = {}
         self.is_exhausted = False
         self._on_change = on_change
+
+    def heed(self, options: Options) -> None:
+        """Who wants no direct path has no obstacle to it."""
+        self._wish = RELAY_WISHED if options.relay_only else ""
 
     def won(self, key: tuple[Address, Address], way: Way) -> None:
         """A plan made the pair with this base and remote address."""
@@ -47,4 +55,6 @@ class PathReasons:
     @property
     def obstacle(self) -> str:
         """Why there is no direct path, as far as that is known yet."""
+        if self._wish:
+            return self._wish
         return obstacle(self.own, self.peer) if self.is_exhausted else NOTHING_YET

@@ -66,6 +66,7 @@ class Traversal:
         self._pairs = pairs
         self._options = options
         self._here = here = Surroundings(options, loopback=loopback)
+        pairs.reasons.heed(options)
         # Hears of everything that the agent says, before anything is done with it.
         self.on_ice: Callable[[IceEvent], None] = lambda _: None
         # The same of STUN packets, before the agent is told of them: data, source, base.
