@@ -9,6 +9,13 @@ from collections.abc import AsyncIterator
 import hypothesis
 import pytest
 
+import no_real_router
+from crowline.net import router
+
+# Nothing that tests do may leave this machine.
+no_real_router.guard_programs()
+no_real_router.set_up(router)
+
 PATIENCE = 30.0  # seconds for tasks that are ending
 
 # A test gives the same answer each time; new examples are what `fuzz` looks for.

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+import crowline
 from crowline.api import mapped_ports, port_mapper
 from crowline.api.mapped_ports import MappedPorts
 from crowline.base.addresses import Address, AddressClass, classify
 from crowline.base.errors import UsageError
 from crowline.base.transport import Transport
 from crowline.ice.candidate import Candidate, CandidateFactory, CandidateType, TcpType
+from crowline.net.websocket import HubSocket
+from serving import serving
 
 BASE = Address("192.168.1.10", 4000)
 BASE_IPV6 = Address("2a01:100::10", 4000)
@@ -335,3 +338,38 @@ async def test_nothing_is_offered_after_the_end() -> None:
     await meeting.mapped.give_back()
     port.opens(OUTSIDE)
     assert meeting.offered == []
+
+
+# --- whole meetings -----------------------------------------------------------------------------------------
+
+
+async def meet(monkeypatch: pytest.MonkeyPatch, *, seems_far: bool, **options: Any) -> int:
+    """How many mappers two sides make that meet on this machine, where no path ever counts as direct."""
+    monkeypatch.setattr(mapped_ports, "category_of", lambda pair: "relay")
+    if seems_far:
+        monkeypatch.setattr(HubSocket, "is_loopback", property(lambda self: False))
+    async with (
+        serving() as server,
+        crowline.host(server.url, **options) as room,
+        crowline.join(room.code, server.url, **options),
+    ):
+        await room.peer()
+        for _ in range(int(PATIENCE / STEP) if seems_far and not options else 40):
+            if len(Mapper.made) == 2:
+                break
+            await asyncio.sleep(STEP)
+    return len(Mapper.made)
+
+
+async def test_both_sides_of_a_meeting_have_their_routers_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a network between them and no direct path; all is given back at the end."""
+    assert await meet(monkeypatch, seems_far=True) == 2
+    assert all(mapper.said[-1] in ("aclose", "abandon") for mapper in Mapper.made)
+
+
+@pytest.mark.parametrize("options", [{}, {"port_mapping": False}, {"relay_only": True}], ids=str)
+async def test_no_router_is_asked_where_that_is_of_no_use_or_unwanted(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+) -> None:
+    """A hub on this machine, a flag, a side that shows no address."""
+    assert await meet(monkeypatch, seems_far=bool(options), **options) == 0

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+import subprocess
+import sys
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from crowline.api.port_mapper import usual_host
+from crowline.lab.namespaces import Internet
 from crowline.net import rtnetlink as rt
 from crowline.net.gateway import Gateway, choose_gateways, default_gateways, gateway_of
-from crowline.net.interfaces import InterfaceAddress, InterfaceKind
+from crowline.net.interfaces import InterfaceAddress, InterfaceKind, interface_addresses
 from crowline.net.route_listing import DefaultRoute, read_bsd_routes, read_windows_routes
+from crowline.net.router import RouterDriver
+from needs import needs_root
 
 INET, INET6 = 2, 10
 LAN = InterfaceAddress("192.168.1.10", 24, "eth0", 2)
@@ -126,12 +132,50 @@ def test_an_interface_may_be_told_by_name_or_address() -> None:
     assert choose_gateways([by_address], [LAN, RADIO]) == expected
 
 
-def test_this_machine_is_asked_without_harm() -> None:
-    """Whatever its network is; a foreign address and loopback have no router."""
-    for each in default_gateways():
-        assert gateway_of(each.source) == each
+def test_a_foreign_address_and_loopback_have_no_router() -> None:
+    """Only addresses of this machine that lead somewhere have."""
     assert gateway_of("198.51.100.1") is None
     assert gateway_of("127.0.0.1") is None
+
+
+# --- what tests may do ------------------------------------------------------------------------------------
+
+
+def test_tests_see_no_router_of_this_machine() -> None:
+    """Whatever network it is in, and by whichever of its addresses."""
+    assert default_gateways() == []
+    assert all(gateway_of(each.host) is None for each in interface_addresses())
+    assert usual_host("192.168.1.10") == "192.168.1.10"
+
+
+async def test_tests_cannot_ask_one_by_mistake() -> None:
+    """A driver for anything but loopback fails before it has a socket."""
+    with pytest.raises(AssertionError, match="real router"):
+        RouterDriver(Gateway("192.0.2.1", "127.0.0.1", 1, "lo"), lambda _: None)
+
+
+def test_programs_that_tests_start_see_none_either() -> None:
+    """Whatever they import first."""
+    for first in ("crowline.net.gateway", "crowline.api.ports", "crowline.net.router"):
+        script = (
+            f"import {first}, crowline.net.router\n"
+            "from crowline.net.gateway import default_gateways\n"
+            "print(default_gateways())"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.kernel
+def test_tests_in_namespaces_of_their_own_see_its_router() -> None:
+    """There, and in what is started from there, the guard is no obstacle."""
+    needs_root()
+    with Internet() as net:
+        host = net.site("home").hosts[0]
+        own = host.addresses[0]
+        found = net.inside(host, lambda: gateway_of(own))
+        assert found is not None and found.host == own.rpartition(".")[0] + ".1"
+        assert net.inside(host, default_gateways)[0] == found
 
 
 # --- other systems ----------------------------------------------------------------------------------------

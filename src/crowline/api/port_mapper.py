@@ -168,6 +168,7 @@ class PortMapper:
         self._on_news = on_news
         self._watch: NetworkWatch | None = None
         self._drivers: dict[str, RouterDriver] = {}
+        self._routerless: set[str] = set()
         self._ports: list[PortMap] = []
         self._is_closed = False
 
@@ -227,6 +228,7 @@ class PortMapper:
 
     def follow(self) -> None:
         """This machine's network changed: ask the routers that it has now."""
+        self._routerless.clear()
         for host, driver in list(self._drivers.items()):
             if gateway_of(host) != driver.gateway:
                 driver.close()
@@ -280,10 +282,11 @@ class PortMapper:
         port._number = driver.open(port._wanted)
 
     def _driver_of(self, host: str) -> RouterDriver | None:
-        if host in self._drivers:
-            return self._drivers[host]
+        if host in self._drivers or host in self._routerless:
+            return self._drivers.get(host)
         gateway = gateway_of(host)
         if gateway is None:
+            self._routerless.add(host)
             return None
         known = self._memory.get(gateway)
         try:
