@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
-from crowline.api.pair_links import Link, PairLinks
+from crowline.api.links import LinkSecrets
+from crowline.api.pair_links import Link, PairLinks, Pairs
 from crowline.api.path import Path
 from crowline.api.path_reasons import PathReasons
 from crowline.api.paths import PathBook
@@ -14,13 +16,14 @@ from crowline.base.machine import Buffer
 from crowline.base.transport import Transport
 from crowline.ice.pair import ValidPair
 from crowline.link.choice import HUB_LINK, HUB_RANK, rank_of
+from crowline.link.tls_trust import TlsTrust
 from crowline.session.events import LinkChosen
 from crowline.session.links import Carrier, Hints, LinkTransmit
 from crowline.session.session import Session
 
 
 class Carriers:
-    """Attaches links to the session and detaches them. `pairs` is set once the other side is known.
+    """Attaches links to the session and detaches them. `pairs` are there once the other side is known.
 
     `on_first` is called when the first is up, `on_change` after each change: flush then. `on_reason`: why a
     path is as it is may have to be told anew.
@@ -55,6 +58,30 @@ class Carriers:
         self._hub = None
         self.paths.remove_hub()
         self._detach(HUB_LINK, reason)
+
+    def open_pairs(
+        self,
+        secrets: LinkSecrets,
+        trust: TlsTrust | None,
+        pairs: Pairs,
+        *,
+        client: bool,
+        on_up: Callable[[Link], None],
+        on_data: Callable[[int, Buffer], None],
+    ) -> None:
+        """The other side is known: from now on valid pairs become links, as `PairLinks` says."""
+        self.pairs = PairLinks(
+            client=client,
+            secrets=secrets,
+            trust=trust,
+            entropy=os.urandom,
+            pairs=pairs,
+            is_ailing=self._session.links.is_ailing,
+            on_up=on_up,
+            on_data=on_data,
+            on_down=self.link_down,
+            on_drained=self._on_change,
+        )
 
     def link_up(self, link: Link, transport: Transport) -> None:
         """`transport`: how its packets leave this machine."""

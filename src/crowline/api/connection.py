@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Collection, Coroutine
 
 from crowline.api.carriers import Carriers
@@ -17,7 +16,7 @@ from crowline.api.links import LinkSecrets
 from crowline.api.meeting_point import Callbacks, MeetingPoint, Place
 from crowline.api.observers import Observers
 from crowline.api.options import Options
-from crowline.api.pair_links import Link, PairLinks, transport_of, trust_in
+from crowline.api.pair_links import Link, transport_of, trust_in
 from crowline.api.timing import Timing
 from crowline.api.token_point import TokenPoint
 from crowline.api.traversal import Traversal
@@ -219,7 +218,9 @@ class Connection:
             if not self.code_ready.done():
                 self.code_ready.set_result(None)
         elif isinstance(event, TokenReady):
-            self._on_token(event)
+            self.token = event.text
+            if not self.code_ready.done():
+                self.code_ready.set_result(None)
         elif isinstance(event, PeerPresent):
             self._on_present(event)
         elif isinstance(event, Keyed):
@@ -239,16 +240,6 @@ class Connection:
                 self._end(event.error)
             else:
                 self._on_hub_closed()
-
-    def _on_token(self, event: TokenReady) -> None:
-        self.token = event.text
-        if not event.is_public:
-            self.observers.tell_warning(
-                "Nothing is known that leads here from outside: the other side must be in this network, or "
-                "be reachable itself."
-            )
-        if not self.code_ready.done():
-            self.code_ready.set_result(None)
 
     def _on_welcome(self, event: Welcomed) -> None:
         assert self._traversal is not None
@@ -294,19 +285,14 @@ class Connection:
             if fingerprint == pairs.peer_fingerprint:
                 self._traversal.set_remote(signal)
             return
-        is_client = self.role is Role.JOIN
-        trust = trust_in(signal, self._identity, is_client=is_client)
-        self.carriers.pairs = PairLinks(
-            client=is_client,
-            secrets=LinkSecrets(self._identity, fingerprint, derive(self._key, "client-auth")),
-            trust=trust,
-            entropy=os.urandom,
-            pairs=self._traversal,
-            is_ailing=self.session.links.is_ailing,
+        trust = trust_in(signal, self._identity, is_client=self.role is Role.JOIN)
+        self.carriers.open_pairs(
+            LinkSecrets(self._identity, fingerprint, derive(self._key, "client-auth")),
+            trust,
+            self._traversal,
+            client=self.role is Role.JOIN,
             on_up=self._on_link_up,
             on_data=self._receive,
-            on_down=self.carriers.link_down,
-            on_drained=self.flush,
         )
         self._traversal.open_tcp(usable=trust is not None)
         if not self._traversal.set_remote(signal):

@@ -45,6 +45,11 @@ _HINT = (
     "--stun HOST:PORT finds out what leads here. With a server there is a relay."
 )
 
+_UNREACHABLE = (
+    "Nothing is known that leads here from outside: the other side must be in this network, or be reachable "
+    "itself."
+)
+
 
 class ByTokens:
     """`answers`: the token of the hosting side, at the joining one. `stun`: servers that say under which
@@ -160,7 +165,9 @@ class TokenPoint:
         token = self._meeting.write()
         if self._role is Role.JOIN:
             self._traversal.on_heard = self._on_check
-        self._callbacks.on_event(TokenReady(str(token), is_public=self._meeting.is_public))
+        if not self._meeting.is_public and not self.is_loopback:
+            self._callbacks.on_warning(_UNREACHABLE)
+        self._callbacks.on_event(TokenReady(str(token)))
         if self._role is Role.JOIN:
             await self._keep_open()
 

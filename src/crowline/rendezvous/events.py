@@ -28,12 +28,9 @@ class CodeReady:
 
 @dataclass(frozen=True, slots=True)
 class TokenReady:
-    """The own token, where two sides meet by tokens: hand it over. `is_public`: something in it leads here
-    from outside this network.
-    """
+    """The own token, where two sides meet by tokens: hand it over."""
 
     text: str
-    is_public: bool
 
 
 @dataclass(frozen=True, slots=True)
