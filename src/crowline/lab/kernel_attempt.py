@@ -17,10 +17,12 @@ from crowline.lab.profile import Profile
 _OURS = Path(__file__).with_name("crowline_peer.py")
 
 RTT = 0.04  # seconds between the two hosts and back
+# Seconds that an attempt of ours may take: plans that have missed are tried again after a rest.
+OUR_PATIENCE = 75.0
 _ROLES: tuple[Role, ...] = ("server", "a", "b")
 
 
-def kernel_attempt(a: Profile, b: Profile, *, rtt: float = RTT, patience: float = PATIENCE) -> Outcome:
+def kernel_attempt(a: Profile, b: Profile, *, rtt: float = RTT, patience: float = OUR_PATIENCE) -> Outcome:
     """Crowline behind `a` opens a room, Crowline behind `b` joins it, and both look for their best path.
 
     `rtt` in seconds between the two hosts; each is half as far from the server. Raises `LocalProblem` where

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from crowline.base.errors import LocalProblem
 from crowline.lab.demo_stage import missing_for_namespaces
-from crowline.lab.kernel_attempt import kernel_attempt, peer_attempt
+from crowline.lab.kernel_attempt import OUR_PATIENCE, kernel_attempt, peer_attempt
 from crowline.lab.outcome import Outcome
 from crowline.lab.peer_script import PATIENCE, command
 from crowline.lab.presets import PRESETS
@@ -60,13 +60,13 @@ class VirtualWorld:
 class KernelWorld:
     """Namespaces, and real programs in them: Crowline, or those of a peer script. `rtt` as above.
 
-    `patience`: seconds that an attempt may take.
+    `patience`: seconds that an attempt may take; by default what such a program may need.
     """
 
     rtt: float = 0.04
     places: Mapping[str, Profile] = field(default_factory=lambda: PRESETS)
     peer: Path | None = None
-    patience: float = PATIENCE
+    patience: float | None = None
 
     default_runs: ClassVar[int] = 1
 
@@ -85,8 +85,8 @@ class KernelWorld:
     def attempt(self, trial: Trial) -> Outcome:
         a, b = self.places[trial.a], self.places[trial.b]
         if self.peer is None:
-            return kernel_attempt(a, b, rtt=self.rtt, patience=self.patience)
-        return peer_attempt(a, b, self.peer, rtt=self.rtt, patience=self.patience)
+            return kernel_attempt(a, b, rtt=self.rtt, patience=self.patience or OUR_PATIENCE)
+        return peer_attempt(a, b, self.peer, rtt=self.rtt, patience=self.patience or PATIENCE)
 
 
 def require_kernel() -> None:

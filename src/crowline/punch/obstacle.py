@@ -11,6 +11,7 @@ from crowline.ice.pair import ValidPair
 from crowline.punch.plan_choice import MappingKind, NatSummary, Opens, PortChoice, Way
 
 NOTHING_YET = "no direct path has worked so far"
+MISSED = "the guesses missed"
 STILL_SOUGHT = "through the server at once, while a better path is sought"
 COMES_THROUGH = "packets of both sides come through"
 
@@ -29,7 +30,7 @@ def obstacle(own: NatSummary | None, peer: NatSummary | None) -> str:
     if own is None or peer is None or MappingKind.UNKNOWN in (own.mapping, peer.mapping):
         return _partly_known(own, peer)
     if hard:
-        return f"{_hard_side(own)} NAT gives each destination {_port(hard[0])}, and the guesses missed it"
+        return f"{_hard_side(own)} NAT gives each destination {_port(hard[0])}, and {MISSED} it"
     return "both NATs are easy: something else on the way drops the packets, such as a firewall"
 
 
@@ -67,7 +68,7 @@ def _both_hard(one: NatSummary, other: NatSummary) -> str:
     if any(drawn):
         return "both NATs give each destination another port, and one of them draws it at random"
     if one.ports is other.ports is PortChoice.SEQUENTIAL:
-        return "both NATs count on to another port for each destination, and the guesses missed them"
+        return f"both NATs count on to another port for each destination, and {MISSED} them"
     return "both NATs give each destination another port"
 
 
