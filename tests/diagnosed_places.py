@@ -38,13 +38,13 @@ _TCP_MAPPINGS = {
 }
 
 
-def facts_of(place: Profile | str) -> Facts:
-    """What a host there finds out where everything can be measured, and its router lets itself be asked."""
+def facts_of(place: Profile | str, *, addresses: int = 2) -> Facts:
+    """What a host there finds out by a server with so many addresses; its router may be asked."""
     profile = PRESETS[place] if isinstance(place, str) else place
     is_translated = profile.ipv6 is Ipv6.NAT64
     hosts = () if is_translated else (INSIDE if profile.nats else PUBLIC,)
     has_ipv6 = profile.ipv6 is not Ipv6.NONE
-    nat = nat_of(profile)
+    nat = nat_of(profile, addresses=addresses)
     services = _SERVICES.get(profile.port_mapping, ())
     router = RouterFacts(GATEWAY, services, nat.outside_hosts[0] if services else None)
     return Facts(
@@ -59,9 +59,10 @@ def facts_of(place: Profile | str) -> Facts:
     )
 
 
-def nat_of(profile: Profile, *, ipv6: bool = False) -> NatProfile:
+def nat_of(profile: Profile, *, ipv6: bool = False, addresses: int = 2) -> NatProfile:
     """Measured; of TCP the mapping alone, as the laboratory's own test of its places expects it."""
-    nat = NatProfile.of(discover(profile, ipv6=ipv6).findings)
+    run = discover(profile, ipv6=ipv6, alternates=addresses > 1, ports=2)
+    nat = NatProfile.of(run.findings)
     mapping = expected(profile).tcp_mapping
     if not profile.nats or ipv6:
         tcp = Mapping.NONE

@@ -74,6 +74,15 @@ def test_each_place_gets_its_verdict_and_its_first_fix(name: str) -> None:
     assert diagnosis.summary and diagnosis.reasons
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_server_with_one_address_is_enough_for_the_verdict(name: str) -> None:
+    """It sees no filter, and takes a port for each host for one port; what one is told is nearly the same."""
+    diagnosis = diagnose(facts_of(name, addresses=1))
+    assert diagnosis.verdict is DIAGNOSES[name][0]
+    certain = diagnose(facts_of(name))
+    assert abs(diagnosis.reach - certain.reach) < 0.2
+
+
 def test_two_hard_nats_are_said_to_need_a_relay() -> None:
     """Behind random ports the first sentence names those who are reached by a relay alone."""
     diagnosis = diagnose(facts_of("symmetric"))

@@ -79,7 +79,11 @@ IN, IN_DROPS = chain("input"), chain("input", "drop")
 )  # fmt: skip
 def test_rules_of_nftables(entries: list[dict[str, Any]], inbound: Stance, outbound: Stance) -> None:
     """Policies, rules for all of UDP, jumps, and several chains of one hook."""
-    assert read_nftables(nft(*entries)) == FirewallFacts("nftables", inbound, outbound)
+    read = read_nftables(nft(*entries))
+    assert read is not None
+    assert (read.name, read.inbound, read.outbound) == ("nftables", inbound, outbound)
+    assert read.inbound_chain.startswith("inet filter ") is (inbound is BLOCKS)
+    assert read.outbound_chain == ("inet filter output" if outbound is BLOCKS else "")
 
 
 def test_translation_alone_is_no_firewall() -> None:
@@ -98,7 +102,8 @@ def test_translation_alone_is_no_firewall() -> None:
 def test_chains_that_call_themselves_end() -> None:
     """No kernel takes such a set; who prints it may say anything."""
     circle = [chain("input", "drop"), rule("input", {"jump": {"target": "input"}})]
-    assert read_nftables(nft(*circle)) == FirewallFacts("nftables", BLOCKS, LETS)
+    blocked = FirewallFacts("nftables", BLOCKS, LETS, inbound_chain="inet filter input")
+    assert read_nftables(nft(*circle)) == blocked
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_no_place_is_forgotten() -> None:
 
 
 def test_a_firewall_of_the_host_that_blocks_udp_is_found_and_blamed(clinic: Clinic) -> None:
-    """Its rules are read, and the command that helps is told."""
+    """Its rules are read, and the command that is told does help."""
     nft = needs_program("nft")
     bed = clinic.bed("home")
     rules = "add table inet filter; add chain inet filter output { type filter hook output priority 0; }; "
@@ -141,7 +141,11 @@ def test_a_firewall_of_the_host_that_blocks_udp_is_found_and_blamed(clinic: Clin
     code, said = result(start(bed, "--json"))
     assert (code, first_fix(said)) == (21, "local-firewall-out")
     assert said["firewalls"] == [{"name": "nftables", "inbound": "lets", "outbound": "blocks", "note": ""}]
-    assert "nft insert rule" in said["fixes"][0]["commands"][0]
+    (command,) = said["fixes"][0]["commands"]
+    assert command == "sudo nft insert rule inet filter output meta l4proto udp accept"
+    assert bed.spawn("a", [nft, *command.split()[2:]]).wait(PATIENCE) == 0
+    code, said = examined(bed, lambda code, _: code == 0)
+    assert (code, said["firewalls"][0]["outbound"]) == (0, "lets")
 
 
 def test_a_network_that_lets_out_few_ports_needs_a_relay(clinic: Clinic) -> None:

@@ -48,7 +48,8 @@ async def test_a_machine_without_any_has_none(tools: Path) -> None:
 async def test_the_rules_of_nft_are_read(tools: Path) -> None:
     """As JSON."""
     install(tools, "nft", printing(tools, RULES))
-    assert await local_firewalls() == (FirewallFacts("nftables", Stance.BLOCKS, Stance.LETS),)
+    (found,) = await local_firewalls()
+    assert found == FirewallFacts("nftables", Stance.BLOCKS, Stance.LETS, inbound_chain="inet filter input")
 
 
 async def test_a_tool_that_refuses_is_said_to(tools: Path) -> None:

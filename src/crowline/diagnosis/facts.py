@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
@@ -110,13 +110,16 @@ class Stance(Enum):
 class FirewallFacts:
     """One firewall here and what it does with UDP: `inbound` what nobody asked for, `outbound` our own.
 
-    `note` says what could not be read, and why.
+    `note` says what could not be read, and why. The chains are where nftables blocks, as its tool wants them
+    named: family, table, chain.
     """
 
     name: str
     inbound: Stance = Stance.UNKNOWN
     outbound: Stance = Stance.UNKNOWN
     note: str = ""
+    inbound_chain: str = ""
+    outbound_chain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ class Facts:
     hops: tuple[str | None, ...] = ()
     tunnel: str = ""
     privacy: Privacy = Privacy.UNKNOWN
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_offline(self) -> bool:
@@ -186,17 +189,10 @@ class Facts:
 
     @property
     def carrier(self) -> bool:
-        """The provider translates: behind the first router stands an address that carriers share, or the very
-        one that servers see; or a router's outside address, or this machine's own, is a shared one."""
-        outside = self.ipv4.nat.outside_hosts if self.ipv4.nat is not None else ()
-        beyond = [host for host in self.hops[1:] if host is not None]
+        """The provider translates: it is seen beyond the first router, by an address that carriers share, or
+        by ports that are out of a small block."""
         said = [each.outside_host or "" for each in self.routers]
-        is_beyond = not self.ipv4.is_public and any(host in outside for host in beyond)
-        return (
-            is_beyond
-            or self._has_port_block
-            or any(is_shared(host) for host in (*beyond, *said, *self.ipv4.hosts))
-        )
+        return self._is_beyond or self._has_port_block or any(map(is_shared, (*said, *self.ipv4.hosts)))
 
     @property
     def is_double(self) -> bool:
@@ -205,9 +201,13 @@ class Facts:
         hosts = {each.outside_host for each in self.routers if each.outside_host}
         if nat is not None and (nat.is_double or (nat.outside_hosts and hosts - set(nat.outside_hosts))):
             return True
-        seen = set(nat.outside_hosts) if nat is not None and not self.ipv4.is_public else set()
-        is_beyond = any(host is not None and (is_shared(host) or host in seen) for host in self.hops[1:])
-        return is_beyond or any(classify(host) is AddressClass.CLOSED for host in hosts)
+        return self._is_beyond or any(classify(host) is AddressClass.CLOSED for host in hosts)
+
+    @property
+    def _is_beyond(self) -> bool:
+        """Beyond the first router stands an address that carriers share, or the very one that servers see."""
+        outside = self.ipv4.nat.outside_hosts if self.ipv4.nat is not None and not self.ipv4.is_public else ()
+        return any(host is not None and (is_shared(host) or host in outside) for host in self.hops[1:])
 
     @property
     def _has_port_block(self) -> bool:

@@ -22,14 +22,16 @@ _VERDICTS = {"accept": Stance.LETS, "drop": Stance.BLOCKS, "reject": Stance.BLOC
 def read_nftables(text: str) -> FirewallFacts | None:
     """`nft -j list ruleset` (libnftables-json(5)); ``None`` where it holds no filter."""
     try:
-        entries = json.loads(text)["nftables"]
-        rules = _NftRules(entries)
+        rules = _NftRules(json.loads(text)["nftables"])
+        stances = rules.stance("input"), rules.stance("output")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return FirewallFacts(NFTABLES, note="what nft printed cannot be read")
-    inbound, outbound = rules.stance("input"), rules.stance("output")
-    if inbound is None and outbound is None:
+    if not rules.has_filters:
         return None
-    return FirewallFacts(NFTABLES, inbound or Stance.LETS, outbound or Stance.LETS)
+    (inbound, inbound_chain), (outbound, outbound_chain) = stances
+    return FirewallFacts(
+        NFTABLES, inbound, outbound, inbound_chain=inbound_chain, outbound_chain=outbound_chain
+    )
 
 
 def read_iptables(text: str) -> FirewallFacts | None:
@@ -157,16 +159,21 @@ class _NftRules:
                 key = (rule["family"], rule["table"], rule["chain"])
                 self._rules.setdefault(key, []).append(rule["expr"])
 
-    def stance(self, hook: str) -> Stance | None:
-        """Every base chain of the hook is asked; one that drops is enough. ``None`` without any."""
-        stances = [
-            self._verdict(key, 0) or _VERDICTS.get(chain.get("policy", "accept"), Stance.UNKNOWN)
-            for key, chain in self._bases
-            if chain.get("hook") == hook
-        ]
-        if not stances:
-            return None
-        return Stance.BLOCKS if Stance.BLOCKS in stances else stances[0]
+    @property
+    def has_filters(self) -> bool:
+        """Whether any chain decides about packets of this machine."""
+        return any(chain.get("hook") in ("input", "output") for _, chain in self._bases)
+
+    def stance(self, hook: str) -> tuple[Stance, str]:
+        """What becomes of a packet, and the first base chain of the hook that does not let it pass."""
+        for key, chain in self._bases:
+            if chain.get("hook") != hook:
+                continue
+            policy = _VERDICTS.get(chain.get("policy", "accept"), Stance.UNKNOWN)
+            verdict = self._verdict(key, 0) or policy
+            if verdict is not Stance.LETS:
+                return verdict, " ".join(key)
+        return Stance.LETS, ""
 
     def _verdict(self, key: tuple[str, str, str], depth: int) -> Stance | None:
         for expressions in self._rules.get(key, []):

@@ -8,7 +8,7 @@ from enum import Enum
 
 from crowline.diagnosis.facts import Facts, Portal, Privacy, Stance
 from crowline.diagnosis.prospects import ORDINARY, opened
-from crowline.diagnosis.remedies import ALLOW_INBOUND, ALLOW_OUTBOUND
+from crowline.diagnosis.remedies import allow_inbound, allow_outbound
 from crowline.diagnosis.standing import Standing
 from crowline.punch.nat_profile import Facet, Mapping, Reason
 from crowline.punch.plan_choice import FilterKind, MappingKind
@@ -117,7 +117,7 @@ def _blocked_udp(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             "local-firewall-out",
             f"Let UDP out of this machine: {firewall.name} blocks it.",
             "Direct connections go by UDP where they can.",
-            ALLOW_OUTBOUND.get(firewall.name, ()),
+            allow_outbound(firewall),
             after=freed,
             must=True,
         )
@@ -226,7 +226,7 @@ def _local_firewall(facts: Facts, now: Standing) -> Iterator[_Remedy]:
                 "local-firewall-in",
                 f"Let UDP in to this machine: {firewall.name} blocks what was not asked for.",
                 "No translator is in between, so others could begin the connection.",
-                ALLOW_INBOUND.get(firewall.name, ()),
+                allow_inbound(firewall),
                 after=after if is_reachable else None,
                 is_kept=True,
             )
