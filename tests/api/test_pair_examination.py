@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 import crowline
 from crowline.api import pair_examination
 from crowline.api.options import Options
-from crowline.api.pair_examination import PairReport, SideFacts, pair_room
+from crowline.api.pair_examination import PairReport, PairRoom, SideFacts, pair_room
+from crowline.api.path import Path
+from crowline.api.peer import Peer
 from crowline.base.errors import NobodyCame, ProtocolViolation
 from crowline.diagnosis.pair_trial import Result
 from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
@@ -102,3 +105,28 @@ async def test_a_receiver_is_no_doctor(server: Server, monkeypatch: pytest.Monke
             crowline.join(pair.code, server.url),
         ):
             await pair.examine(EASY)
+
+
+async def test_a_direct_path_that_comes_while_rates_are_measured_counts(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the best path then, with what can be said of it; the one that was measured stands beside it."""
+    late = asyncio.Event()
+    as_it_is = Peer.path
+
+    def path(peer: Peer) -> Path | None:
+        found = as_it_is.fget(peer)  # type: ignore[attr-defined]
+        if found is None or late.is_set() or not found.is_direct:
+            return found
+        return replace(found, kind="relay")
+
+    async def trains(self: PairRoom, talk: object, limit: int) -> tuple[None, None]:
+        late.set()
+        return None, None
+
+    monkeypatch.setattr(Peer, "path", property(path))
+    monkeypatch.setattr(PairRoom, "_trains", trains)
+    monkeypatch.setattr(pair_examination, "UNLIKELY_LIMIT", 1.0)
+    for report in await both(server, HARD, HARD):
+        assert report.verdict == "direct" and report.obstacle == ""
+        assert report.relay is not None and report.relay.kind == "relay"

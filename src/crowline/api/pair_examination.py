@@ -35,6 +35,8 @@ STEADY = 0.5
 # what costs little and may do what nobody expects of it. Ordinary checks are long over by then.
 PLANS_LIMIT = 20.0
 UNLIKELY_LIMIT = 5.0
+# Seconds that a relay may take beside a direct path, which is quicker on lines that lose little.
+RELAY_LIMIT = 5.0
 # Seconds for the other side's own examination and plans, whose limits are the same as this side's.
 PATIENCE = 60.0
 # Bytes of the largest train by kind of path. A relay is the server's; link zero has 4 MiB for a meeting.
@@ -137,12 +139,15 @@ class PairRoom:
         path = peer.path
         probe = PathProbe(self._traversal)
         best = None if path is None else await self._probe(path, probe)
-        relayed = next((each for each in peer.paths() if each.kind == "relay"), None)
         relay = None
-        if relayed is not None and path is not None and path.is_direct:
+        if path is not None and path.is_direct and (relayed := await _relay_of(peer)) is not None:
             relay = replace(await self._probe(relayed, probe), reason="beside the direct path")
         limit = TRAINS["hub" if path is None else path.kind]
         up, down = await _in_time(self._trains(talk, limit))
+        now = peer.path
+        if now is not None and now.is_direct and not (path is not None and path.is_direct):
+            # It came late, and the trains went by another.
+            return await self._probe(now, probe), best
         return None if best is None else replace(best, up=up, down=down), relay
 
     async def _trains(self, talk: PairTalk, limit: int) -> tuple[float | None, float | None]:
@@ -185,6 +190,17 @@ async def pair_room(
         if code is None:
             await asyncio.shield(connection.code_ready)
         yield pair
+
+
+async def _relay_of(peer: Peer) -> Path | None:
+    """The relayed path that is up, or comes up soon: it takes its server some round trips."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + RELAY_LIMIT
+    while True:
+        relayed = next((each for each in peer.paths() if each.kind == "relay"), None)
+        if relayed is not None or loop.time() >= end:
+            return relayed
+        await asyncio.sleep(STEADY / 10)
 
 
 async def _in_time(work: Awaitable[T]) -> T:
