@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from crowline.lab.profile import PortMapping
 from crowline.net.gateway import Gateway
 from crowline.net.router_memory import RouterMemory
 from crowline.portmap.upnp import discovery
-from loopback_router import HOST, OUTSIDE, LoopbackRouter, loopback_router
+from loopback_router import HOST, LOOPBACK, OUTSIDE, LoopbackRouter, loopback_router
 
 KINDS = [PortMapping.UPNP, PortMapping.NAT_PMP, PortMapping.PCP]
 ALL = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
@@ -55,6 +55,14 @@ def ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ways]:
 
 def mapper(folder: Path, **options: object) -> PortMapper:
     return PortMapper(memory=RouterMemory(folder), follows=False, **options)  # type: ignore[arg-type]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(int(PATIENCE / 0.01)):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen")
 
 
 def enters(router: LoopbackRouter, port: int, protocol: int = UDP) -> Address | None:
@@ -161,6 +169,22 @@ async def test_a_port_moves_to_another_router(ways: Ways, tmp_path: Path) -> Non
             assert states == ["UPnP", "-", "NAT-PMP"]
             ours.follow()
             assert port.is_open
+
+
+async def test_a_port_follows_the_preferred_network(ways: Ways, tmp_path: Path) -> None:
+    """A port of no address in particular goes where the internet is now, and is closed where it was."""
+    async with loopback_router("plain") as first, loopback_router("plain", PortMapping.PCP) as second:
+        elsewhere = Gateway(second.gateway.host, "127.0.0.2", LOOPBACK, "lo")
+        ways.gateways = [first.gateway]
+        async with mapper(tmp_path) as ours:
+            port, fixed = ours.open(4000), ours.open(4001, host=HOST)
+            await asyncio.gather(port.opened(PATIENCE), fixed.opened(PATIENCE))
+            ways.gateways = [elsewhere, first.gateway]
+            ours.follow()
+            await port.opened(PATIENCE)
+            assert (port.local.host, port.protocol) == ("127.0.0.2", "PCP")
+            assert fixed.is_open and fixed.protocol == "UPnP"
+            await until(lambda: list(first.device.mappings(time.monotonic())) == [(UDP, 4001)])
 
 
 async def test_what_a_router_speaks_is_remembered(ways: Ways, tmp_path: Path) -> None:

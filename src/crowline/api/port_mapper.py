@@ -262,8 +262,11 @@ class PortMapper:
             self._watch.close()
 
     def _move(self, port: PortMap) -> None:
-        """Its router is another now: what was open there ends with its lifetime."""
+        """Its router is another now. What was open is closed where that can be reached, or ends by itself."""
         was_open = port.is_open
+        before = self._drivers.get(port._asked_from)
+        if before is not None and port._number is not None:
+            before.close_port(port._number)
         port._void("the network changed")
         port._number = None
         if was_open:
