@@ -9,10 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from fuzz.ice_operations import IceAgentsOperations
 from fuzz.operations import TurnServerOperations
+from fuzz.punch_operations import ConductorOperations
 
 MACHINES: dict[str, type[RuleBasedStateMachine]] = {
     "turn-operations": TurnServerOperations,
     "ice-operations": IceAgentsOperations,
+    "punch-operations": ConductorOperations,
 }
 
 _ROUND = 50

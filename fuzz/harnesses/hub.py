@@ -6,6 +6,7 @@ import random
 
 from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
+from crowline.punch.punch_signals import PunchCall, PunchOver, PunchPool, PunchProfile, PunchReady
 from crowline.rendezvous import signals, wire
 from crowline.rendezvous.candidates import from_signal, may_be_checked, to_signal
 from crowline.rendezvous.code import EXAMPLE, Code, CodeTypo
@@ -43,6 +44,10 @@ SIGNALS = tuple(
         signals.Description("ufrag", "password", "0" * 64),
         signals.CandidateSignal("f", 1, "udp", 1, "192.0.2.1", 5000, "srflx", "10.0.0.1", 5000),
         signals.EndOfCandidates(),
+        PunchProfile("per_port", "per_host", "random", True, "unknown", "192.0.2.1"),
+        PunchCall(3, "spray", "callee"),
+        PunchReady(3, "192.0.2.1", (5000, 5001), PunchPool(2000, 3000, 2048, 2)),
+        PunchOver(3, "no-pattern"),
         signals.Hello("name"),
         signals.Bye(0, "Done."),
     )

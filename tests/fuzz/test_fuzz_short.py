@@ -51,6 +51,11 @@ def test_two_ice_agents_survive_a_hostile_wire_and_a_hostile_peer() -> None:
     sequences.run("ice-operations", examples=SEQUENCES, seed_number=1)
 
 
+def test_a_conductor_of_plans_survives_a_hostile_other_side() -> None:
+    """Nothing goes to a stranger, nobody gets more than a host may, and every socket is closed."""
+    sequences.run("punch-operations", examples=SEQUENCES, seed_number=1)
+
+
 def _breaks_on_two(data: bytes) -> None:
     if data[:1] == b"\x01":
         raise ValueError
