@@ -72,14 +72,3 @@ def test_two_random_nats_are_told_why_there_is_a_relay() -> None:
         assert report["you"]["mapping"] == report["peer"]["mapping"] == "per_port"
         assert report["best"]["kind"] == "relay" and report["best"]["up"] > 0
         assert any("relay" in types for types in types_of(report, "works"))
-
-
-def test_who_has_no_udp_is_told_so() -> None:
-    """By an exit code of its own where that costs the direct path; the other side hears of it, too."""
-    (join_code, join), (host_code, host) = examine("symmetric", "udp-blocked")
-    assert join["you"]["udp"] is False and host["peer"]["udp"] is False
-    assert join_code == (0 if join["verdict"] == "direct" else 21)
-    assert host_code == (0 if host["verdict"] == "direct" else 20)
-    if join["verdict"] != "direct":
-        assert "no UDP gets out of this network" in join["obstacle"]
-        assert "no UDP gets out of the other side's network" in host["obstacle"]
