@@ -13,6 +13,10 @@ from crowline.ice.events import IceEvent
 from crowline.net.pump import Pump
 from crowline.net.udp import UdpSocket
 
+# Ports whose packets routers on the way read and rewrite, or keep for themselves: L2TP, H.323, PPTP, SSDP,
+# MGCP, SIP, NAT-PMP with PCP. NATs give them to no client, or once in seven thousand times.
+_WATCHED_PORTS = frozenset({1701, 1719, 1720, 1723, 1900, 2427, 2727, 5060, 5061, 5350, 5351})
+
 
 class Adoption:
     """Makes the socket at which the other side was met one of ICE's (`punching.PunchOwner`)."""
@@ -47,9 +51,9 @@ class Adoption:
     def is_adopted(self, base: Address) -> bool:
         return base in self._gatherer.adopted()
 
-    def may_check(self, address: Address) -> bool:
-        """Whether checks may go there."""
-        return self._allowed.check(address)
+    def may_probe(self, address: Address) -> bool:
+        """Whether a guess may go there."""
+        return address.port not in _WATCHED_PORTS and self._allowed.check(address)
 
     def is_server(self, host: str) -> bool:
         """Whether one of our servers is there, which is nobody's NAT."""

@@ -233,7 +233,7 @@ class Punching:
         local = self._sockets.open(command.socket, self._own_host) if self._own_host else None
         if isinstance(command, Ask):
             self._ask(command.socket, local)
-        elif local is not None and self._owner.may_check(command.destination):
+        elif local is not None and self._owner.may_probe(command.destination):
             try:
                 data = self._agent.probe(local, command.destination)
             except UsageError:
