@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,19 @@ async def test_nobody_there_is_said_after_the_time_given() -> None:
             except crowline.LocalProblem:
                 continue
         pytest.fail("no port is free")
+
+
+async def test_a_side_that_leaves_before_the_meeting_is_said_to_have_left() -> None:
+    """Whoever waits for it does not wait on, and no server is blamed; in either direction."""
+    for leaves_first in (0, 1):
+        async with asyncio.timeout(60), rooms("maple", "maple") as pair:
+            connection = pair[leaves_first]._connection
+            point: Any = connection._hub
+            point._channel._meeting.receive = lambda *_: None
+            await asyncio.wait({point._messages.opened})
+            await connection.close()
+            with pytest.raises(crowline.NobodyCame, match="went away"):
+                await pair[1 - leaves_first].peer()
 
 
 async def test_a_port_that_is_taken_is_a_local_problem() -> None:

@@ -23,6 +23,7 @@ from crowline.api.traversal import Traversal
 from crowline.api.watch import Watch
 from crowline.base.errors import (
     CrowlineError,
+    NobodyCame,
     ProtocolViolation,
     ServerUnreachable,
     UsageError,
@@ -314,7 +315,7 @@ class Connection:
         self.flush()
 
     def _on_hub_broken(self) -> None:
-        if not self.opened.done() and not self.ended.done():
+        if self._place.has_server and not self.opened.done() and not self.ended.done():
             self.observers.tell_warning("The connection to the server broke; trying again.")
 
     def _on_hub_returned(self) -> None:
@@ -323,10 +324,12 @@ class Connection:
 
     def _on_hub_closed(self) -> None:
         """The hub is gone; what does not need it goes on."""
-        if self._key is None:
+        if self._key is not None:
+            self.carriers.hub_down("the connection to the server ended")
+        elif self._place.has_server:
             self._end(ServerUnreachable("The server closed the connection.", hint="Try again in a moment."))
         else:
-            self.carriers.hub_down("the connection to the server ended")
+            self._end(NobodyCame("The other side went away before a connection was made."))
 
     def _on_goodbye(self, code: int, sentence: str) -> None:
         self._farewell.set()

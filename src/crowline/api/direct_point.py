@@ -18,7 +18,7 @@ from crowline.api.meeting_point import Callbacks
 from crowline.api.pocket_hub import PocketHub
 from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
-from crowline.base.errors import NobodyCame, NoPath, ServerUnreachable, UsageError, WrongCode
+from crowline.base.errors import NobodyCame, NoPath, UsageError, WrongCode
 from crowline.base.secrets import Secret
 from crowline.ice.candidate import CandidateType, candidate_priority
 from crowline.link.hub import HubLink
@@ -140,7 +140,7 @@ class DirectPoint:
             self._hub = PocketHub(_OneNumber())
             socket = self._hub.attach(messages.url, loopback=messages.is_loopback)
         self._channel: HubChannel = channel(
-            socket, meeting, replace(callbacks, on_event=self._on_event), reach=_nowhere, carries=False
+            socket, meeting, replace(callbacks, on_event=self._on_event), returns=False, carries=False
         )
 
     @property
@@ -191,6 +191,7 @@ class DirectPoint:
         if self._hub is not None:
             await self._is_hosted.wait()
             await self._hub.serve(self._messages, self._opened.remote)
+            self._callbacks.on_closed()
 
     def _taker(self, local: Address) -> Callable[[memoryview, Address], bool]:
         return lambda data, source: self._messages.take(data, source, local)
@@ -222,7 +223,3 @@ class _OneNumber(Numbers):
 
     def draw(self, is_taken: Callable[[int], bool], now: float) -> int | None:
         return None if is_taken(_NUMBER) else _NUMBER
-
-
-async def _nowhere() -> MessageSocket:
-    raise ServerUnreachable("The way to the other side has ended.")

@@ -79,7 +79,8 @@ class HubChannel:
 
     Link zero ends with the WebSocket that it began on: frames may be missing. `on_broken` is called at each
     break, `on_returned` when the hub was reached again, `on_closed` once, when it could not be. `reach` makes
-    a new way to the hub where that is no WebSocket. Without `carries` there is no link zero.
+    a new way to the hub where that is no WebSocket; without `returns` there is none. Without `carries` link
+    zero is left out.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class HubChannel:
         on_returned: Callable[[], None],
         on_closed: Callable[[], None],
         reach: Callable[[], Awaitable[MessageSocket]] | None = None,
+        returns: bool = True,
         carries: bool = True,
     ) -> None:
         self.socket = socket
         self._reach = reach
+        self._returns = returns
         self._carries = carries
         self.link: HubLink | None = None
         # When the message that is being worked on came, seconds of the loop's clock.
@@ -226,7 +229,7 @@ class HubChannel:
                 self.link.close("the connection to the server ended")
                 self._link_pump.flush()
             self._on_broken()
-            returned = await self._come_back()
+            returned = self._returns and await self._come_back()
         self._on_closed()
 
     async def _come_back(self) -> bool:
@@ -290,6 +293,7 @@ def channel(
     callbacks: Callbacks,
     *,
     reach: Callable[[], Awaitable[MessageSocket]] | None = None,
+    returns: bool = True,
     carries: bool = True,
 ) -> HubChannel:
     """A `HubChannel` that tells `callbacks`."""
@@ -304,6 +308,7 @@ def channel(
         on_returned=callbacks.on_returned,
         on_closed=callbacks.on_closed,
         reach=reach,
+        returns=returns,
         carries=carries,
     )
 

@@ -154,6 +154,7 @@ class LanHost:
             hub.attach("lan", loopback=loopback),
             meeting,
             replace(callbacks, on_event=self._on_event),
+            returns=False,
             carries=False,
         )
 
