@@ -24,13 +24,14 @@ class Document(Enum):
 class Temper:
     """How a gateway behaves. `summary` says it in a sentence; the other fields are facts about it.
 
-    What it grants: `version` of its Internet Gateway Device; `has_leases`: False for one that knows only
-    mappings without an end (725); outside ports below `taken_below` are another device's (718);
-    `same_ports`: outside and inside port must be the same (724); `allows`: False for one that refuses all
-    (606); `opens`: False for one that says yes and does nothing; `renews`: False for one that refuses what it
-    has already, to its owner too (718); `other_ports`: grants another port than the one that was asked for,
-    where the protocol lets it; `longest_lease` and `forgets_after` in seconds, the first as granted and the
-    second without a word; `outside`: what it says its outside host is, empty for the truth.
+    What it grants: `version` of its Internet Gateway Device; `is_ppp`: its line is dialled up, which makes
+    its service another; `has_leases`: False for one that knows only mappings without an end (725); outside
+    ports below `taken_below` are another device's (718); `same_ports`: outside and inside port must be the
+    same (724); `allows`: False for one that refuses all (606); `opens`: False for one that says yes and
+    does nothing; `renews`: False for one that refuses what it has already, to its owner too (718);
+    `other_ports`: grants another port than the one that was asked for, where the protocol lets it;
+    `longest_lease` and `forgets_after` in seconds, the first as granted and the second without a word;
+    `outside`: what it says its outside host is, empty for the truth.
 
     How it speaks: `delay` in seconds before each HTTP answer; `is_silent`: takes HTTP connections and says
     nothing; `document`; `content_type`; `shouts`: its tags in upper case, with prefixes that nobody declared;
@@ -41,6 +42,7 @@ class Temper:
 
     summary: str
     version: int = 2
+    is_ppp: bool = False
     has_leases: bool = True
     taken_below: int = 0
     same_ports: bool = False
@@ -70,6 +72,7 @@ PLAIN = Temper("Version 2, and all as the specifications want it.")
 ZOO: dict[str, Temper] = {
     "plain": PLAIN,
     "version-1": Temper("Version 1: chooses no ports itself, and a lease of 0 has no end.", version=1),
+    "dialled-up": Temper("Its line is dialled up: WANPPPConnection.", version=1, is_ppp=True),
     "permanent-only": Temper("Knows only mappings without an end (725).", version=1, has_leases=False),
     "crowded": Temper(
         "Half of its ports are another device's (718), version 1.", version=1, taken_below=33000
@@ -114,6 +117,7 @@ ZOO: dict[str, Temper] = {
 WORKING = (
     "plain",
     "version-1",
+    "dialled-up",
     "permanent-only",
     "crowded",
     "crowded-2",

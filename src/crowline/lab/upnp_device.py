@@ -56,7 +56,7 @@ class _Refused(Exception):
 class UpnpDevice:
     """One gateway, whose inside address is `host`. `now` at construction is when the box started.
 
-    `counters` says how often each action was asked for; `asked_by` from which hosts.
+    `counters` says how often each action was asked for, and "search" and "description".
     """
 
     def __init__(
@@ -116,8 +116,13 @@ class UpnpDevice:
 
     def _targets(self) -> set[str]:
         versions = range(1, self.temper.version + 1)
-        kinds = (documents.DEVICE, documents.WAN_DEVICE, documents.WAN_CONNECTION_DEVICE, documents.WAN_IP)
+        devices = (documents.DEVICE, documents.WAN_DEVICE, documents.WAN_CONNECTION_DEVICE)
+        kinds = (*devices, self._service)
         return {"upnp:rootdevice", "ssdp:all"} | {f"{kind}:{n}" for kind in kinds for n in versions}
+
+    @property
+    def _service(self) -> str:
+        return documents.WAN_PPP if self.temper.is_ppp else documents.WAN_IP
 
     def _search_answer(self, target: str) -> bytes:
         lines = [
@@ -150,14 +155,14 @@ class UpnpDevice:
 
     def _description(self) -> HttpReply:
         kind = self.temper.document
+        plain = documents.description(self.temper.version, "laboratory router", self._service)
         if kind is Document.PLAIN:
-            return self._reply(200, documents.description(self.temper.version, "laboratory router"))
-        if kind is Document.GIANT:
-            body = documents.giant_piece().encode()
-            return HttpReply(200, (("Content-Type", XML_TYPE),), body, is_endless=True)
-        if kind is Document.HALF:
-            body = documents.description(self.temper.version, "laboratory router").encode()
-            return HttpReply(200, (("Content-Type", XML_TYPE),), body, is_cut=True)
+            return self._reply(200, plain)
+        if kind in (Document.GIANT, Document.HALF):
+            is_endless = kind is Document.GIANT
+            body = documents.giant_piece() if is_endless else plain
+            headers = (("Content-Type", XML_TYPE),)
+            return HttpReply(200, headers, body.encode(), is_endless=is_endless, is_cut=not is_endless)
         texts = {
             Document.DEEP: documents.deep,
             Document.ENTITIES: documents.growing,

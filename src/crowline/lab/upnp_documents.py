@@ -9,6 +9,7 @@ DEVICE = "urn:schemas-upnp-org:device:InternetGatewayDevice"
 WAN_DEVICE = "urn:schemas-upnp-org:device:WANDevice"
 WAN_CONNECTION_DEVICE = "urn:schemas-upnp-org:device:WANConnectionDevice"
 WAN_IP = "urn:schemas-upnp-org:service:WANIPConnection"
+WAN_PPP = "urn:schemas-upnp-org:service:WANPPPConnection"
 
 CONTROL_URL = "/ctl/IPConn"
 DESCRIPTION_URL = "/rootDesc.xml"
@@ -20,10 +21,13 @@ _HEAD = '<?xml version="1.0"?>'
 _SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 
 
-def description(version: int, name: str) -> str:
-    """The description of a device of that version, nested as the specification has it."""
+def description(version: int, name: str, kind: str = WAN_IP) -> str:
+    """The description of a device of that version, nested as the specification has it.
+
+    `kind` is the type of its one service, without its version.
+    """
     service = (
-        f"<service><serviceType>{WAN_IP}:{version}</serviceType>"
+        f"<service><serviceType>{kind}:{version}</serviceType>"
         f"<serviceId>urn:upnp-org:serviceId:WANIPConn1</serviceId><SCPDURL>/WANIPCn.xml</SCPDURL>"
         f"<controlURL>{CONTROL_URL}</controlURL><eventSubURL>/evt/IPConn</eventSubURL></service>"
     )
