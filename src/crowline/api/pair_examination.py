@@ -34,7 +34,9 @@ STEADY = 0.5
 # Seconds in which plans for hard NATs find a way or give up, where one of them is likely to, and else: for
 # what costs little and may do what nobody expects of it. Ordinary checks are long over by then.
 PLANS_LIMIT = 20.0
-UNLIKELY_LIMIT = 5.0
+UNLIKELY_LIMIT = 6.0
+# Ways that begin at once, whatever is known; TCP has met after five seconds, or will not.
+BESIDE = (Way.TCP, Way.RELAY)
 # Seconds that a relay may take beside a direct path, which is quicker on lines that lose little.
 RELAY_LIMIT = 5.0
 # Seconds for the other side's own examination and plans, whose limits are the same as this side's.
@@ -122,7 +124,7 @@ class PairRoom:
         """Until a direct path has been in use for a while, or there is no hope of one any more."""
         loop = asyncio.get_running_loop()
         plans = choose_plans(own.summary, theirs.summary, leads=self._leads)
-        is_hopeful = any(plan.fit is Fit.LIKELY and plan.way is not Way.RELAY for plan in plans)
+        is_hopeful = any(plan.fit is Fit.LIKELY and plan.way not in BESIDE for plan in plans)
         end = loop.time() + (PLANS_LIMIT if is_hopeful else UNLIKELY_LIMIT)
         direct_since: float | None = None
         while loop.time() < end:
