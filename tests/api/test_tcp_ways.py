@@ -237,6 +237,21 @@ async def test_where_udp_leads_across_tcp_leaves_the_servers_alone(
         assert sorted(budgets) == ["forget_proven", "renew"]
 
 
+async def test_a_host_where_the_other_side_was_seen_may_be_dialled_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the hub, or by a check over UDP; the first SYNs to anybody else are few."""
+    proven: list[str] = []
+    monkeypatch.setattr(SynBudget, "prove_host", lambda self, host: proven.append(host))
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        here = await room.peer()
+        await until(lambda: by(here, "udp") and by(there, "udp") and "127.0.0.1" in proven)
+        found = room._connection._traversal
+        assert found is not None
+        found.vouched("198.51.100.7")
+        assert proven[-1] == "198.51.100.7"
+
+
 @pytest.mark.usefixtures("without_udp")
 async def test_where_tcp_alone_leads_across_its_ports_stay_mapped(server: Server) -> None:
     """A connection that is cut can be followed by another, from the same address."""

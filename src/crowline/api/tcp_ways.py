@@ -16,8 +16,8 @@ from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
-from crowline.ice.candidate import Candidate, CandidateFactory, TcpType
-from crowline.ice.events import IceEvent, PairLost, PairNominated, Restarted
+from crowline.ice.candidate import Candidate, CandidateFactory, CandidateType, TcpType
+from crowline.ice.events import IceEvent, PairLost, PairNominated, PairValid, Restarted
 from crowline.ice.pair import ValidPair
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
 from crowline.link.choice import category_of
@@ -118,13 +118,16 @@ class TcpWays:
     def on_event(self, event: IceEvent) -> None:
         """What the agent says; most of it is not about TCP."""
         obey(event, self._pairs, self._budget)
+        if isinstance(event, PairValid) and event.pair.remote.type is not CandidateType.RELAYED:
+            # Also where a relay was needed for that: it is the other side's translator.
+            self.seen_at(event.pair.remote.address.host)
         if isinstance(event, PairNominated):
             self._rest_later()
         elif isinstance(event, Restarted) or (isinstance(event, PairLost) and not self._leads_by_udp()):
             self._rise()
 
     def seen_at(self, host: str) -> None:
-        """The hub saw the other side there: it may be dialled more than a few times."""
+        """The other side is there, as the hub or a check says: it may be dialled more than a few times."""
         self._pairs.seen_at(host)
 
     def send(self, transmit: Transmit) -> None:
