@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from crowline.base.addresses import Address
-from crowline.punch.conductor import Adopt, Conductor, PlanBegun, PlanOver, SocketsDone, VouchWanted
+from crowline.punch.conductor import (
+    Conductor,
+)
+from crowline.punch.conductor_events import (
+    Adopt,
+    PlanBegun,
+    PlanOver,
+    SocketsDone,
+    VouchWanted,
+)
 from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
 from crowline.punch.punch_signals import (
     PunchCall,

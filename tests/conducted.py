@@ -6,7 +6,14 @@ import random
 from typing import TypeVar
 
 from crowline.base.addresses import Address
-from crowline.punch.conductor import Conductor, ConductorEvent, SignalWanted, VouchWanted
+from crowline.punch.conductor import (
+    Conductor,
+)
+from crowline.punch.conductor_events import (
+    ConductorEvent,
+    SignalWanted,
+    VouchWanted,
+)
 from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
 from crowline.punch.punch_signals import PunchPool, PunchProfile, PunchReady, PunchSignal
 from crowline.punch.samples import Ask

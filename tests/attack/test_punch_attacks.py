@@ -8,7 +8,15 @@ from itertools import product
 import pytest
 
 from conducted import EASY, OWN, PEER, POOL, RANDOM, VICTIM, Conducted
-from crowline.punch.conductor import MAX_CALLS, MAX_VOUCHES, PlanBegun, PlanOver, VouchWanted
+from crowline.punch.conductor import (
+    MAX_CALLS,
+    MAX_VOUCHES,
+)
+from crowline.punch.conductor_events import (
+    PlanBegun,
+    PlanOver,
+    VouchWanted,
+)
 from crowline.punch.plan_memory import MAX_BYTES, PlanMemory
 from crowline.punch.punch_signals import PunchCall, PunchOver, PunchProfile, PunchReady
 from crowline.punch.round import RoundOutcome

@@ -6,11 +6,13 @@ import pytest
 
 from conducted import COUNTING, EASY, OWN, PEER, POOL, RANDOM, VICTIM, Conducted
 from crowline.base.addresses import Address
+from crowline.punch.agenda import MAX_CYCLES
 from crowline.punch.conductor import (
-    MAX_CYCLES,
     PROFILE_TIME,
     QUICK_START,
     SLOW_START,
+)
+from crowline.punch.conductor_events import (
     Adopt,
     PlanBegun,
     PlanOver,
@@ -209,6 +211,21 @@ def test_a_small_pool_is_tried_again_at_once() -> None:
             side.run(side.now + 0.2)
         assert begun(side).count((Way.SPRAY, Opens.PEER)) == rounds
         assert begun(side)[:rounds] == [(Way.SPRAY, Opens.PEER)] * rounds
+
+
+def test_a_spray_that_is_tried_again_has_few_hops() -> None:
+    """A NAT that keeps stray packets lets none of the first kind meet, and nothing else shows it."""
+    side = Conducted(leads=False).met(RANDOM, EASY)
+    side.step = 6007
+    limits = []
+    for number in range(1, 6):
+        side.run(side.now + 30.0)
+        before = len(side.sent)
+        side.hear(PunchCall(number, "spray", "callee"))
+        side.ready(ports=(41_000,))
+        side.run(side.now + 2.0)
+        limits.append({probe.hop_limit for _, probe in side.sent[before:]})
+    assert limits == [{None}, {5}, {None}, {8}, {None}]
 
 
 # --- what a round does ----------------------------------------------------------------------------------

@@ -23,8 +23,10 @@ from crowline.ice.events import IceEvent, PairLost, PairReclassified, PairValid,
 from crowline.net.interfaces import source_towards
 from crowline.net.pump import Pump
 from crowline.punch.conductor import (
-    Adopt,
     Conductor,
+)
+from crowline.punch.conductor_events import (
+    Adopt,
     ConductorEvent,
     PlanBegun,
     PlanOver,

@@ -15,8 +15,10 @@ from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
 from crowline.lab.virtual_tcp import EPHEMERAL
 from crowline.punch.conductor import (
-    Adopt,
     Conductor,
+)
+from crowline.punch.conductor_events import (
+    Adopt,
     ConductorEvent,
     PlanBegun,
     PlanOver,

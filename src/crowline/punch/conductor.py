@@ -12,16 +12,26 @@ number; numbers are never used again.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 from crowline.base.addresses import Address
-from crowline.punch.parts import PUNCHED, Means, part_of
+from crowline.punch.agenda import Agenda
+from crowline.punch.conductor_events import (
+    Adopt,
+    ConductorEvent,
+    PlanBegun,
+    PlanOver,
+    PlansExhausted,
+    SignalWanted,
+    SocketsDone,
+    VouchWanted,
+)
+from crowline.punch.parts import Means, part_of
 from crowline.punch.plan_choice import Fit, NatSummary, Opens, PlannedWay, Way, choose_plans
-from crowline.punch.plan_memory import in_order, name_of
+from crowline.punch.plan_memory import name_of
 from crowline.punch.punch_signals import PunchCall, PunchOver, PunchProfile, PunchSignal, WayName
 from crowline.punch.round import (
     Heard,
@@ -33,7 +43,7 @@ from crowline.punch.round import (
 )
 from crowline.punch.samples import Ask
 from crowline.punch.spray import Probe
-from crowline.punch.spray_budget import REST, SprayBudget
+from crowline.punch.spray_budget import SprayBudget
 
 # Seconds from when both sides are known to the first plan. Where ICE's own checks cannot lead through by what
 # is known of the NATs, they get the round trip that a mistake of the measurement would cost; else two of
@@ -42,15 +52,9 @@ QUICK_START = 0.3
 SLOW_START = 2.0
 PROFILE_TIME = 4.0  # seconds that the other side's profile is waited for: two for its measurement
 GAP = 0.05  # seconds between two rounds: what is still on its way arrives
-# Hop limits of the packets that are to die on their way: five pass two layers of NAT and do not reach the
-# other side's; eight are for longer ways through a carrier.
-HOP_LIMITS = (5, 8)
-MAX_CYCLES = 4  # times that all plans with hope are gone through, the pauses between them doubling
 MAX_CALLS = 200  # rounds that the other side may call in one meeting
 MAX_PROFILES = 32  # profiles of the other side that are taken: networks change
 MAX_VOUCHES = 16  # hosts of the other side that the hub is asked about
-MAX_AGAIN = 2  # times in a cycle that a small pool is tried once more
-_ROUNDS = {Way.PREDICT_ONE: 3, Way.PREDICT_BOTH: 3}  # others are not likelier the second time
 
 _WAYS: Final[dict[WayName, Way]] = {
     "low-ttl": Way.LOW_TTL,
@@ -71,72 +75,6 @@ _CALLED: Final[dict[Opens, Literal["caller", "callee", "both"]]] = {
 _OPENS = {"caller": Opens.PEER, "callee": Opens.OWN, "both": Opens.BOTH}  # as the callee sees it
 
 
-@dataclass(frozen=True, slots=True)
-class SignalWanted:
-    """The other side has to hear this."""
-
-    signal: PunchSignal
-
-
-@dataclass(frozen=True, slots=True)
-class VouchWanted:
-    """Ask the hub whether it saw the other side at that host; on a yes call `host_proven`."""
-
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """The packet that came from `source` to that socket: make the socket a base, give the packet to ICE."""
-
-    socket: int
-    source: Address
-
-
-@dataclass(frozen=True, slots=True)
-class SocketsDone:
-    """Close the sockets of all numbers below `below` that were not adopted."""
-
-    below: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlanBegun:
-    """A round begins; `name` is what `PlanMemory` knows the plan by."""
-
-    way: Way
-    opens: Opens
-    fit: Fit
-    reason: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlanOver:
-    """It has ended, after so many packets of this side."""
-
-    way: Way
-    opens: Opens
-    outcome: RoundOutcome
-    sent: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlansExhausted:
-    """All that was worth a try has been tried.
-
-    `rests`: seconds until it is tried again; ``None``: never, or when the other side, which leads, wants it.
-    """
-
-    rests: float | None
-
-
-ConductorEvent: TypeAlias = (
-    SignalWanted | VouchWanted | Adopt | SocketsDone | PlanBegun | PlanOver | PlansExhausted
-)
-
-
 class Conductor:
     """One side's; exactly one of the two `leads`. Plans begin some time after `meet`."""
 
@@ -144,24 +82,18 @@ class Conductor:
         self._leads = leads
         self._budget = budget
         self._entropy = entropy
-        self._scores: Mapping[str, int] = {}
-        self._own: NatSummary | None = None
-        self._own_host = ""
-        self._peer: NatSummary | None = None
-        self._peer_host = ""
+        self._agenda = Agenda()
+        self._own_host = self._peer_host = ""
         self._profiles = 0
         self._met: float | None = None
         self._is_direct = False
         self._is_stopped = False
         self._due: float | None = None  # when this side, leading, does the next thing
-        self._waiting: deque[PlannedWay] = deque()
-        self._has_begun = False
-        self._is_cycling = False
-        self._cycle = self._again = 0
         self._number = 0  # of the last round
         self._round: Round | None = None
         self._plan: PlannedWay | None = None
         self._next_socket = 0
+        self._times: Counter[str] = Counter()  # how often each plan was begun
         self._proven: set[str] = set()
         self._asked: set[str] = set()
         self._commands: deque[Ask | Probe] = deque()
@@ -182,15 +114,15 @@ class Conductor:
 
         Again when that changes: rounds that run go on, and later ones follow what is known then.
         """
-        if (summary, host) == (self._own, self._own_host) or self._is_stopped:
+        if (summary, host) == (self._agenda.own, self._own_host) or self._is_stopped:
             return
-        self._own, self._own_host = summary, host
+        self._agenda.own, self._own_host = summary, host
         self._tell_profile()
         self._news(now)
 
     def remember(self, scores: Mapping[str, int], now: float) -> None:
         """What `PlanMemory` has of these two networks; it counts from the next cycle of plans on."""
-        self._scores = scores
+        self._agenda.scores = scores
         self._work(now)
 
     def receive_signal(self, signal: PunchSignal, now: float) -> None:
@@ -258,13 +190,13 @@ class Conductor:
         if self._is_stopped or self._met is None:
             return False
         if self._plan is not None:
-            return self._plan.fit is not Fit.UNLIKELY or self._has_hope()
-        return self._leads and self._due is not None and (not self._has_begun or self._has_hope())
+            return self._plan.fit is not Fit.UNLIKELY or self._agenda.has_hope
+        return self._leads and self._due is not None and (not self._agenda.has_begun or self._agenda.has_hope)
 
     @property
     def peer(self) -> tuple[NatSummary, str] | None:
         """What the other side says of its NAT and its outside host, if it has."""
-        return None if self._peer is None else (self._peer, self._peer_host)
+        return None if self._agenda.peer is None else (self._agenda.peer, self._peer_host)
 
     @property
     def round_number(self) -> int:
@@ -294,7 +226,7 @@ class Conductor:
         self._profiles += 1
         if self._profiles > MAX_PROFILES:
             return
-        self._peer, self._peer_host = profile.summary, profile.host
+        self._agenda.peer, self._peer_host = profile.summary, profile.host
         self._want_proof(profile.host)
         self._news(now)
 
@@ -307,7 +239,7 @@ class Conductor:
         if self._is_direct:
             self._say(PunchOver(call.round, _DIRECT))
             return
-        own, peer = self._own or NatSummary(), self._peer or NatSummary()
+        own, peer = self._agenda.own or NatSummary(), self._agenda.peer or NatSummary()
         way, opens = _WAYS[call.way], _OPENS[call.opens]
         for plan in choose_plans(own, peer, leads=False):
             if (plan.way, plan.opens) == (way, opens):
@@ -323,84 +255,61 @@ class Conductor:
             # This side will see so in a moment, or the other side's pair does not last.
             self._due = now + SLOW_START
         if over.reason == _reason_of(RoundOutcome.LIMITED):
-            self._waiting.clear()
+            self._agenda.drop()
 
     # --- leading ----------------------------------------------------------------------------------------
 
     def _news(self, now: float) -> None:
         """More is known of one side's NAT: what has not begun yet begins as that says."""
-        if self._met is not None and not self._has_begun and self._due is not None:
+        if self._met is not None and not self._agenda.has_begun and self._due is not None:
             self._set_start(now)
         self._work(now)
 
     def _set_start(self, now: float) -> None:
         if not self._leads or self._met is None or self._is_direct:
             return
-        if self._own is None or self._peer is None:
+        own, peer = self._agenda.own, self._agenda.peer
+        if own is None or peer is None:
             wait = PROFILE_TIME
         else:
-            first = choose_plans(self._own, self._peer, leads=True)[0]
+            first = choose_plans(own, peer, leads=True)[0]
             wait = SLOW_START if first.way in _LIKE_CHECKS else QUICK_START
         self._due = max(now, self._met + wait)
 
     def _begin_anew(self, now: float) -> None:
         """All plans from the first on, after the checks have had their time once more."""
-        self._waiting.clear()
-        self._has_begun, self._is_cycling, self._cycle = False, False, 0
+        self._agenda.begin_anew()
         if self._leads:
             self._due = now + SLOW_START
 
     def _lead(self, now: float) -> None:
         """The next round."""
         self._due = None
-        if not self._is_cycling:
-            self._waiting.extend(self._plans())
-            self._has_begun = self._is_cycling = True
-            self._again = 0
-        if not self._waiting or self._number >= MAX_CALLS:
+        plan = self._agenda.take() if self._number < MAX_CALLS else None
+        if plan is None:
             self._exhausted(now)
             return
-        plan = self._waiting.popleft()
         self._number += 1
         self._say(PunchCall(self._number, _NAMES[plan.way], _CALLED[plan.opens]))
         self._begin(plan, now)
 
-    def _plans(self) -> list[PlannedWay]:
-        """All rounds of this cycle; from the second on only those with hope."""
-        own, peer = self._own or NatSummary(), self._peer or NatSummary()
-        plans = in_order(choose_plans(own, peer, leads=True), self._scores)
-        wanted = [plan for plan in plans if plan.way in PUNCHED]
-        if self._cycle:
-            wanted = [plan for plan in wanted if plan.fit is not Fit.UNLIKELY]
-        return [plan for plan in wanted for _ in range(self._rounds(plan))]
-
-    @staticmethod
-    def _rounds(plan: PlannedWay) -> int:
-        return 1 if plan.fit is Fit.UNLIKELY else _ROUNDS.get(plan.way, 1)
-
     def _exhausted(self, now: float) -> None:
-        self._waiting.clear()
-        self._is_cycling = False
-        self._cycle += 1
-        rests = REST * 2 ** (self._cycle - 1)
-        goes_on = self._cycle < MAX_CYCLES and self._number < MAX_CALLS and bool(self._plans())
-        self._due = now + rests if goes_on else None
-        self._events.append(PlansExhausted(rests if goes_on else None))
+        rests = self._agenda.rest() if self._number < MAX_CALLS else None
+        self._due = None if rests is None else now + rests
+        self._events.append(PlansExhausted(rests))
         self._say(PunchOver(max(1, self._number), _EXHAUSTED))
-
-    def _has_hope(self) -> bool:
-        return any(plan.fit is not Fit.UNLIKELY for plan in self._waiting)
 
     # --- rounds -----------------------------------------------------------------------------------------
 
     def _begin(self, plan: PlannedWay, now: float) -> None:
         part = part_of(plan.way, opens=plan.opens is not Opens.PEER)
-        hops = HOP_LIMITS[min(self._cycle, len(HOP_LIMITS) - 1)]
-        means = Means(self._next_socket, hops, self._entropy)
+        name = name_of(plan.way, plan.opens)
+        times = self._times[name]
+        self._times[name] += 1
+        means = Means.of_try(times, self._next_socket, self._entropy)
         self._round = Round(self._number, part, means, self._budget, self._proven.__contains__)
         self._plan = plan
         self._next_socket = self._round.end
-        name = name_of(plan.way, plan.opens)
         self._events.append(PlanBegun(plan.way, plan.opens, plan.fit, plan.reason, name))
         self._round.begin(now)
 
@@ -443,13 +352,12 @@ class Conductor:
         self._events.append(PlanOver(plan.way, plan.opens, over.outcome, over.sent, name))
         if over.outcome in _TOLD:
             self._say(PunchOver(ended.number, _reason_of(over.outcome)))
-        if over.outcome is RoundOutcome.SILENCE and ended.was_cheap and self._again < MAX_AGAIN:
+        if over.outcome is RoundOutcome.SILENCE and ended.was_cheap:
             # A few samples may have made the pool too small; fresh ones are of other ports.
-            self._again += 1
-            self._waiting.appendleft(plan)
+            self._agenda.once_more(plan)
         if over.outcome is RoundOutcome.LIMITED:
             # Packets are what all plans need.
-            self._waiting.clear()
+            self._agenda.drop()
         if self._leads and not self._is_direct and not self._is_stopped:
             self._due = now + GAP
 
@@ -461,8 +369,8 @@ class Conductor:
             self._events.append(VouchWanted(host))
 
     def _tell_profile(self) -> None:
-        if self._met is not None and self._own is not None:
-            self._say(PunchProfile.of(self._own, self._own_host))
+        if self._met is not None and self._agenda.own is not None:
+            self._say(PunchProfile.of(self._agenda.own, self._own_host))
 
     def _say(self, signal: PunchSignal) -> None:
         self._events.append(SignalWanted(signal))

@@ -31,6 +31,14 @@ from crowline.punch.spray import (
     sockets_for,
 )
 
+# Hop limits of the packets that are to die on their way, by how often the plan was tried: five pass two
+# layers of NAT and do not reach the other side's; eight are for longer ways through a carrier.
+HOP_LIMITS = (5, 8)
+# Those of sprays. An opener that reaches a NAT that keeps stray packets spoils the port that it is for: no
+# such spray ever meets. One that dies on its way loses the guesses that come before it, which is dearer where
+# NATs drop what is unasked, as nearly all do.
+SPRAY_HOP_LIMITS = (None, 5, None, 8)
+
 # Seconds after the start at which a side that sends to few ports repeats itself: the first packets of both
 # sides may have passed each other before a NAT was open, and any may be lost.
 REPEATS = (0.1, 0.25, 0.5)
@@ -64,11 +72,21 @@ class Salvo:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a side has at hand: socket numbers from `first` on, a low hop limit, randomness."""
+    """What a side has at hand: socket numbers from `first` on, a low hop limit, randomness.
+
+    `spray_hops` is the hop limit of sprays, ``None`` for the ordinary one.
+    """
 
     first: int
     hops: int
+    spray_hops: int | None
     entropy: Callable[[int], bytes] = field(repr=False)
+
+    @classmethod
+    def of_try(cls, times: int, first: int, entropy: Callable[[int], bytes]) -> Means:
+        """Those of a plan that was begun so many times before."""
+        hops = HOP_LIMITS[times % len(HOP_LIMITS)]
+        return cls(first, hops, SPRAY_HOP_LIMITS[times % len(SPRAY_HOP_LIMITS)], entropy)
 
 
 class Part(ABC):
@@ -200,7 +218,7 @@ class ManySockets(Part):
         if not theirs.ports or told is None or told.pool is None:
             return None
         there, first = Address(theirs.host, theirs.ports[0]), means.first + self.questions
-        probes = from_many_sockets(there, sockets_for(told.pool), first=first)
+        probes = from_many_sockets(there, sockets_for(told.pool), means.spray_hops, first=first)
         return Salvo(probes, patience=PATIENCE)
 
 
