@@ -136,6 +136,40 @@ def test_a_burst_leaves_at_once() -> None:
     assert ending(plan) == SprayFailed(Missed.SILENCE, MAX_BURST)
 
 
+def test_packets_may_leave_later() -> None:
+    """At their times after the start, beside the others, and counted like them."""
+    first, again = from_many_sockets(TARGET, 2, 5), from_many_sockets(TARGET, 2)
+    purse = budget()
+    plan = SprayPlan(
+        purse, first, is_burst=True, patience=ROUND, later=[(at, each) for at in (0.1, 0.3) for each in again]
+    )
+    sent = run(plan)
+    assert [at - NOW for at, _ in sent] == pytest.approx([0.0, 0.0, 0.1, 0.1, 0.3, 0.3])
+    assert [probe.hop_limit for _, probe in sent] == [5, 5, None, None, None, None]
+    assert ending(plan) == SprayFailed(Missed.SILENCE, 6)
+    assert purse.left(HOST, NOW) == MAX_PACKETS - 6
+
+
+def test_later_packets_are_part_of_what_is_asked_for() -> None:
+    """A plan that would exceed the budget with them does not begin; neither goes any to another host."""
+    probe = Probe(0, TARGET)
+    with pytest.raises(UsageError):
+        SprayPlan(budget(), [probe], later=[(0.1, probe)] * MAX_PACKETS)
+    with pytest.raises(UsageError):
+        SprayPlan(budget(), [probe], later=[(0.1, Probe(0, Address("192.0.2.99", 1)))])
+    with pytest.raises(UsageError):
+        SprayPlan(budget(), [], later=[(0.1, probe)])
+
+
+def test_what_a_host_may_still_get_is_known() -> None:
+    """All of it before anything was sent, and again when it has rested."""
+    purse = budget()
+    assert purse.left(HOST, NOW) == MAX_PACKETS
+    run(SprayPlan(purse, from_many_sockets(TARGET, 100)))
+    assert purse.left(HOST, NOW + 1.0) == MAX_PACKETS - 100
+    assert purse.left(HOST, NOW + 1.0 + REST) == MAX_PACKETS
+
+
 def test_a_plan_listens_to_the_end() -> None:
     """A side that has sent everything waits for the other's guesses until five seconds are over."""
     plan = SprayPlan(budget(), from_many_sockets(TARGET, 8))

@@ -170,6 +170,7 @@ class VirtualPeer:
         self._attach(HUB_LINK, self._hub.link_zero, HUB_RANK, Hints(makeshift=True))
 
     def on_host_vouched(self, host: str) -> None:
+        self._tcp.seen_at(host)
         self.punching.host_vouched(host)
 
     def on_link_zero_data(self, data: Buffer) -> None:

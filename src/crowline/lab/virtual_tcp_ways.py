@@ -87,6 +87,10 @@ class VirtualTcpWays:
         """What the agent says; most of it is not about TCP."""
         obey(event, self._pairs, self._budget)
 
+    def seen_at(self, host: str) -> None:
+        """The hub vouches for it that the other side is there: it may be dialled as often as plans want."""
+        self._pairs.seen_at(host)
+
     def send(self, transmit: Transmit) -> bool:
         """Send by the connection of its pair; False where there is none."""
         return self._pairs.send(transmit)
