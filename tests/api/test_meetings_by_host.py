@@ -63,6 +63,15 @@ async def test_two_sides_meet_and_bytes_flow() -> None:
         assert any("Compare the words" in each for each in warnings)
 
 
+async def test_the_other_side_may_come_late() -> None:
+    """A hub drops who connects and says nothing: the hosting side connects when there is something to say."""
+    async with asyncio.timeout(60), rooms() as (here, there):
+        point: Any = here._connection._hub
+        assert not point._hub._sinks and not point._hub._hub._connections
+        await asyncio.gather(here.peer(), there.peer())
+        assert len(point._hub._sinks) == 2
+
+
 async def test_a_password_proves_both_sides() -> None:
     """The same one, however its letters are composed; no warning then."""
     async with asyncio.timeout(60), rooms("caf\u00e9", "cafe\u0301") as (here, there):

@@ -36,16 +36,24 @@ class PocketHub:
         self._count = 0
 
     def attach(self, url: str, *, loopback: bool) -> AttachedSocket:
-        """The hosting side's way to its own hub."""
+        """The hosting side's way to its own hub; it is connected when it says its first word, for a hub does
+        not wait for one for long.
+        """
         messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
-        number = self._connect(_Sink(messages.put_nowait, lambda: messages.put_nowait(None)), _HERE)
-        return AttachedSocket(
-            url,
-            messages,
-            loopback=loopback,
-            send=lambda message: self._receive(number, message),
-            leave=lambda: self._disconnect(number),
-        )
+        sink = _Sink(messages.put_nowait, lambda: messages.put_nowait(None))
+        number: int | None = None
+
+        def send(message: str | bytes) -> None:
+            nonlocal number
+            if number is None:
+                number = self._connect(sink, _HERE)
+            self._receive(number, message)
+
+        def leave() -> None:
+            if number is not None:
+                self._disconnect(number)
+
+        return AttachedSocket(url, messages, loopback=loopback, send=send, leave=leave)
 
     async def serve(self, socket: MessageSocket, source: Address) -> None:
         """Take part with that socket until it ends; the socket is closed then."""
