@@ -20,6 +20,7 @@ from upnp_router import GATEWAY, OWN, Router
 
 OUTSIDE = "44.1.1.5"
 SSDP = Address(GATEWAY, 1900)
+IGD = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
 LOCATION = f"http://{GATEWAY}:5000/rootDesc.xml"
 
 E = TypeVar("E", bound=RouterEvent)
@@ -28,17 +29,20 @@ E = TypeVar("E", bound=RouterEvent)
 def ssdp_answer(location: str = LOCATION, boot: int = 1) -> bytes:
     """What a router says to a search."""
     return (
-        f"HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\nUSN: uuid:x\r\nLOCATION: {location}\r\n"
+        f"HTTP/1.1 200 OK\r\nST: {IGD}\r\nUSN: uuid:x::{IGD}\r\nLOCATION: {location}\r\n"
         f"BOOTID.UPNP.ORG: {boot}\r\n\r\n"
     ).encode()
 
 
-def notice(kind: str = "alive", location: str = LOCATION, boot: int | None = 1) -> bytes:
+def notice(
+    kind: str = "alive", location: str = LOCATION, boot: int | None = 1, target: str = IGD, uuid: str = "x"
+) -> bytes:
     """What a router says to everybody."""
     lines = [
         "NOTIFY * HTTP/1.1",
         "HOST: 239.255.255.250:1900",
-        "NT: upnp:rootdevice",
+        f"NT: {target}",
+        f"USN: uuid:{uuid}::{target}",
         f"NTS: ssdp:{kind}",
         *([f"LOCATION: {location}"] if kind == "alive" else []),
         *([] if boot is None else [f"BOOTID.UPNP.ORG: {boot}"]),

@@ -26,7 +26,7 @@ from crowline.portmap.router_events import (
 )
 from crowline.portmap.router_port import KnownRouter, OpenPort
 from crowline.portmap.upnp.gateway_url import GatewayUrl
-from crowline.portmap.upnp.router import SEARCH_AGAIN, SECOND_REFRESH
+from crowline.portmap.upnp.router import SEARCH_AGAIN, SEARCH_SOON, SECOND_REFRESH
 from router_pair import LOCATION, OUTSIDE, SSDP, RouterPair, notice
 from upnp_router import FIREWALL, GATEWAY, OWN_IPV6, V1, Refuse, Router
 
@@ -225,6 +225,39 @@ def test_a_router_that_restarts_on_another_port_is_followed() -> None:
     assert router.entries == {}
 
 
+def test_the_routers_other_devices_may_restart_as_they_like() -> None:
+    """A media server in the same box, and a second gateway device with a number of its own."""
+    router = Router(outside=OUTSIDE)
+    pair = RouterPair(None, router)
+    pair.client.open(UDP_PORT, pair.now)
+    pair.run(10.0)
+    before = len(router.asked)
+    media = "urn:schemas-upnp-org:device:MediaServer:1"
+    elsewhere = f"http://{GATEWAY}:8200/media.xml"
+    for boot in (5, 6):
+        pair.tell(notice("byebye", target=media, boot=boot))
+        pair.tell(notice(location=elsewhere, target=media, boot=boot))
+        pair.tell(notice(uuid="other", boot=77))
+        pair.run(20.0)
+    assert len(router.asked) == before
+    assert pair.said(ProtocolFound) == [ProtocolFound(Protocol.UPNP)]
+
+
+def test_a_router_that_comes_back_without_upnp_has_lost_the_ports() -> None:
+    """Its new description cannot be read: the owner hears of it, and it is soon searched for again."""
+    router = Router(outside=OUTSIDE)
+    pair = RouterPair(None, router)
+    pair.client.open(UDP_PORT, pair.now)
+    pair.run(10.0)
+    pair.location, pair.serves_http = f"http://{GATEWAY}:6000/other.xml", False
+    pair.tell(notice(location=pair.location, boot=2))
+    pair.run(10.0)
+    assert len(pair.said(Lost)) == 1
+    pair.serves_http = True
+    pair.run(SEARCH_SOON)
+    assert pair.said(Opened) == [opened(), opened()]
+
+
 def test_notices_of_strangers_do_nothing() -> None:
     """Another host's word, and a flood of restarts that are none, cost the router nothing."""
     router = Router(outside=OUTSIDE)
@@ -239,6 +272,8 @@ def test_notices_of_strangers_do_nothing() -> None:
     for boot in range(100, 1100):
         pair.tell(notice(boot=boot))
     assert len(router.asked) - before <= 4
+    for number in range(1000):
+        pair.tell(notice(boot=number, uuid=str(number)))
     assert pair.client.counters["refused"] >= 2
 
 

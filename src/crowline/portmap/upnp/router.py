@@ -27,14 +27,14 @@ from crowline.portmap.upnp.events import (
 from crowline.portmap.upnp.gateway_url import GatewayUrl
 from crowline.portmap.upnp.holding import Wanted
 from crowline.portmap.upnp.mapping import Entropy
+from crowline.portmap.upnp.restarts import Restarts
 from crowline.portmap.upnp.ssdp import parse_notice
 
-# Seconds after which a router that has no UPnP is searched for again; its owner may have switched it on.
-SEARCH_AGAIN = 600.0
+# Seconds after which a router that has no UPnP is searched for again, since its owner may switch it on, and the
+# same where it had something open for us until now.
+SEARCH_AGAIN, SEARCH_SOON = 600.0, 30.0
 # Seconds after which a port that was refused is asked for again, and one for which no answer came.
 ASK_AGAIN, ASK_AGAIN_SOON = 1800.0, 60.0
-# Seconds between two restarts that are believed: notices can be made up by any host of the network.
-RESTART_GAP = 5.0
 # Seconds after a restart at which everything is made a second time: many routers say that they are there
 # before they are.
 SECOND_REFRESH = 10.0
@@ -64,6 +64,7 @@ class _Port:
     wanted: Wanted
     key: int | None = None
     again_at: float | None = None
+    is_open: bool = False
 
 
 class UpnpRouter:
@@ -97,9 +98,7 @@ class UpnpRouter:
         self._others: deque[GatewayUrl] = deque()
         self._ports: dict[int, _Port] = {}
         self._numbers = 0
-        self._boot: int | None = None
-        self._has_gone = False
-        self._restarted_at: float | None = None
+        self._restarts = Restarts()
         self._refresh_at: float | None = None
         # What was asked of which description's client, by our own numbers.
         self._requests: dict[int, tuple[GatewayClient, int]] = {}
@@ -120,8 +119,8 @@ class UpnpRouter:
         return self._client.location if self._client is not None and self.is_found else None
 
     def search(self, now: float) -> None:
-        """Do not wait any longer."""
-        if self._search_at is not None:
+        """Do not wait any longer for the first search."""
+        if self._search_at is not None and not self.is_settled:
             self._search_at = now
             self.handle_timeout(now)
 
@@ -236,7 +235,7 @@ class UpnpRouter:
             self._transmits.append(transmit)
         while search is not None and (event := search.next_event()) is not None:
             if isinstance(event, LocationFound):
-                self._boot = event.answer.boot if self._boot is None else self._boot
+                self._restarts.answered(event.answer)
                 self._on_location(event.answer.location, now)
             elif isinstance(event, SearchEnded):
                 self.counters.update(search.counters)
@@ -272,8 +271,12 @@ class UpnpRouter:
 
     def _be_absent(self, words: str, now: float) -> None:
         self.is_settled = True
-        self._search_at = now + SEARCH_AGAIN
+        lost = [number for number, port in self._ports.items() if port.is_open]
+        self._search_at = now + (SEARCH_SOON if lost else SEARCH_AGAIN)
         self._events.append(UpnpAbsent(words))
+        for number in lost:
+            self._ports[number].is_open = False
+            self._events.append(MapFailed(number, words, was_open=True))
 
     def _be_found(self, location: GatewayUrl, now: float) -> None:
         self.is_found = self.is_settled = True
@@ -293,41 +296,26 @@ class UpnpRouter:
             return
         if notice is None or self._is_closing:
             return
+        has_restarted = self._restarts.noticed(notice, now)
         if notice.location is None:
-            self._has_gone = True
             return
-        before, self._boot = self._boot, notice.boot
-        is_new = before is not None and notice.boot is not None and before != notice.boot
-        if self._client is None or not self.is_found:
-            self._search_for_new(now)
-        elif is_new or self._has_gone:
-            self._restarted(notice.location, now)
-        self._has_gone = False
-
-    def _search_for_new(self, now: float) -> None:
-        """Somebody is there who was not: see what it is, now rather than later."""
-        if self._client is None and self._search is None and self._may_restart(now):
+        if self._client is None and self._search is None and self._restarts.may_believe(now):
+            # Somebody is there who was not: see what it is, now rather than later.
             self._search_at = now
             self.handle_timeout(now)
+        elif has_restarted and self._client is not None and self.is_found:
+            self._restarted(self._client, notice.location, now)
 
-    def _restarted(self, location: GatewayUrl, now: float) -> None:
+    def _restarted(self, client: GatewayClient, location: GatewayUrl, now: float) -> None:
         """What was open is forgotten there, and all may be elsewhere."""
-        if not self._may_restart(now) or self._client is None:
-            return
         self.counters["restarts"] += 1
         self._refresh_at = now + SECOND_REFRESH
-        if location == self._client.location:
-            self._client.refresh(now)
+        if location == client.location:
+            client.refresh(now)
         else:
             self.is_found = False
             self._ask_at(location, now)
         self._take_events(now)
-
-    def _may_restart(self, now: float) -> bool:
-        if self._restarted_at is not None and now < self._restarted_at + RESTART_GAP:
-            return False
-        self._restarted_at = now
-        return True
 
     # --- ports --------------------------------------------------------------------------------------------
 
@@ -349,6 +337,7 @@ class UpnpRouter:
                 self._on_no_service(event, now)
             elif isinstance(event, Mapped):
                 if (number := self._number_of(event.key)) is not None:
+                    self._ports[number].is_open = True
                     self._events.append(replace(event, key=number))
             elif isinstance(event, MapFailed):
                 self._on_failed(event, now)
@@ -381,7 +370,7 @@ class UpnpRouter:
         if number is None:
             return
         port = self._ports[number]
-        port.key = None
+        port.key, port.is_open = None, False
         port.again_at = now + (ASK_AGAIN_SOON if event.code is None else ASK_AGAIN)
         self._events.append(replace(event, key=number))
         if event.code is None and event.was_open:

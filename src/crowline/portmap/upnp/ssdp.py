@@ -31,6 +31,10 @@ MAX_WAIT = 2
 MAX_ANSWER = 2048
 """Bytes of an answer or a notice; real ones have 300 to 500."""
 
+_GATEWAYS = {
+    *(target.rpartition(":")[0] for target in TARGETS),
+    "urn:schemas-upnp-org:service:WANIPv6FirewallControl",
+}
 _ALIVE, _BYEBYE = "ssdp:alive", "ssdp:byebye"
 
 
@@ -50,6 +54,7 @@ class SsdpNotice:
 
     location: GatewayUrl | None
     target: str
+    usn: str
     boot: int | None = None
 
 
@@ -107,7 +112,13 @@ def parse_notice(data: Buffer, source: Address, gateway: str) -> SsdpNotice | No
     if kind not in (_ALIVE, _BYEBYE):
         return None
     location = GatewayUrl.parse(fields.get("location", ""), gateway) if kind == _ALIVE else None
-    return SsdpNotice(location, fields.get("nt", ""), _number(fields.get("bootid.upnp.org", "")))
+    boot = _number(fields.get("bootid.upnp.org", ""))
+    return SsdpNotice(location, fields.get("nt", ""), fields.get("usn", ""), boot)
+
+
+def is_about_gateways(target: str) -> bool:
+    """Whether what is told is of a gateway or one of its services, of whatever version."""
+    return target.rpartition(":")[0] in _GATEWAYS
 
 
 def _fields(text: str) -> dict[str, str]:
