@@ -30,8 +30,8 @@ from crowline.portmap.upnp.mapping import Entropy
 from crowline.portmap.upnp.restarts import Restarts
 from crowline.portmap.upnp.ssdp import parse_notice
 
-# Seconds after which a router without UPnP is searched for again, since its owner may switch it on; and the same
-# where it had something open for us until now.
+# Seconds after which a router without UPnP is searched for again (its owner may switch it on), and one that
+# had something open for us until now.
 SEARCH_AGAIN, SEARCH_SOON = 600.0, 30.0
 # Seconds after which a port that was refused is asked for again, and one for which no answer came.
 ASK_AGAIN, ASK_AGAIN_SOON = 1800.0, 60.0
