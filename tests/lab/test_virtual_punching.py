@@ -14,7 +14,9 @@ from crowline.lab.behaviour import UDP, Allocation, NatBehaviour
 from crowline.lab.network import Packet
 from crowline.lab.presets import PRESETS, SYMMETRIC, SYMMETRIC_SEQUENTIAL
 from crowline.lab.profile import Profile
+from crowline.lab.virtual import Internet
 from crowline.lab.virtual_attempt import Geometry, VirtualAttempt
+from crowline.lab.virtual_ports import free_address
 from crowline.punch.round import RoundOutcome
 from crowline.punch.spray import MAX_SOCKETS
 from crowline.punch.spray_budget import MAX_PACKETS
@@ -152,3 +154,15 @@ def test_a_plan_goes_through_lines_that_lose_packets() -> None:
         attempt.run()
         came += attempt.outcome().is_direct
     assert came >= 9
+
+
+def test_a_system_gives_no_port_twice() -> None:
+    """Hundreds of sockets at a time come from the range that all others come from, too."""
+    internet = Internet(1)
+    host = internet.host("44.0.0.9")
+    given = set()
+    for _ in range(2000):
+        address = free_address(internet, host, "44.0.0.9")
+        internet.listen(host, address, lambda packet: None)
+        given.add(address)
+    assert len(given) == 2000

@@ -13,9 +13,10 @@ from crowline.lab.upnp_device import SSDP_PORT
 from crowline.lab.upnp_http import HttpAsked, read_reply
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_gateway import VirtualGateway
+from crowline.lab.virtual_ports import free_address
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_site import VirtualSite
-from crowline.lab.virtual_tcp import EPHEMERAL, Connection, TcpHost
+from crowline.lab.virtual_tcp import Connection, TcpHost
 from crowline.portmap.router_client import RouterClient
 from crowline.portmap.router_events import Lost, Opened, RouterEvent
 from crowline.portmap.router_port import OpenPort
@@ -116,7 +117,7 @@ class _Router:
         self._tcp = tcp
         self._place = place
         self._gateway = gateway
-        self._local = Address(host, internet.random.randint(*EPHEMERAL))
+        self._local = free_address(internet, place, host)
         self._pump: VirtualPump[Transmit | HttpRequest, RouterEvent] = VirtualPump(
             internet, _Asking(self.client), self._send, on_event
         )

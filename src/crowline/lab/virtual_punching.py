@@ -10,10 +10,10 @@ from crowline.ice.agent import IceAgent
 from crowline.ice.events import IceEvent
 from crowline.lab.network import Packet
 from crowline.lab.virtual import Internet
+from crowline.lab.virtual_ports import free_address
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_site import VirtualSite
 from crowline.lab.virtual_sockets import VirtualSockets
-from crowline.lab.virtual_tcp import EPHEMERAL
 from crowline.punch.conductor import (
     Conductor,
 )
@@ -196,10 +196,7 @@ class VirtualPunching:
 
     def _free_address(self) -> Address:
         assert self._own is not None
-        while True:
-            local = Address(self._own, self._internet.random.randint(*EPHEMERAL))
-            if local not in self._host.sockets:
-                return local
+        return free_address(self._internet, self._host, self._own)
 
     def _launch(self, transmit: Transmit) -> None:
         local = transmit.local

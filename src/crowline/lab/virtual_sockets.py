@@ -12,9 +12,10 @@ from crowline.base.transport import Transport
 from crowline.ice.candidate import Candidate, CandidateFactory
 from crowline.lab.network import Packet
 from crowline.lab.virtual import Internet
+from crowline.lab.virtual_ports import free_address
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.lab.virtual_site import VirtualSite
-from crowline.lab.virtual_tcp import EPHEMERAL, State, TcpHost
+from crowline.lab.virtual_tcp import State, TcpHost
 from crowline.stun.attributes import FAMILY_IPV4, FAMILY_IPV6
 from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.message import is_stun
@@ -59,8 +60,7 @@ class VirtualSockets:
         self._host = site.host
         self._owner = owner
         self.factory = CandidateFactory()
-        low, high = EPHEMERAL
-        self._locals = [Address(each, internet.random.randint(low, high)) for each in site.addresses]
+        self._locals = [free_address(internet, site.host, each) for each in site.addresses]
         self._server: Address | None = None
         self._relay: _Relay | None = None
         self._entrants: list[_Relay] = []
@@ -103,7 +103,7 @@ class VirtualSockets:
 
     def renew(self, base: Address) -> Address:
         """A new socket beside the one at `base`; the allocation moves there."""
-        successor = Address(base.host, self._internet.random.randint(*EPHEMERAL))
+        successor = free_address(self._internet, self._host, base.host)
         self._locals.append(successor)
         self._internet.listen(self._host, successor, self._received)
         self._owner.on_candidate(self.factory.host(successor))
