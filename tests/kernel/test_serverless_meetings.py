@@ -16,6 +16,8 @@ import pytest
 
 from crowline.lab.demo_files import make_file
 from crowline.lab.demo_stage import Seat, seat, serve_on
+from crowline.lab.kernel import load_rules
+from crowline.lab.linux_nat import TABLE
 from crowline.lab.namespaces import Internet
 from crowline.lab.presets import PRESETS
 from crowline.lab.profile import Ipv6, PortMapping
@@ -156,6 +158,24 @@ def test_two_homes_that_name_each_other_go_direct(
     else:
         receiver = receive()
         sender = send()
+    assert_arrived(sender, receiver, source, out)
+
+
+def test_translators_that_keep_stray_packets_are_not_led_astray(
+    internet: Factory, run: Callable[..., Program], source: Path, tmp_path: Path
+) -> None:
+    """The sender's openers die on their way: one that arrived would give the receiver's flow another port."""
+    net = internet("kernel")
+    net.set_core(8)
+    sites = [net.site("home") for _ in range(2)]
+    left, right = (seat(net, site, tmp_path) for site in sites)
+    for site in sites:
+        load_rules(f"{net.prefix}{site.name}", f"flush chain inet {TABLE} unasked\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    sender = run(left, "send", "--json", "--to", right.outside, str(source))
+    sender.event("warn")  # that there is no password: its openers follow
+    receiver = run(right, "receive", "--json", "-y", "--out", str(out), "--from", left.outside)
     assert_arrived(sender, receiver, source, out)
 
 
