@@ -49,10 +49,12 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 def test_the_virtual_matrix_of_all_presets_connects_everybody(tmp_path: Path) -> None:
     """Every pair ends on some path, and those whose best path is known end on that one."""
-    code, out, err = lab(tmp_path, "matrix", "--json", "--html", "matrix.html", "--markdown", "matrix.md")
+    code, out, err = lab(
+        tmp_path, "matrix", "--runs", "2", "--json", "--html", "matrix.html", "--markdown", "matrix.md"
+    )
     assert (code, err) == (0, "")
     *attempts, matrix = objects(out)
-    assert len(attempts) == 5 * PAIRS and {each["t"] for each in attempts} == {"attempt"}
+    assert len(attempts) == 2 * PAIRS and {each["t"] for each in attempts} == {"attempt"}
     assert matrix["t"] == "matrix" and len(matrix["pairs"]) == PAIRS
     assert matrix["failed"] == 0 and sum(
         matrix[kind] for kind in ("direct", "relay", "hub")
@@ -78,10 +80,10 @@ def test_the_same_seed_gives_the_same_matrix(tmp_path: Path) -> None:
 def test_people_get_a_table_and_one_line(tmp_path: Path) -> None:
     """On standard output, so that it can be kept; the columns are what was asked for."""
     code, out, _ = lab(
-        tmp_path, "matrix", "--presets", "home", "--against", "public,symmetric", "--runs", "1"
+        tmp_path, "matrix", "--presets", "symmetric", "--against", "public,symmetric", "--runs", "1"
     )
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[:2]] == ["public", "home"]
+    assert [line.split()[0] for line in out.splitlines()[:2]] == ["public", "symmetric"]
     assert "2 attempts, 2 pairs: 50.0 % direct, 50.0 % relay" in out
 
 
@@ -186,7 +188,7 @@ def test_the_population_ends_with_the_shares(tmp_path: Path) -> None:
     last = objects(out)[-1]
     assert (last["t"], last["pairs"]) == ("population", 60)
     assert last["direct"] + last["relay"] + last["failed"] == pytest.approx(1)
-    assert 0.5 < last["direct"] < 0.95
+    assert 0.85 < last["direct"] < 1
     low, high = last["confidence"]["direct"]
     assert low < last["direct"] < high
 
