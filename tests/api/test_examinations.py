@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -20,6 +20,7 @@ from crowline.diagnosis.facts import FirewallFacts, Portal, Privacy
 from crowline.diagnosis.verdict import Verdict
 from crowline.net.interfaces import InterfaceAddress, InterfaceKind
 from crowline.net.network import Network, Way
+from crowline.net.plain_http import PlainAnswer
 from serving import serving
 
 LIMIT = 30.0  # seconds: what has to happen takes two or three
@@ -205,6 +206,67 @@ def test_a_vpn_is_a_tunnel_with_something_beneath(
 ) -> None:
     """By which packets to the internet leave."""
     assert tunnel_of(Network(addresses, ((SOMEWHERE, Way("x", device)),))) == name
+
+
+def test_a_tunnel_for_ipv6_alone_is_no_vpn() -> None:
+    """IPv4 leaves by the cable; without IPv4 it is the way there is."""
+    tunnel = address("2001:db8::2", 2, InterfaceKind.TUNNEL)
+    by_cable = (SOMEWHERE, Way("192.168.1.10", 1))
+    by_tunnel = (Address("2606:4700:4700::1111", 9), Way("2001:db8::2", 2))
+    assert tunnel_of(Network((CABLE, tunnel), (by_cable, by_tunnel))) == ""
+    assert tunnel_of(Network((CABLE, tunnel), ((SOMEWHERE, None), by_tunnel))) == "if2"
+
+
+def test_a_vpn_is_known_by_its_address_where_ways_have_no_interface() -> None:
+    """Systems other than Linux tell from which address packets leave, and no more."""
+    assert tunnel_of(Network((CABLE, TUNNEL), ((SOMEWHERE, Way(TUNNEL.host)),))) == "if2"
+    assert tunnel_of(Network((CABLE, TUNNEL), ((SOMEWHERE, Way(CABLE.host)),))) == ""
+
+
+async def test_a_web_site_beside_the_hub_that_leads_elsewhere_is_no_portal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hub welcomes this machine: nobody stands in its place."""
+
+    async def elsewhere(host: str, port: int, path: str) -> PlainAnswer:
+        return PlainAnswer(301, "https://www.example.org/", b"")
+
+    monkeypatch.setattr(doctor_checks, "fetch_plain", elsewhere)
+    async with serving() as server:
+        found = await examine(server.url, limit=LIMIT)
+    assert found.facts.server.is_reached
+    assert found.facts.portal.portal is Portal.NONE
+    assert "sign-in" not in [fix.key for fix in found.diagnosis.fixes]
+
+
+@pytest.mark.parametrize(
+    ("complaints", "leaves"),
+    [
+        ([("r1", "r2")], True),
+        ([("r1",), ("r1", "r2")], True),
+        ([("r1",), ("r1",)], False),
+        ([(), ()], False),
+    ],
+    ids=["as far", "as far at the second time", "not as far", "nowhere"],
+)
+async def test_a_router_that_complains_too_seldom_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, complaints: list[tuple[str, ...]], leaves: bool
+) -> None:
+    """Before it is said that this network keeps packets to a port that stays silent."""
+    heard = iter([("r1", "r2"), *complaints])
+
+    async def hops(server: Address) -> tuple[str | None, ...]:
+        return next(heard)
+
+    async def first_alone(host: str, ports: Sequence[int]) -> tuple[int, ...]:
+        return tuple(ports[:1])
+
+    monkeypatch.setattr(doctor_checks, "first_hops", hops)
+    monkeypatch.setattr(doctor_checks, "answering_ports", first_alone)
+    async with serving() as server:
+        found = await examine(server.url, limit=LIMIT)
+    assert found.facts.ports.leaves is leaves
+    assert list(heard) == []
 
 
 def test_the_worst_ipv6_address_counts_unless_there_are_temporary_ones() -> None:

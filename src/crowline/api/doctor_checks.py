@@ -19,6 +19,7 @@ from crowline.diagnosis.facts import (
     FamilyFacts,
     FirewallFacts,
     MtuFacts,
+    Portal,
     PortalFacts,
     PortFacts,
     Privacy,
@@ -116,7 +117,7 @@ class Checks:
             tcp=True if True in answers else False if False in answers else None,
             routers=self._routers,
             proxy=None if self._proxy is None else ProxyFacts(without_secrets(self._proxy)),
-            portal=self._portal,
+            portal=self._likely_portal,
             firewalls=self._firewalls,
             mtu=self._mtu,
             ports=self._ports,
@@ -132,9 +133,16 @@ class Checks:
         return FamilyFacts(hosts, has_route, self._nats.get(ipv6), self._is_translated and not ipv6)
 
     @property
+    def _likely_portal(self) -> PortalFacts:
+        """Where the hub itself was reached, nobody stands in its place: its host has a web site beside it,
+        which leads to another name."""
+        is_mistaken = self._server.is_reached and self._portal.portal is Portal.FOUND
+        return PortalFacts(Portal.NONE) if is_mistaken else self._portal
+
+    @property
     def _known_hops(self) -> tuple[str | None, ...]:
         """The first router is known without its complaint, which it may owe to too many others at a time."""
-        if self._hops[:1] == (None,) and self._routers:
+        if self._hops[:1] == (None,) and self._routers and not tunnel_of(self._network):
             return (self._routers[0].gateway, *self._hops[1:])
         return self._hops
 
@@ -218,9 +226,16 @@ class Checks:
         self._ports = PortFacts(answering, silent if answering else ())
         if self._ports.silent:
             await self._has_followed.wait()
-            hops = await first_hops(Address(server.host, silent[0]))
-            leaves = None if not self._hops else len(hops) >= len(self._hops)
+            leaves = await self._gets_as_far(Address(server.host, silent[0])) if self._hops else None
             self._ports = replace(self._ports, leaves=leaves)
+
+    async def _gets_as_far(self, server: Address) -> bool:
+        """Whether packets to that port get past as many routers as those to the first. Routers complain of
+        so many packets a second only, and complaints get lost: whoever seems silent is asked again."""
+        for _ in range(2):
+            if len(await first_hops(server)) >= len(self._hops):
+                return True
+        return False
 
     async def _nearest(self) -> Address | None:
         """A STUN server that packets have a way to, of IPv4 where there is one, once ports may be opened."""
@@ -293,16 +308,18 @@ def _through(prefix: Nat64Prefix, server: Address) -> Address:
 def tunnel_of(network: Network) -> str:
     """The name of the VPN's interface by which packets to the internet leave; "" without one.
 
-    A tunnel is a VPN only where something else is beneath it.
+    A tunnel is a VPN only where something else is beneath it. One for IPv6 alone, beside IPv4 that goes
+    another way, is none: it is how this machine has IPv6.
     """
-    devices = {way.device for _, way in network.ways if way is not None}
+    way = next((way for _, way in network.ways if way is not None), None)
     beneath = [each for each in network.addresses if each.kind is InterfaceKind.ORDINARY]
-    tunnels = [
-        each.interface
-        for each in network.addresses
-        if each.kind is InterfaceKind.TUNNEL and each.index in devices
-    ]
-    return tunnels[0] if tunnels and beneath else ""
+    if way is None or not beneath:
+        return ""
+    for each in network.addresses:
+        leads = each.index == way.device if way.device else each.host == way.source
+        if leads and each.kind is InterfaceKind.TUNNEL:
+            return each.interface
+    return ""
 
 
 def privacy_of(addresses: Iterable[InterfaceAddress]) -> Privacy:

@@ -113,7 +113,8 @@ def _reasons(facts: Facts) -> Iterator[str]:
     yield from _of_layers(facts)
     if facts.opens_ports:
         protocols = _listed(sorted({name for each in facts.routers for name in each.protocols}))
-        yield f"The router opens ports when it is asked ({protocols}): everybody reaches this machine."
+        end = ": everybody reaches this machine." if facts.lets_in else "."
+        yield f"The router opens ports when it is asked ({protocols}){end}"
     yield from _of_ipv6(facts)
     if facts.proxy is not None and facts.proxy.is_used:
         yield "A proxy stands between this machine and the server; it carries no UDP."
@@ -136,6 +137,8 @@ def _of_nat(nat: NatProfile, *, opens_ports: bool) -> Iterator[str]:
     if nat.mapping is Mapping.NONE:
         if nat.filtering in (Filtering.ADDRESS_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT):
             yield "No NAT is in between, but a firewall lets in only answers."
+        elif nat.filtering is Filtering.UNKNOWN:
+            yield "No NAT is in between."
         else:
             yield "No NAT is in between: others reach this machine directly."
         return

@@ -148,7 +148,8 @@ class Facts:
     """Everything. `tcp`: whether TCP gets out to a port that is not the hub's own; ``None``: not tried.
 
     `hops` are the first routers on the way to the server, ``None`` for those that kept silent. `tunnel` is
-    the interface of a VPN by which packets to the internet leave, "" without.
+    the interface of a VPN by which packets to the internet leave, "" without: what the routers beneath it
+    say is then of another way than that of the packets, and nothing here can change the VPN's other end.
     """
 
     server: ServerFacts = ServerFacts()
@@ -184,19 +185,29 @@ class Facts:
 
     @property
     def opens_ports(self) -> bool:
-        """A router maps ports, and nothing is known to translate once more behind it."""
-        return any(router.opens_ports for router in self.routers) and not self.is_double
+        """A router maps ports, others meet this machine there, and no translator is known to be behind it."""
+        return any(each.opens_ports for each in self.routers) and not (self.tunnel or self.is_double)
+
+    @property
+    def lets_in(self) -> bool:
+        """No firewall of this machine is known to keep out what was not asked for."""
+        return all(each.inbound is not Stance.BLOCKS for each in self.firewalls)
 
     @property
     def carrier(self) -> bool:
         """The provider translates: it is seen beyond the first router, by an address that carriers share, or
-        by ports that are out of a small block."""
+        by ports that are out of a small block. Only the preferred of this machine's addresses is towards the
+        internet: overlay networks take theirs out of the carriers' range."""
+        if self.tunnel:
+            return False
         said = [each.outside_host or "" for each in self.routers]
-        return self._is_beyond or self._has_port_block or any(map(is_shared, (*said, *self.ipv4.hosts)))
+        return self._is_beyond or self._has_port_block or any(map(is_shared, (*said, *self.ipv4.hosts[:1])))
 
     @property
     def is_double(self) -> bool:
         """Two translators in a row, as far as a router's outside address or those on the way tell."""
+        if self.tunnel:
+            return False
         nat = self.ipv4.nat
         hosts = {each.outside_host for each in self.routers if each.outside_host}
         if nat is not None and (nat.is_double or (nat.outside_hosts and hosts - set(nat.outside_hosts))):

@@ -159,7 +159,7 @@ def _blocked_udp(facts: Facts, now: Standing) -> Iterator[_Remedy]:
 def _router(facts: Facts, now: Standing) -> Iterator[_Remedy]:
     """A router that could open ports, or map as it should. Nothing of it gets past a carrier's translator."""
     nat = facts.ipv4.nat
-    if nat is None or not nat.answers or nat.mapping is Mapping.NONE or facts.carrier:
+    if nat is None or not nat.answers or nat.mapping is Mapping.NONE or facts.carrier or facts.tunnel:
         return
     gateway = f" at {facts.routers[0].gateway}" if facts.routers else ""
     if facts.is_double:
@@ -167,14 +167,14 @@ def _router(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             "one-router",
             "Let only one of the two routers translate: set the inner one to bridge or access point mode.",
             "A port that the inner router opens leads to the outer one, which knows nothing of it.",
-            after=replace(now, summary=opened(now.summary)),
+            after=replace(now, summary=opened(now.summary, facts)),
         )
     elif not facts.opens_ports:
         yield _Remedy(
             "router-mapping",
             f"Turn on UPnP, PCP or NAT-PMP in the router{gateway}.",
             "It then opens a port for a connection by itself, and everybody reaches this machine.",
-            after=replace(now, summary=opened(now.summary)),
+            after=replace(now, summary=opened(now.summary, facts)),
         )
     if now.summary.is_hard:
         tamed = replace(now.summary, mapping=MappingKind.INDEPENDENT, tcp_mapping=MappingKind.INDEPENDENT)
@@ -183,6 +183,17 @@ def _router(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             f"Have the router{gateway} keep one outside port for each program.",
             'Menus call it "static port", "endpoint-independent" or "full cone" NAT, against "symmetric".',
             after=replace(now, summary=tamed),
+        )
+
+
+def _vpn(facts: Facts, now: Standing) -> Iterator[_Remedy]:
+    """A VPN whose other end is a worse place than what lies beneath it most likely is."""
+    if facts.tunnel and facts.udp and not facts.is_narrow:
+        yield _Remedy(
+            "vpn",
+            f"Try without the VPN ({facts.tunnel}).",
+            "All packets leave by it: it is the translator at its other end that others meet.",
+            after=replace(now, summary=ORDINARY),
         )
 
 
@@ -195,8 +206,15 @@ def _provider(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             "provider-address",
             "Ask the provider for a public IPv4 address of your own.",
             "The provider's translator (CGN) is between, and no router at home opens a port in it.",
-            after=replace(now, summary=opened(now.summary)),
+            after=replace(now, summary=opened(now.summary, facts)),
             is_kept=True,
+        )
+    if facts.ipv6.works is False and facts.udp:
+        yield _Remedy(
+            "network-udp-ipv6",
+            "Have the firewall of this network let UDP out by IPv6, too.",
+            "This machine has an IPv6 address, and no UDP comes back to it.",
+            after=replace(now, has_ipv6=True),
         )
     if facts.ipv6.works is None and facts.udp is not False:
         title = (
@@ -225,7 +243,7 @@ def _local_firewall(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             yield _Remedy(
                 "local-firewall-in",
                 f"Let UDP in to this machine: {firewall.name} blocks what was not asked for.",
-                "No translator is in between, so others could begin the connection.",
+                "It keeps others from beginning a connection.",
                 allow_inbound(firewall),
                 after=after if is_reachable else None,
                 is_kept=True,
@@ -274,5 +292,5 @@ def _minor(facts: Facts, now: Standing) -> Iterator[_Remedy]:
 
 
 _SOURCES: tuple[Callable[[Facts, Standing], Iterator[_Remedy]], ...] = (
-    _entrance, _blocked_udp, _router, _provider, _local_firewall, _path, _minor,
+    _entrance, _blocked_udp, _router, _vpn, _provider, _local_firewall, _path, _minor,
 )  # fmt: skip

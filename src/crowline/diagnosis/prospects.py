@@ -87,7 +87,7 @@ def own_summary(facts: Facts) -> NatSummary:
     if facts.ipv4.is_public:
         # No translator keeps TCP apart from UDP.
         summary = replace(summary, tcp_mapping=MappingKind.INDEPENDENT)
-    return opened(summary) if facts.opens_ports else summary
+    return opened(summary, facts) if facts.opens_ports else summary
 
 
 def summary_of(nat: NatProfile) -> NatSummary:
@@ -95,12 +95,13 @@ def summary_of(nat: NatProfile) -> NatSummary:
     return nat.summary()
 
 
-def opened(summary: NatSummary) -> NatSummary:
-    """The same with a port that everybody reaches, as a router that maps ports gives it."""
+def opened(summary: NatSummary, facts: Facts) -> NatSummary:
+    """The same with a port that everybody reaches, as a router that maps ports gives it, but for a firewall
+    of this machine behind it."""
     return replace(
         summary,
         mapping=MappingKind.INDEPENDENT,
-        filtering=FilterKind.OPEN,
+        filtering=FilterKind.OPEN if facts.lets_in else FilterKind.PER_PORT,
         tcp_mapping=MappingKind.INDEPENDENT,
     )
 
