@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from crowline.base.addresses import Address
 from crowline.lab import behaviour
 from crowline.lab.presets import FULL_CONE, HOME, PRESETS, SYMMETRIC
 from crowline.lab.profile import Firewall, Profile
@@ -169,6 +170,29 @@ def test_the_end_is_foreseen_in_a_third_of_the_time(profile: Profile, seed: int)
     if final.filtering in (Filtering.ADDRESS_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT):
         assert Facet.FILTERING in doubts
     assert Reason.STILL_ASKED not in final.unknown.values()
+
+
+@pytest.mark.parametrize("delay", [0.06, 0.1, 0.15, 0.3, 0.5])
+@pytest.mark.parametrize("name", ["full-cone", "home"])
+def test_on_a_long_way_silence_is_not_foreseen_before_an_answer_could_be_there(
+    name: str, delay: float
+) -> None:
+    """The answers that show the mapping are the yardstick: the others left at the same time."""
+    run = discover(PRESETS[name], delay=delay, foresees=True)
+    if run.foreseen is not None:
+        time, early = run.foreseen
+        assert (early.mapping, early.filtering) == (run.findings.mapping, run.findings.filtering)
+        # One round trip for the samples, two for silence.
+        assert time >= 3 * 2 * delay
+        assert time < run.seconds - 0.1
+
+
+def test_a_further_server_that_is_silent_delays_no_foresight() -> None:
+    """The server itself has shown the mapping by its second address."""
+    silent = Address("44.3.0.1", 3478)
+    run = discover(PRESETS["home"], others=(silent,), mute=(silent,), foresees=True)
+    assert run.foreseen is not None
+    assert run.foreseen[0] < 0.33
 
 
 def test_nothing_is_foreseen_where_nobody_answers_or_nobody_asks() -> None:

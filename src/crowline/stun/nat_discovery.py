@@ -9,9 +9,9 @@ each test makes mappings of its own. Then the tests run side by side, each on so
     base 1        filtering: tests II and III (§4.4); it has talked to the server's first address alone
     bases 2, 3    hairpinning (§4.5), in both directions, so that each opens its filter for the other
 
-Nothing that a server says is believed that could make us send to strangers: a second address or an outside
-address of another family, or less global than the server itself, ends a test. A packet is one of at most
-`MAX_PACKETS`.
+A second address or an outside address that a server names is not asked where it is of another family, or less
+global than the server itself: no server of the internet leads packets into an inside network. A liar there can
+have a dozen sent to other hosts of the internet. A packet is one of at most `MAX_PACKETS`.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class BasesWanted:
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What will probably be learnt: mapping and ports are known, and silence has lasted for twice the longest
-    round trip. Facets that silence is for have a reason for doubt until the end."""
+    """What will probably be learnt: mapping and ports are known, and silence has lasted twice as long as any
+    answer took that shows the mapping. Facets that silence is for have a reason for doubt until the end."""
 
     findings: Findings
 
@@ -200,6 +200,8 @@ class NatDiscovery:
         times = [question.transaction.next_timeout() for question in self._questions.values()]
         if self._asked < len(self._bases):
             times.append(self._started + self._asked * SPACING)
+        if self._is_foreseeable():
+            times.append(self._foresight_at)
         return min(times, default=None)
 
     def next_transmit(self) -> Transmit | None:
@@ -247,15 +249,20 @@ class NatDiscovery:
         if self._is_testing and not self._questions and not self._is_over:
             self._is_over = True
             self._events.append(Discovered(self._evidence.findings()))
-        elif self._is_testing and self._foresees and now >= self._foresight_at and not self._awaits_mapping():
+        elif self._is_foreseeable() and now >= self._foresight_at:
             self._foresees = False
             self._events.append(Foreseen(self._evidence.foreseen(self._open_tests())))
 
     def _awaits_samples(self) -> bool:
         return any(question.index < _ROLES for question in self._questions.values())
 
-    def _awaits_mapping(self) -> bool:
-        return not self._open_tests().isdisjoint(MAPPING_TESTS)
+    def _is_foreseeable(self) -> bool:
+        """Whether the mapping is known as well as it will be, for somebody who wants to know early."""
+        if not self._is_testing or not self._foresees:
+            return False
+        awaited = self._open_tests() & MAPPING_TESTS
+        # Where the server's second address has answered, those of others say nothing new.
+        return not awaited or (awaited == {NatTest.OTHER_SERVER} and self._evidence.has_heard_other())
 
     def _open_tests(self) -> set[NatTest]:
         return {question.test for question in self._questions.values()}
@@ -319,6 +326,9 @@ class NatDiscovery:
             evidence.samples[question.index] = Sample(local, mapped.address, sent_at)
         else:
             evidence.mapped[question.transaction.destination] = mapped.address
+            # Tests that are still open left at the same time.
+            taken = now - question.transaction.started
+            self._foresight_at = max(self._foresight_at, now + taken)
             if test is NatTest.OTHER_SERVER:
                 self._close_all(test)
 

@@ -80,6 +80,11 @@ class NatEvidence:
         """Whether the server names no second address, as most do."""
         return not self.others
 
+    def has_heard_other(self) -> bool:
+        """Whether the host of the server's second address has answered."""
+        other = self.other()
+        return other is not None and any(server.host == other.host for server in self.mapped)
+
     def why_no_hairpin(self) -> Reason | None:
         """Why two sockets cannot try to reach each other; ``None``: they can."""
         reason = self._why_unasked(HAIRPIN_BASE) or self._why_unasked(HAIRPIN_BACK_BASE)
@@ -150,15 +155,11 @@ class NatEvidence:
         problem = self.problems.get(NatTest.CHANGE_BOTH) or self.problems.get(NatTest.CHANGE_PORT)
         if problem is not None:
             return Filtering.UNKNOWN, problem
-        if not any(server.host == self._other_host() for server in self.mapped):
+        if not self.has_heard_other():
             return Filtering.UNKNOWN, Reason.OTHER_SILENT
         if NatTest.CHANGE_PORT in self.passed:
             return Filtering.ADDRESS_DEPENDENT, None
         return Filtering.ADDRESS_AND_PORT_DEPENDENT, None
-
-    def _other_host(self) -> str:
-        other = self.other()
-        return other.host if other is not None else ""
 
     def _hairpinning(self, mapping: Mapping) -> tuple[Hairpinning, Reason | None]:
         """RFC 5780 §4.5."""
