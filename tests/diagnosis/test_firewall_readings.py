@@ -59,6 +59,9 @@ IS_UDP = match({"meta": {"key": "l4proto"}}, "udp")
 ANSWERS = match({"ct": {"key": "state"}}, ["established", "related"], "in")
 LOOPBACK = match({"meta": {"key": "iifname"}}, "lo")
 ACCEPT, DROP, REJECT = {"accept": None}, {"drop": None}, {"reject": {"type": "icmpx"}}
+# As nft prints what iptables-nft put there and it has no words of its own for.
+IPTABLES_REJECT = {"xt": {"type": "target", "name": "REJECT"}}
+IPTABLES_MATCH = {"xt": {"type": "match", "name": "recent"}}
 DEEPER = {"jump": {"target": "deep"}}
 IN, IN_DROPS = chain("input"), chain("input", "drop")
 
@@ -74,6 +77,10 @@ IN, IN_DROPS = chain("input"), chain("input", "drop")
         ([chain("output", "drop"), rule("output", LOOPBACK, ACCEPT)], LETS, BLOCKS),
         ([IN, rule("input", DEEPER), rule("deep", DROP)], BLOCKS, LETS),
         ([IN, rule("input", DEEPER), rule("deep", {"return": None})], LETS, LETS),
+        ([IN, rule("input", {"goto": {"target": "deep"}}), rule("input", DROP)], LETS, LETS),
+        ([IN, rule("input", {"goto": {"target": "deep"}}), rule("deep", DROP)], BLOCKS, LETS),
+        ([IN, rule("input", IPTABLES_REJECT)], BLOCKS, LETS),
+        ([IN, rule("input", IPTABLES_MATCH, IPTABLES_REJECT)], LETS, LETS),
         ([IN, chain("input", "drop", "second")], BLOCKS, LETS),
     ],
 )  # fmt: skip

@@ -191,8 +191,12 @@ class _NftRules:
                 return _VERDICTS[kind]
             if kind == "return":
                 return "return"
+            if kind == "xt" and value.get("type") == "target":
+                return _VERDICTS.get(value["name"].lower())
             if kind in ("jump", "goto") and depth < _DEEPEST_JUMP:
-                return self._verdict((key[0], key[1], value["target"]), depth + 1)
+                verdict = self._verdict((key[0], key[1], value["target"]), depth + 1)
+                # Nobody comes back from a goto to the rules that follow it.
+                return "return" if verdict is None and kind == "goto" else verdict
             if kind == "match" and not _nft_matches(value):
                 return None
             if kind not in _NFT_PASSING:
