@@ -72,6 +72,19 @@ def test_silence_is_blamed_on_what_is_known() -> None:
     assert "where no relay sends" in reason(replace(inside, local_type=RELAY))
 
 
+def test_udp_that_does_not_get_out_is_the_reason_of_udp_alone() -> None:
+    """Nothing is said of TCP, which may have met; what a relay does begins behind the blocked way to it."""
+    blocked = replace(EASY, has_udp=False)
+    here, there = "no UDP gets out of this network", "no UDP gets out of the other side's network"
+    assert reason(SILENT, own=blocked) == here
+    assert reason(replace(SILENT, remote_type=RELAY), own=blocked) == here
+    assert reason(SILENT, peer=blocked) == there
+    assert reason(SILENT, blocked, blocked) == here
+    assert reason(replace(SILENT, local_type=RELAY), own=blocked) == "the relay passed nothing on"
+    assert reason(replace(SILENT, local_type=RELAY), peer=blocked) == there
+    assert reason(replace(SILENT, remote_type=RELAY), peer=blocked) == "the relay passed nothing on"
+
+
 @pytest.mark.parametrize("result", list(Result))
 def test_every_result_has_a_reason(result: Result) -> None:
     """Whatever became of it."""

@@ -9,7 +9,6 @@ from crowline.base.addresses import Address, AddressClass, classify
 from crowline.base.send_problem import SendProblem
 from crowline.base.transport import Transport
 from crowline.ice.candidate import CandidateType
-from crowline.punch.obstacle import obstacle
 from crowline.punch.plan_choice import FilterKind, NatSummary
 
 
@@ -106,6 +105,8 @@ def _silence(trial: PairTrial, own: NatSummary | None, peer: NatSummary | None) 
     """Why no answer came."""
     if trial.local_type is CandidateType.RELAYED and _is_closed(trial.remote):
         return "that address is inside of the other side's network, where no relay sends"
+    if (network := _without_udp(trial, own, peer)) and not _is_closed(trial.remote):
+        return f"no UDP gets out of {network}"
     if trial.is_relayed:
         return "the relay passed nothing on"
     if _is_closed(trial.remote) and not _is_closed(trial.base):
@@ -116,14 +117,23 @@ def _silence(trial: PairTrial, own: NatSummary | None, peer: NatSummary | None) 
         return "nobody could connect there: a NAT or a firewall drops or refuses it"
     if trial.remote.is_ipv6:
         return "a firewall of one side lets no IPv6 packets of the other in"
-    for side in (own, peer):
-        if side is not None and not side.has_udp:
-            return obstacle(own, peer)
     if peer is not None and peer.is_hard:
         return "the other side's NAT is at another port towards this side"
     if own is not None and own.is_hard and (peer is None or peer.filtering is not FilterKind.OPEN):
         return "this side's NAT is at another port than the other side's lets in"
     return "a firewall or a NAT on the way dropped it"
+
+
+def _without_udp(trial: PairTrial, own: NatSummary | None, peer: NatSummary | None) -> str:
+    """Which network kept the packets of this pair, if UDP is known not to get out of one; relays are outside
+    of both, and reached by other ways, too."""
+    if trial.transport.is_stream:
+        return ""
+    if own is not None and not own.has_udp and trial.local_type is not CandidateType.RELAYED:
+        return "this network"
+    if peer is not None and not peer.has_udp and trial.remote_type is not CandidateType.RELAYED:
+        return "the other side's network"
+    return ""
 
 
 def _is_closed(address: Address) -> bool:
