@@ -94,6 +94,13 @@ async def test_who_claims_that_nothing_takes_time_gets_no_more_than_the_limit() 
     assert stream.written < 2 * limit
 
 
+@pytest.mark.parametrize("seconds", [5e-324, 1e-300, 1e-7])
+async def test_who_claims_to_be_quicker_than_any_line_claims_nothing(seconds: float) -> None:
+    """A rate without bounds would be no number that JSON has."""
+    claim = message(Kind.ARRIVED, Arrived(2**40, seconds))
+    assert await PairTalk(Scripted(claim * 100)).send_trains(1 << 20) is None
+
+
 async def test_who_sends_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A train that does not end is longer than any measurement."""
     monkeypatch.setattr(pair_talk, "_MOST_BULK", 10 * CAR)

@@ -47,6 +47,7 @@ async def examine_pair(
                 own = await looking
             finally:
                 looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
         else:
             peer = await room.peer()
         output.emit("peer", words=list(peer.words))

@@ -29,6 +29,9 @@ Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_NAMES)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
+SHORTEST = 1e-5
+"""Seconds below which a train tells no rate: no line is that quick, and clocks are not that fine."""
+
 T = TypeVar("T")
 
 
@@ -105,8 +108,8 @@ class Arrived(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float | None:
-        """Bytes a second; None where they came all at once."""
-        return self.bytes / self.seconds if self.seconds > 0 else None
+        """Bytes a second; None where they came all at once, or that is said."""
+        return self.bytes / self.seconds if self.seconds >= SHORTEST else None
 
 
 class SideResult(msgspec.Struct, frozen=True):
