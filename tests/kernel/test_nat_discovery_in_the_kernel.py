@@ -145,7 +145,15 @@ def test_one_address_and_two_ports_tell_the_mapping_apart(internet: Factory, tmp
     settings = os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     net.spawn(server, command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     await_listening(net, server)
-    home, symmetric = (measure(net, site, server) for site in sites)
+
+    def until_the_mapping_is_known(site: Site) -> NatProfile:
+        for _ in range(TRIES):
+            profile = measure(net, site, server)
+            if profile.mapping is not Mapping.UNKNOWN:
+                break
+        return profile
+
+    home, symmetric = map(until_the_mapping_is_known, sites)
     for profile in (home, symmetric):
         assert profile.unknown[Facet.FILTERING] is Why.ONE_ADDRESS
     assert (home.mapping, home.unknown[Facet.MAPPING]) == (Mapping.ENDPOINT_INDEPENDENT, Why.ONE_ADDRESS)
@@ -167,7 +175,8 @@ def test_mapping_and_ports_are_said_before_the_end(internet: Factory, tmp_path: 
 
     for _ in range(TRIES):
         final = net.inside(site.hosts[0], foresee)
-        if early:
+        # A sample that was late is in the end's ports alone.
+        if early and early[0].ports == final.ports:
             break
     (first,) = early
     assert (first.mapping, first.ports) == (final.mapping, final.ports)

@@ -97,7 +97,7 @@ async def choose_server(
     """
     if len(servers) == 1:
         return ChosenServer(servers[0], (), answers=True)
-    answers = await _first_answers(servers, host, entropy)
+    answers = await _first_answers(servers, host, prefix, entropy)
     order = [*(answer.server for answer in answers), *servers]
     best = next((answer.server for answer in answers if _has_second(answer, prefix)), order[0])
     return ChosenServer(best, tuple(each for each in dict.fromkeys(order) if each != best), bool(answers))
@@ -109,9 +109,9 @@ def _has_second(answer: Mapped, prefix: Nat64Prefix | None) -> bool:
 
 
 async def _first_answers(
-    servers: Sequence[Address], host: str, entropy: Callable[[int], bytes]
+    servers: Sequence[Address], host: str, prefix: Nat64Prefix | None, entropy: Callable[[int], bytes]
 ) -> list[Mapped]:
-    """What the servers say of one socket, the quickest first, until one names a second address."""
+    """What the servers say of one socket, the quickest first, until one has a second address."""
     client = BindingClient(entropy=entropy, schedule=QUICK)
     answers: list[Mapped] = []
     is_over = asyncio.Event()
@@ -124,7 +124,7 @@ async def _first_answers(
         if isinstance(event, Mapped):
             answers.append(event)
             timers.append(loop.call_later(GRACE, is_over.set))
-            if event.other is not None:
+            if _has_second(event, prefix):
                 is_over.set()
         if not missing:
             is_over.set()

@@ -9,9 +9,9 @@ each test makes mappings of its own. Then the tests run side by side, each on so
     base 1        filtering: tests II and III (§4.4); it has talked to the server's first address alone
     bases 2, 3    hairpinning (§4.5), in both directions, so that each opens its filter for the other
 
-A second address or an outside address that a server names is not asked where it is of another family, or less
-global than the server itself: no server of the internet leads packets into an inside network. A liar there can
-have a dozen sent to other hosts of the internet. A packet is one of at most `MAX_PACKETS`.
+A second address or an outside address that a server names is not asked where it is of another family, or
+less global than the server itself: no server of the internet leads packets into an inside network. A liar
+there can have a dozen sent to other hosts of the internet. A packet is one of at most `MAX_PACKETS`.
 """
 
 from __future__ import annotations
