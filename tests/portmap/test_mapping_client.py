@@ -437,3 +437,29 @@ def test_a_renewal_asks_for_what_is_held() -> None:
     assert renewal[:44] == first[:44]
     assert renewal[44:].hex() == "00" * 10 + "ffff" + "cb007107"
     assert first[44:].hex() == "00" * 10 + "ffff" + "00000000"
+
+
+@BOTH
+def test_a_silent_gateway_that_announces_itself_is_looked_for_at_once(kind: PortMapping) -> None:
+    """It was starting when it was looked for; its owner does not wait ten minutes more for the port."""
+    pair = GatewayPair(kind)
+    pair.client.open(Wanted(UDP, PORT), pair.now)
+    pair.loses = lambda data: True
+    assert only(pair.run(10.0), GatewaySilent)
+    pair.loses = lambda data: False
+    announcement = bytes.fromhex("0280000000000000 00000000" + "00" * 12)
+    if kind is PortMapping.NAT_PMP:
+        announcement = bytes.fromhex("00800000 00000000 cb007107")
+    pair.answer(announcement)
+    assert only(pair.run(10.0), PortOpened).outside.host == OUTSIDE
+
+
+def test_announcements_of_a_gateway_that_answers_nothing_make_no_flood() -> None:
+    """They can be made up: each costs at most one look, and there is one look at a time."""
+    pair = GatewayPair(None)
+    pair.run(10.0)
+    before = len(pair.asked)
+    for _ in range(1000):
+        pair.answer(bytes.fromhex("00800000 00000000 cb007107"))
+        pair.run(0.01)
+    assert len(pair.asked) - before <= 40

@@ -470,3 +470,39 @@ def test_a_search_goes_to_the_group_and_to_the_router() -> None:
     pair.run(30.0)
     hosts = {destination.host for _, destination, _ in pair.asked}
     assert hosts == {GATEWAY, "239.255.255.250"} and SSDP in {each for _, each, _ in pair.asked}
+
+
+def test_ports_that_are_being_deleted_make_no_trouble_for_new_ones() -> None:
+    """A router that deletes slowly holds more than it may for a while; what is new is opened after that."""
+    router = Router(outside=OUTSIDE)
+    pair = RouterPair(None, router)
+    pair.run(5.0)
+    first = [pair.client.open(OpenPort(Transport.UDP, 4000 + each), pair.now) for each in range(40)]
+    pair.run()
+    assert len(router.entries) == 40
+    for number in first:
+        pair.client.close(number, pair.now)
+    for each in range(40):
+        pair.client.open(OpenPort(Transport.UDP, 5000 + each), pair.now)
+    pair.run(120.0)
+    assert sorted(port for _, port in router.entries) == list(range(5000, 5040))
+
+
+@pytest.mark.parametrize("lease", range(1, 6))
+def test_a_router_of_very_short_leases_is_not_asked_again_and_again(lease: int) -> None:
+    """What it gives ends before it can be renewed, which is no reason to search the network every second."""
+    router = Router(outside=OUTSIDE)
+    pair = RouterPair(None, router)
+
+    def shorten(action: str, values: dict[str, str]) -> None:
+        if action == "AddPortMapping":
+            values["NewLeaseDuration"] = str(lease)
+
+    router.before = shorten
+    pair.client.open(UDP_PORT, pair.now)
+    pair.run(10.0)
+    searches, asked = pair.searches(), len(router.asked)
+    pair.run(600.0)
+    assert pair.searches() - searches < 300
+    assert len(router.asked) - asked < 100
+    assert 20 < len(pair.said(Opened)) + len(pair.said(Lost)) < 50

@@ -154,6 +154,12 @@ class MappingClient:
         self._speaks_pcp = True
         self._probe = Repeats(PROBE, self._entropy, at)
 
+    def _look_soon(self, now: float) -> None:
+        """A gateway that was silent says that it is there: whoever it is, it must answer to be believed."""
+        if self._probe is not None and not self._probe.sends:
+            at = now + ANNOUNCED_SPREAD * fraction(self._entropy)
+            self._probe.due = min(self._probe.due, at)
+
     def _look(self, probe: Repeats, now: float) -> None:
         if not probe.send(now):
             self._fall_silent(now)
@@ -236,8 +242,11 @@ class MappingClient:
                 self._count("unsolicited")
             return
         is_address = isinstance(answer, natpmp.AddressAnswer)
-        if is_address and self._probe is not None and self._probe.sends and self.dialect is None:
-            self._speak(Dialect.NAT_PMP, now)
+        if is_address and self.dialect is None:
+            if self._probe is not None and self._probe.sends:
+                self._speak(Dialect.NAT_PMP, now)
+            else:
+                self._look_soon(now)
         if self.dialect is not Dialect.NAT_PMP:
             self._count("unsolicited")
             return
@@ -282,6 +291,7 @@ class MappingClient:
                 self._on_probe(answer, now)
             else:
                 self._count("unsolicited")
+                self._look_soon(now)
             return
         if self.dialect is not Dialect.PCP:
             self._count("unsolicited")

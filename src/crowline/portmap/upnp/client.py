@@ -89,7 +89,7 @@ class GatewayClient:
 
     def open(self, wanted: Wanted, now: float) -> int:
         """Have it opened and kept open; `Mapped` or `MapFailed` follows with the key that is returned."""
-        if not self._is_started or self._is_ending or len(self._holdings) >= MAX_HOLDINGS:
+        if not self._is_started or self._is_ending or not self.has_room:
             raise UsageError("This gateway's client opens nothing now.")
         self._now = now
         self._keys += 1
@@ -169,6 +169,11 @@ class GatewayClient:
 
     def next_event(self) -> GatewayEvent | None:
         return self._events.popleft() if self._events else None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can open one more; what is being deleted counts until it is."""
+        return len(self._holdings) < MAX_HOLDINGS
 
     @property
     def is_described(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TypeAlias
 
 from crowline.base.addresses import Address
@@ -38,6 +39,8 @@ ASK_AGAIN, ASK_AGAIN_SOON = 1800.0, 60.0
 # Seconds after a restart at which everything is made a second time: many routers say that they are there
 # before they are.
 SECOND_REFRESH = 10.0
+# Seconds after which a port is asked for that found no room beside those that are being deleted.
+_ROOM_AGAIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class UpnpRouter:
         self._is_gateway = is_gateway
         self._search: Discovery | None = None
         self._search_at: float | None = now if search_at is None else search_at
+        self._searched_at = -inf
         self._client: GatewayClient | None = None
         self._others: deque[GatewayUrl] = deque()
         self._ports: dict[int, _Port] = {}
@@ -223,7 +227,7 @@ class UpnpRouter:
     # --- where the description is -------------------------------------------------------------------------
 
     def _begin_search(self, now: float) -> None:
-        self._search_at = None
+        self._search_at, self._searched_at = None, now
         self._search = Discovery(self._gateway, self._is_gateway)
         self._search.start(now)
         self._take_answers(now)
@@ -321,7 +325,9 @@ class UpnpRouter:
 
     def _ask_for(self, port: _Port, now: float) -> None:
         port.again_at = None
-        if self._client is not None and not self._is_closing:
+        if self._client is not None and not self._client.has_room:
+            port.again_at = now + _ROOM_AGAIN
+        elif self._client is not None and not self._is_closing:
             port.key = self._client.open(port.wanted, now)
             self._take_events(now)
 
@@ -375,15 +381,16 @@ class UpnpRouter:
         self._events.append(replace(event, key=number))
         if event.code is None and event.was_open:
             # Silence, where there was an answer before: the router may be elsewhere, or another.
+            self._why = event.words
             self._search_for_lost(now)
 
     def _search_for_lost(self, now: float) -> None:
-        self._client = None
+        """From the beginning; not again and again at a router whose ports end as soon as they are open."""
+        self._client = self._search = None
         self.is_found = False
         self._others.clear()
-        if self._search is None:
-            self._search_at = now
-            self.handle_timeout(now)
+        self._search_at = max(now, self._searched_at + SEARCH_SOON)
+        self.handle_timeout(now)
 
     def _number_of(self, key: int) -> int | None:
         return next((number for number, port in self._ports.items() if port.key == key), None)
