@@ -214,26 +214,8 @@ def test_old_names(mapping: Mapping, filtering: Filtering, name: str) -> None:
     assert NatProfile.of(findings(mapping=mapping, filtering=filtering)).classic_name == name
 
 
-@pytest.mark.parametrize(
-    ("gateway", "signs"),
-    [
-        ("44.100.7.1", ()),
-        ("100.64.3.1", (Carrier.SHARED_GATEWAY, Carrier.OTHER_GATEWAY)),
-        ("192.168.1.7", (Carrier.PRIVATE_GATEWAY, Carrier.OTHER_GATEWAY)),
-        ("44.100.9.9", (Carrier.OTHER_GATEWAY,)),
-        ("no address", ()),
-    ],
-)
-def test_the_gateways_own_address_shows_a_second_translator(gateway: str, signs: tuple[Carrier, ...]) -> None:
-    """Private, shared, or other than what servers see."""
-    profile = NatProfile.of(findings()).with_gateway(gateway)
-    assert profile.carrier == signs
-    assert profile.is_double == bool(signs)
-    assert profile.with_gateway(gateway) == profile
-
-
 def test_samples_alone_show_a_carrier() -> None:
-    """A shared address inside, several addresses outside; neither proves two translators."""
+    """A shared address inside, several addresses outside."""
     own = [
         replace(sample, local=Address("100.70.0.2", sample.local.port)) for sample in samples([9, 700, 5, 3])
     ]
@@ -241,7 +223,6 @@ def test_samples_alone_show_a_carrier() -> None:
     profile = NatProfile.of(findings(samples=tuple(own)))
     assert {Carrier.SHARED_INSIDE, Carrier.SEVERAL_ADDRESSES} <= set(profile.carrier)
     assert profile.outside_hosts == ("44.100.7.1", "44.100.7.2")
-    assert not profile.is_double
 
 
 def test_lifetimes_come_later() -> None:
@@ -281,7 +262,6 @@ def test_tcp_is_told_apart_from_udp() -> None:
     kept = list(range(5000, 5060, 10))
     profile = hard.with_tcp(TcpProfile.of(tcp_findings(Mapping.ENDPOINT_INDEPENDENT, kept, kept)))
     assert profile.tcp is not None
-    assert profile.tcp.keeps_port
     assert (profile.summary().mapping, profile.summary().tcp_mapping) == (
         MappingKind.PER_PORT,
         MappingKind.INDEPENDENT,
@@ -291,10 +271,9 @@ def test_tcp_is_told_apart_from_udp() -> None:
     )
 
 
-def test_tcp_without_a_translator_keeps_its_port() -> None:
-    """And has no pattern of ports."""
+def test_tcp_without_a_translator_has_no_pattern_of_ports() -> None:
+    """There is nobody who gives them out."""
     profile = TcpProfile.of(tcp_findings(Mapping.NONE, [5, 9], [5, 9]))
-    assert profile.keeps_port
     assert profile.unknown[Facet.ALLOCATION] is Reason.NO_TRANSLATION
     assert "ports" not in profile.words()
 
@@ -303,7 +282,6 @@ def test_silent_tcp_is_said() -> None:
     """In a sentence, and with nothing known."""
     profile = TcpProfile.of(TcpFindings(SERVER, unknown={Facet.MAPPING: Reason.NO_ANSWER}))
     assert not profile.answers
-    assert not profile.keeps_port
     assert profile.words() == "TCP: the server did not answer."
 
 

@@ -210,7 +210,7 @@ class Facts:
             return False
         nat = self.ipv4.nat
         hosts = {each.outside_host for each in self.routers if each.outside_host}
-        if nat is not None and (nat.is_double or (nat.outside_hosts and hosts - set(nat.outside_hosts))):
+        if nat is not None and nat.outside_hosts and hosts - set(nat.outside_hosts):
             return True
         return self._is_beyond or any(classify(host) is AddressClass.CLOSED for host in hosts)
 

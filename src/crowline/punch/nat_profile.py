@@ -13,7 +13,6 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from types import MappingProxyType
 from typing import Any
 
-from crowline.base.addresses import AddressClass, classify
 from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
 from crowline.punch.port_pattern import AllocationPattern, PortPattern, read_ports
 from crowline.punch.tcp_profile import TcpProfile, said
@@ -28,12 +27,9 @@ _SHARED = IPv4Network("100.64.0.0/10")  # between a carrier and its customers, R
 
 
 class Carrier(Enum):
-    """Signs of a carrier's translator, or of a second one behind the first."""
+    """Signs of a carrier's translator."""
 
     SHARED_INSIDE = "this host has an address that carriers share among customers"
-    SHARED_GATEWAY = "the gateway's outside address is one that carriers share among customers"
-    PRIVATE_GATEWAY = "the gateway's outside address is private: another translator follows"
-    OTHER_GATEWAY = "servers see another address than the gateway's outside one: another translator follows"
     SEVERAL_ADDRESSES = "servers see several outside addresses"
     PORT_BLOCK = "the ports are out of a small block, as carriers give to a customer"
 
@@ -119,24 +115,6 @@ class NatProfile:
             unknown=MappingProxyType(unknown),
         )
 
-    def with_gateway(self, outside_host: str) -> NatProfile:
-        """This profile, knowing which outside address the gateway itself says that it has (UPnP, PCP).
-
-        Text that is no IP address changes nothing.
-        """
-        try:
-            gateway = ip_address(outside_host)
-        except ValueError:
-            return self
-        signs = list(self.carrier)
-        if isinstance(gateway, IPv4Address) and gateway in _SHARED:
-            signs.append(Carrier.SHARED_GATEWAY)
-        elif gateway.is_private and classify(str(gateway)) is AddressClass.CLOSED:
-            signs.append(Carrier.PRIVATE_GATEWAY)
-        if self.outside_hosts and str(gateway) not in self.outside_hosts:
-            signs.append(Carrier.OTHER_GATEWAY)
-        return replace(self, carrier=tuple(dict.fromkeys(signs)))
-
     def with_lifetimes(self, lifetimes: Lifetimes) -> NatProfile:
         """This profile after the longer test."""
         return replace(self, lifetimes=lifetimes)
@@ -144,12 +122,6 @@ class NatProfile:
     def with_tcp(self, tcp: TcpProfile) -> NatProfile:
         """This profile with that of TCP."""
         return replace(self, tcp=tcp)
-
-    @property
-    def is_double(self) -> bool:
-        """Whether there are signs of more than one translator in a row."""
-        certain = {Carrier.SHARED_GATEWAY, Carrier.PRIVATE_GATEWAY, Carrier.OTHER_GATEWAY}
-        return not certain.isdisjoint(self.carrier)
 
     @property
     def classic_name(self) -> str:
@@ -219,7 +191,6 @@ class NatProfile:
             "tcp": tcp,
             "outside": list(self.outside_hosts),
             "signs": [sign.value for sign in self.carrier],
-            "double": self.is_double,
             "lifetimes": self.lifetimes.as_dict() if self.lifetimes.is_measured else None,
             "rtt_ms": None if self.round_trip is None else round(self.round_trip * 1000, 1),
         }

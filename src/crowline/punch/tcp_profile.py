@@ -40,11 +40,6 @@ class TcpProfile:
             unknown=MappingProxyType(unknown),
         )
 
-    @property
-    def keeps_port(self) -> bool:
-        """Whether outside ports are the inside ones, so that they are known without asking."""
-        return self.mapping is Mapping.NONE or self.ports.kind is AllocationPattern.PRESERVING
-
     def words(self) -> str:
         """One sentence for a person."""
         if not self.answers:
