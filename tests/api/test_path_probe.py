@@ -12,6 +12,7 @@ from crowline.api import path_probe
 from crowline.api.path_probe import PathProbe
 from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
+from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
 from crowline.ice.candidate import CandidateFactory
 from crowline.ice.pair import CandidatePair, ValidPair
@@ -28,10 +29,13 @@ class Way:
         self.sent: list[Transmit] = []
         self.twice = False
         self.source = REMOTE
+        self.restarts_after: int | None = None
         self._answers = answers
         self._count = 0
 
     def probe(self, base: Address, destination: Address) -> bytes:
+        if self._count == self.restarts_after:
+            raise UsageError("nothing can be asked of an unknown side")
         self._count += 1
         return bytes(8) + self._count.to_bytes(12, "big")
 
@@ -80,6 +84,15 @@ async def test_answers_from_elsewhere_are_none(monkeypatch: pytest.MonkeyPatch) 
     way.source = Address("192.0.2.9", 2000)
     result = await probed(way)
     assert (result.answered, result.rtt, result.loss) == (0, None, 1.0)
+
+
+@pytest.mark.parametrize(("asked", "loss"), [(0, None), (5, 0.0)])
+async def test_a_restart_in_between_ends_the_questions(asked: int, loss: float | None) -> None:
+    """While the other side's new password is not known nothing can be asked, and nothing is lost."""
+    way = Way(lambda _: True)
+    way.restarts_after = asked
+    result = await probed(way)
+    assert (result.sent, result.answered, result.loss) == (asked, asked, loss)
 
 
 async def test_whoever_listened_before_listens_again() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
+from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit
 from crowline.ice.pair import ValidPair
 from crowline.stun.message import TRANSACTION_ID_SIZE
@@ -30,9 +31,9 @@ class Probed:
     rtt: float | None
 
     @property
-    def loss(self) -> float:
-        """The share of questions that were lost, or whose answers were."""
-        return 1 - self.answered / self.sent if self.sent else 0.0
+    def loss(self) -> float | None:
+        """The share of questions that were lost, or whose answers were; None where none could be sent."""
+        return 1 - self.answered / self.sent if self.sent else None
 
 
 class PathProbe:
@@ -46,14 +47,15 @@ class PathProbe:
         self._all_came = asyncio.Event()
 
     async def run(self, pair: ValidPair, *, count: int = COUNT, interval: float = INTERVAL) -> Probed:
-        """Ask `count` times. Only for a pair over UDP that works."""
+        """Ask `count` times, or less where ICE restarts meanwhile. Only for a pair over UDP that works."""
         self._asked.clear()
         self._trips.clear()
         self._all_came.clear()
         before, self._traversal.on_heard = self._traversal.on_heard, self._heard
+        sent = 0
         try:
-            for _ in range(count):
-                self._ask(pair)
+            while sent < count and self._ask(pair):
+                sent += 1
                 await asyncio.sleep(interval)
             async with asyncio.timeout(_PATIENCE):
                 while self._asked:
@@ -64,12 +66,17 @@ class PathProbe:
         finally:
             self._traversal.on_heard = before
         rtt = statistics.median(self._trips) if self._trips else None
-        return Probed(count, len(self._trips), rtt)
+        return Probed(sent, len(self._trips), rtt)
 
-    def _ask(self, pair: ValidPair) -> None:
-        data = self._traversal.agent.probe(pair.base, pair.remote.address)
+    def _ask(self, pair: ValidPair) -> bool:
+        """Whether anything can be asked: after a restart the other side's password is another one."""
+        try:
+            data = self._traversal.agent.probe(pair.base, pair.remote.address)
+        except UsageError:
+            return False
         self._asked[data[_ID]] = (pair.remote.address, self._loop.time())
         self._traversal.send(Transmit(data, pair.remote.address, pair.base))
+        return True
 
     def _heard(self, data: memoryview, source: Address, local: Address) -> None:
         """An answer is known by its random number, and comes from where the question went."""
