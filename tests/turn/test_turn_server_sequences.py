@@ -117,6 +117,9 @@ class Players:
         table = holdings.allocations._by_client
         assert set(table.values()) <= live
         assert len(table) == sum(e.is_attached + (e.moving_to is not None) for e in live)
+        by_user = {user: set(own) for user, own in holdings.allocations._by_user.items()}
+        assert by_user == {user: {e for e in live if e.user == user} for user in {e.user for e in live}}
+        assert all(set(holdings.allocations.of_user(user)) == own for user, own in by_user.items())
 
 
 def pick(known: list[bytes], number: int, size: int) -> bytes:

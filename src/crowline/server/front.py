@@ -191,8 +191,8 @@ class StunTurnFront:
 
     def has_client(self, user: str, host: str) -> bool:
         """Whether that user has an allocation for a client at that IP address."""
-        allocations = self._driver.machine.allocations
-        return any(each.user == user and each.five_tuple.client.host == host for each in allocations)
+        own = self._driver.machine.allocations.of_user(user)
+        return any(each.five_tuple.client.host == host for each in own)
 
     async def close(self) -> None:
         """End all allocations and close every socket."""

@@ -20,6 +20,7 @@ class Allocations:
         self._by_tcp_relayed: dict[Address, Allocation] = {}
         # In the order they were made; those whose client is away are in no other table of clients.
         self._all: dict[Allocation, None] = {}
+        self._by_user: dict[str, dict[Allocation, None]] = {}
         # By address and not by object: an alarm that no longer counts must not keep an allocation alive.
         self.alarms = Alarms[tuple[Address, Transport]]()
 
@@ -34,6 +35,10 @@ class Allocations:
     ) -> Allocation | None:
         return self._by_client.get(FiveTuple(client, local, transport))
 
+    def of_user(self, user: str) -> tuple[Allocation, ...]:
+        """All that a user has."""
+        return tuple(self._by_user.get(user, ()))
+
     def of_relayed(self, relayed: Address) -> Allocation | None:
         """The allocation with that relayed UDP address."""
         return self._by_relayed.get(relayed)
@@ -44,6 +49,7 @@ class Allocations:
 
     def add(self, allocation: Allocation) -> None:
         self._all[allocation] = None
+        self._by_user.setdefault(allocation.user, {})[allocation] = None
         self._by_client[allocation.five_tuple] = allocation
         for relay in allocation.relays:
             self._relayed(relay.transport)[relay.address] = allocation
@@ -71,6 +77,10 @@ class Allocations:
     def remove(self, allocation: Allocation) -> None:
         """Forget an allocation with everything that leads to it."""
         self._all.pop(allocation, None)
+        own = self._by_user.get(allocation.user, {})
+        own.pop(allocation, None)
+        if not own:
+            self._by_user.pop(allocation.user, None)
         if allocation.is_attached:
             self.detach(allocation.five_tuple)
         if allocation.moving_to is not None:
