@@ -19,6 +19,7 @@ from crowline.base.transport import Transport
 from crowline.lab.profile import PortMapping
 from crowline.net.gateway import Gateway
 from crowline.net.router_memory import RouterMemory
+from crowline.portmap.ports import MAX_PORTS
 from crowline.portmap.upnp import discovery
 from loopback_router import HOST, LOOPBACK, OUTSIDE, LoopbackRouter, loopback_router
 
@@ -323,3 +324,51 @@ async def test_the_events_of_a_port_wake_whoever_waits(ways: Ways, tmp_path: Pat
             port = ours.open(4000)
             found = await asyncio.gather(port.opened(PATIENCE), port.opened(PATIENCE))
             assert found == [Address(OUTSIDE, 4000)] * 2
+
+
+async def test_what_cannot_be_opened_is_not_remembered(ways: Ways, tmp_path: Path) -> None:
+    """A mistake leaves nothing behind that would be in the way of the next attempt."""
+    async with loopback_router("plain", PortMapping.PCP) as router:
+        ways.gateways = [router.gateway]
+        async with mapper(tmp_path) as ours:
+            opened = [ours.open(4000 + each) for each in range(MAX_PORTS)]
+            for _ in range(2):
+                with pytest.raises(UsageError, match=f"{MAX_PORTS} ports"):
+                    ours.open(9000)
+            ours.follow()
+            await opened[-1].opened(PATIENCE)
+            for port in opened:
+                ours.close(port)
+        async with mapper(tmp_path, lifetime=1) as ours:
+            with pytest.raises(UsageError, match="lifetime"):
+                ours.open(4000)
+
+
+async def test_a_port_that_comes_back_waits_until_it_is_closed(ways: Ways, tmp_path: Path) -> None:
+    """The preferred network goes to and fro, quicker than a router answers; the others follow all the same."""
+    async with loopback_router("plain", PortMapping.PCP) as first:
+        second = Gateway(first.gateway.host, "127.0.0.2", LOOPBACK, "lo")
+        ways.gateways = [first.gateway]
+        async with mapper(tmp_path) as ours:
+            ports = [ours.open(4000), ours.open(4001)]
+            for port in ports:
+                await port.opened(PATIENCE)
+            for preferred in ([second, first.gateway], [first.gateway, second]):
+                ways.gateways = preferred
+                ours.follow()
+            await until(lambda: all(port.is_open for port in ports))
+            assert {port.local.host for port in ports} == {HOST}
+            assert enters(first, ports[1].port) == Address(HOST, 4001)
+
+
+async def test_a_port_may_be_opened_again_at_once(ways: Ways, tmp_path: Path) -> None:
+    """Although the router has not answered for its end yet."""
+    async with loopback_router("plain", PortMapping.PCP) as router:
+        ways.gateways = [router.gateway]
+        async with mapper(tmp_path) as ours:
+            port = ours.open(4000)
+            await port.opened(PATIENCE)
+            ours.close(port)
+            again = ours.open(4000)
+            assert await again.opened(PATIENCE) == Address(OUTSIDE, 4000)
+            assert enters(router, 4000) == Address(HOST, 4000)

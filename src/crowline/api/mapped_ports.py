@@ -173,7 +173,7 @@ class MappedPorts:
                 base.port, transport, host=base.host, on_change=self._on_change
             )
         except CrowlineError:
-            # More than a router's client takes, or a port whose end it has not been told yet.
+            # More than a router's client takes.
             return
 
     def _on_change(self, port: PortMap) -> None:

@@ -194,7 +194,7 @@ class PortMapper:
 
         `host` is the address whose port it is, by default the one that leads to the internet by IPv4; for an
         IPv6 address the router's firewall is opened. `outside_port` is asked for, 0 for the same; another one
-        may be given. Raises `UsageError`.
+        may be given. Raises `UsageError`, and `PortNotOpened` where no `host` leads to the internet.
         """
         if self._is_closed:
             raise UsageError("This port mapper is closed.")
@@ -204,7 +204,11 @@ class PortMapper:
         if any((each.local, each.transport) == (opened.local, transport) for each in self._ports):
             raise UsageError(f"{transport.name} port {port} is open already.")
         self._ports.append(opened)
-        self._ask(opened)
+        try:
+            self._ask(opened)
+        except BaseException:
+            self._ports.remove(opened)
+            raise
         if self._follows and self._watch is None:
             self._watch = NetworkWatch(lambda _: self.follow())
         return opened
@@ -271,10 +275,20 @@ class PortMapper:
         port._number = None
         if was_open:
             port._tell()
-        self._ask(port)
+        self._ask_again(port)
+
+    def _ask_again(self, port: PortMap) -> None:
+        """Where nobody is there to hear of a mistake."""
+        try:
+            self._ask(port)
+        except UsageError as error:
+            port._is_refused = True
+            port._void(error.message)
+            port._tell()
 
     def _ask(self, port: PortMap) -> None:
         port._asked_from = port.local.host
+        port._is_refused = False
         driver = self._driver_of(port.local.host)
         if driver is None:
             port._is_refused = True
@@ -282,7 +296,9 @@ class PortMapper:
             port._tell()
             return
         port.gateway = driver.gateway.host
-        port._number = driver.open(port._wanted)
+        # One that is being closed is opened when that is done.
+        is_waiting = driver.client.is_being_closed(port._wanted)
+        port._number = None if is_waiting else driver.open(port._wanted)
 
     def _driver_of(self, host: str) -> RouterDriver | None:
         if host in self._drivers or host in self._routerless:
@@ -315,6 +331,10 @@ class PortMapper:
             for port in self._ports:
                 if port.local.host == gateway.source and port._number == event.number:
                     port._take(event)
+        if isinstance(event, Closed) and not self._is_closed:
+            for port in self._ports:
+                if port._asked_from == gateway.source and port._number is None and not port._is_refused:
+                    self._ask_again(port)
 
 
 def _news(event: RouterEvent) -> str:

@@ -49,7 +49,8 @@ class RouterDriver:
         lifetime: int = LIFETIME,
         known: KnownRouter | None = None,
     ) -> None:
-        """Raises `OSError` where the address is none of this machine's."""
+        """Raises `OSError` where the address is none of this machine's, and `UsageError` for a lifetime that
+        no router gives."""
         self.gateway = gateway
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,7 +60,6 @@ class RouterDriver:
         self._stations: dict[str, bool] = {}
         self._is_closed = False
         self._idle = asyncio.Event()
-        sock = self._bind()
         self._client = RouterClient(
             gateway.source,
             gateway.host,
@@ -69,9 +69,11 @@ class RouterDriver:
             known=known,
             is_gateway=self._is_gateway if gateway.is_ipv6 else None,
         )
+        # Nobody's until the loop has turned once.
+        self._unheard: socket.socket | None = self._bind()
         self._on_event = on_event
         self._pump = Pump[Transmit, RouterEvent](self._client, self._send, on_event, on_timeout=self._flush)
-        self._spawn(self._listen(sock))
+        self._spawn(self._listen())
         self._flush()
 
     @property
@@ -104,11 +106,13 @@ class RouterDriver:
         if not self._is_closed:
             self._client.close_all(self._pump.now)
             self._flush()
-        if not self._client.is_idle and not self._is_closed:
-            self._idle.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), CLOSE_LIMIT)
-        self.close()
+        try:
+            if not self._client.is_idle and not self._is_closed:
+                self._idle.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._idle.wait(), CLOSE_LIMIT)
+        finally:
+            self.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def close(self) -> None:
@@ -120,6 +124,9 @@ class RouterDriver:
         for transport in self._transports:
             transport.abort()
         self._transports.clear()
+        if self._unheard is not None:
+            self._unheard.close()
+            self._unheard = None
 
     # --- datagrams --------------------------------------------------------------------------------------
 
@@ -136,8 +143,10 @@ class RouterDriver:
             raise
         return sock
 
-    async def _listen(self, sock: socket.socket) -> None:
+    async def _listen(self) -> None:
         """Hear answers, and then what the router tells everybody where that is allowed."""
+        sock, self._unheard = self._unheard, None
+        assert sock is not None
         try:
             self._socket = await self._adopt(sock)
         except BaseException:

@@ -144,6 +144,14 @@ class RouterClient:
         self._check_silence(now)
         return port.number
 
+    def is_being_closed(self, wanted: OpenPort) -> bool:
+        """Whether that port was open, and its end is not told yet: it cannot be opened until then."""
+        key = (wanted.transport, wanted.inside_port)
+        return any(
+            port.is_closing and (port.wanted.transport, port.wanted.inside_port) == key
+            for port in self._ports.values()
+        )
+
     def nonce_of(self, number: int) -> bytes:
         """PCP's nonce of that port, with which another client can take it up."""
         port = self._ports.get(number)
