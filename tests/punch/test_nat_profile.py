@@ -24,9 +24,9 @@ from crowline.punch.nat_profile import (
     NatProfile,
     PortPattern,
     Reason,
-    read_ports,
 )
 from crowline.punch.plan_choice import MappingKind, NatSummary
+from crowline.punch.port_pattern import read_ports
 from crowline.punch.tcp_profile import TcpProfile
 from crowline.stun.nat_findings import Findings, Sample, TcpFindings
 from nat_discoveries import discover

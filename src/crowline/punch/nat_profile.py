@@ -14,13 +14,13 @@ from types import MappingProxyType
 from typing import Any
 
 from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
-from crowline.punch.port_pattern import AllocationPattern, PortPattern, read_ports
+from crowline.punch.port_pattern import AllocationPattern, PortPattern, judge_ports
 from crowline.punch.tcp_profile import TcpProfile, said
 from crowline.stun.nat_findings import Facet, Filtering, Findings, Hairpinning, Mapping, Reason, Sample
 
 __all__ = [
     "AllocationPattern", "Carrier", "Facet", "Filtering", "Hairpinning", "Lifetimes", "Mapping", "NatProfile",
-    "PortPattern", "Reason", "TcpProfile", "read_ports",
+    "PortPattern", "Reason", "TcpProfile",
 ]  # fmt: skip
 
 _SHARED = IPv4Network("100.64.0.0/10")  # between a carrier and its customers, RFC 6598
@@ -97,12 +97,10 @@ class NatProfile:
     def of(cls, findings: Findings) -> NatProfile:
         """The profile that follows from a discovery."""
         samples = findings.samples
-        unknown, ports = dict(findings.unknown), read_ports(samples)
-        if findings.mapping is Mapping.NONE:
-            ports = PortPattern(AllocationPattern.UNKNOWN)
-            unknown[Facet.ALLOCATION] = Reason.NO_TRANSLATION
-        elif ports.kind is AllocationPattern.UNKNOWN:
-            unknown[Facet.ALLOCATION] = Reason.TOO_FEW_SAMPLES if samples else Reason.NO_ANSWER
+        unknown = dict(findings.unknown)
+        ports, no_pattern = judge_ports(findings.mapping, samples)
+        if no_pattern is not None:
+            unknown[Facet.ALLOCATION] = no_pattern
         return cls(
             answers=bool(samples),
             mapping=findings.mapping,

@@ -9,7 +9,7 @@ from enum import Enum
 from itertools import pairwise
 from math import gcd
 
-from crowline.stun.nat_findings import Sample
+from crowline.stun.nat_findings import Mapping, Reason, Sample
 
 LEAST_SAMPLES = 4  # fewer ports fit too many patterns by chance
 LARGEST_GAP = 512  # between two samples of one sequence: beyond it nobody predicts anything
@@ -50,6 +50,16 @@ class PortPattern:
         if self.kind is AllocationPattern.BLOCK:
             return f"block of about {self.pool}"
         return str(self.kind.value)
+
+
+def judge_ports(mapping: Mapping, samples: Sequence[Sample]) -> tuple[PortPattern, Reason | None]:
+    """The pattern, or why there is none."""
+    if mapping is Mapping.NONE:
+        return PortPattern(AllocationPattern.UNKNOWN), Reason.NO_TRANSLATION
+    ports = read_ports(samples)
+    if ports.kind is not AllocationPattern.UNKNOWN:
+        return ports, None
+    return ports, Reason.TOO_FEW_SAMPLES if samples else Reason.NO_ANSWER
 
 
 def read_ports(samples: Sequence[Sample]) -> PortPattern:

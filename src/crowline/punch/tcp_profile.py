@@ -6,7 +6,7 @@ from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from crowline.punch.port_pattern import AllocationPattern, PortPattern, read_ports
+from crowline.punch.port_pattern import PortPattern, judge_ports
 from crowline.stun.nat_findings import Facet, Hairpinning, Mapping, Reason, TcpFindings
 
 
@@ -25,12 +25,10 @@ class TcpProfile:
     def of(cls, findings: TcpFindings) -> TcpProfile:
         """The profile that follows."""
         samples = findings.samples
-        unknown, ports = dict(findings.unknown), read_ports(samples)
-        if findings.mapping is Mapping.NONE:
-            ports = PortPattern(AllocationPattern.UNKNOWN)
-            unknown[Facet.ALLOCATION] = Reason.NO_TRANSLATION
-        elif ports.kind is AllocationPattern.UNKNOWN:
-            unknown[Facet.ALLOCATION] = Reason.TOO_FEW_SAMPLES if samples else Reason.NO_ANSWER
+        unknown = dict(findings.unknown)
+        ports, no_pattern = judge_ports(findings.mapping, samples)
+        if no_pattern is not None:
+            unknown[Facet.ALLOCATION] = no_pattern
         return cls(
             answers=bool(samples),
             mapping=findings.mapping,

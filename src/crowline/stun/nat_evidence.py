@@ -42,6 +42,19 @@ def second_address(server: Address, named: Collection[Address], prefix: Nat64Pre
     return evidence.other()
 
 
+def judge_hairpin(
+    why_not: Reason | None, seen: Hairpinning | None, mapping: Mapping
+) -> tuple[Hairpinning, Reason | None]:
+    """What follows from what two sockets have `seen` of each other, if nothing spoke against trying."""
+    if why_not is not None:
+        return Hairpinning.UNKNOWN, why_not
+    if seen is not None:
+        return seen, None
+    if mapping is Mapping.ENDPOINT_INDEPENDENT:
+        return Hairpinning.NO, None
+    return Hairpinning.UNKNOWN, Reason.HIDDEN_BY_MAPPING
+
+
 class NatEvidence:
     """Filled by a discovery: `samples` by the number of the base, `mapped` as other addresses see base 0, the
     filtering tests that `passed`, each second address that was named, and why tests failed (`problems`).
@@ -163,14 +176,7 @@ class NatEvidence:
 
     def _hairpinning(self, mapping: Mapping) -> tuple[Hairpinning, Reason | None]:
         """RFC 5780 §4.5."""
-        reason = self.why_no_hairpin()
-        if reason is not None:
-            return Hairpinning.UNKNOWN, reason
-        if self.hairpin is not None:
-            return self.hairpin, None
-        if mapping is Mapping.ENDPOINT_INDEPENDENT:
-            return Hairpinning.NO, None
-        return Hairpinning.UNKNOWN, Reason.HIDDEN_BY_MAPPING
+        return judge_hairpin(self.why_no_hairpin(), self.hairpin, mapping)
 
     def _why_unasked(self, index: int) -> Reason | None:
         """Why nothing is known of a base; ``None``: it was answered."""

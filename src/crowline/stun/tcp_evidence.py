@@ -12,7 +12,7 @@ from dataclasses import replace
 from crowline.base.addresses import Address, AddressClass
 from crowline.base.nat64 import Nat64Prefix
 from crowline.stun.mapping_judgement import judge_mapping
-from crowline.stun.nat_evidence import HAIRPIN_BASE, NatEvidence
+from crowline.stun.nat_evidence import HAIRPIN_BASE, NatEvidence, judge_hairpin
 from crowline.stun.nat_findings import Facet, Hairpinning, Mapping, Reason, Sample, TcpFindings
 
 
@@ -62,13 +62,7 @@ class TcpEvidence:
         reason = self._why_no_hairpin()
         if reason is None and not self.has_tried_hairpin:
             reason = Reason.NOT_TRIED
-        if reason is not None:
-            return Hairpinning.UNKNOWN, reason
-        if self.hairpin is not None:
-            return self.hairpin, None
-        if mapping is Mapping.ENDPOINT_INDEPENDENT:
-            return Hairpinning.NO, None
-        return Hairpinning.UNKNOWN, Reason.HIDDEN_BY_MAPPING
+        return judge_hairpin(reason, self.hairpin, mapping)
 
     def _why_no_hairpin(self) -> Reason | None:
         """The first port is for the mapping, the second and the third are for this."""
