@@ -110,10 +110,15 @@ async def test_a_hub_that_does_not_welcome_is_none(first: str | bytes) -> None:
     assert found.facts.server.problem.startswith("What answers there is not a Crowline server")
 
 
-async def test_stun_servers_that_nobody_is_behind_are_silence() -> None:
-    """However many a hub names, and whatever their names: it ends, and says that UDP is silent."""
+@pytest.mark.parametrize("takes_tcp", [False, True])
+async def test_stun_servers_that_nobody_is_behind_are_silence(takes_tcp: bool) -> None:
+    """However many a hub names, and whatever their names: it ends, and says that UDP is silent. Of TCP that
+    says something only where the hub promised it.
+    """
     names = ["127.0.0.1"] * 4 + ["a..b", "x" * 250]
     stun = tuple(wire.ServerAddress(name, 1 + number) for number, name in enumerate(names))
+    if takes_tcp:
+        stun = (*stun, wire.ServerAddress("127.0.0.1", 1, "tcp"))
 
     async def talk(connection: ServerConnection) -> None:
         await connection.send(wire.encode(wire.Welcome(wire.VERSION, stun)).decode())
@@ -123,6 +128,7 @@ async def test_stun_servers_that_nobody_is_behind_are_silence() -> None:
         found = await examine(url, limit=LIMIT)
     assert found.facts.server.is_reached
     assert found.diagnosis.verdict is Verdict.UDP_BLOCKED
+    assert found.facts.tcp is (False if takes_tcp else None)
 
 
 async def test_a_hub_that_answers_no_ping_has_welcomed_all_the_same() -> None:

@@ -40,6 +40,7 @@ from crowline.net.plain_http import fetch_plain
 from crowline.net.proxies import proxy_for, without_secrets
 from crowline.net.resolver import resolve
 from crowline.net.server_ports import answering_ports
+from crowline.net.tcp_discovery import PATIENCE as TCP_PATIENCE
 from crowline.net.websocket import HubSocket, hub_url
 from crowline.punch.nat_profile import NatProfile
 from crowline.rendezvous import wire
@@ -81,6 +82,7 @@ class Checks:
         self._stun: asyncio.Future[list[Address]] = asyncio.get_running_loop().create_future()
         self._nats: dict[bool, NatProfile] = {}  # by whether the family is IPv6
         self._is_translated = False
+        self._takes_tcp = False
         self._routers: tuple[RouterFacts, ...] = ()
         self._portal = PortalFacts()
         self._firewalls: tuple[FirewallFacts, ...] = ()
@@ -109,12 +111,11 @@ class Checks:
     def facts(self, left_out: Iterable[str]) -> Facts:
         """What is known so far."""
         addresses = self._network.addresses
-        answers = {nat.tcp.answers for nat in self._nats.values() if nat.tcp is not None}
         return Facts(
             self._server,
             self._family(ipv6=False),
             self._family(ipv6=True),
-            tcp=True if True in answers else False if False in answers else None,
+            tcp=self._gets_out_by_tcp,
             routers=self._routers,
             proxy=None if self._proxy is None else ProxyFacts(without_secrets(self._proxy)),
             portal=self._likely_portal,
@@ -131,6 +132,15 @@ class Checks:
         hosts = tuple(each.host for each in self._network.addresses if each.is_ipv6 is ipv6)
         has_route = self._network.way_towards(SOMEWHERE[ipv6]) is not None
         return FamilyFacts(hosts, has_route, self._nats.get(ipv6), self._is_translated and not ipv6)
+
+    @property
+    def _gets_out_by_tcp(self) -> bool | None:
+        """Silence says something of a server alone that takes TCP, and is near enough to have answered."""
+        answers = {nat.tcp.answers for nat in self._nats.values() if nat.tcp is not None}
+        if True in answers:
+            return True
+        is_near = 2 * (self._server.round_trip or 0.0) < TCP_PATIENCE
+        return False if False in answers and self._takes_tcp and is_near else None
 
     @property
     def _likely_portal(self) -> PortalFacts:
@@ -173,6 +183,7 @@ class Checks:
         welcome = await _welcome(socket)
         named = [(each.host, each.port) for each in welcome.stun if each.transport == "udp"]
         self._server = replace(self._server, is_reached=True, has_stun=bool(named))
+        self._takes_tcp = any(each.transport == "tcp" for each in welcome.stun)
         return await resolve(named, socket.server_host)
 
     async def _ask_plainly(self) -> None:
