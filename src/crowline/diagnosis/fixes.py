@@ -216,7 +216,7 @@ def _provider(facts: Facts, now: Standing) -> Iterator[_Remedy]:
             "This machine has an IPv6 address, and no UDP comes back to it.",
             after=replace(now, has_ipv6=True),
         )
-    if facts.ipv6.works is None and facts.udp is not False:
+    if facts.ipv6.works is None and facts.udp is not False and (facts.ipv6.has_route or not facts.tunnel):
         title = (
             "Use a server with IPv6 too: this machine has it, and could not try it."
             if facts.ipv6.has_route
