@@ -20,7 +20,7 @@ from crowline.punch.conductor_events import (
 from crowline.punch.plan_memory import MAX_BYTES, PlanMemory
 from crowline.punch.punch_signals import PunchCall, PunchOver, PunchProfile, PunchReady
 from crowline.punch.round import RoundOutcome
-from crowline.punch.spray_budget import MAX_PACKETS, RATE, REST, SprayBudget, SprayQuota
+from crowline.punch.spray_budget import MAX_HOSTS, MAX_PACKETS, RATE, REST, SprayBudget, SprayQuota
 from crowline.rendezvous.signals import MAX_SIGNAL, MalformedSignal, decode, encode
 
 
@@ -93,6 +93,19 @@ def test_the_hub_is_not_asked_about_the_whole_internet() -> None:
     for host in ("", "localhost", "1.2.3", "01.2.3.4", "::1", "2001:db8::1", "1.2.3.4 ", "1.2.3.4%eth0", "²"):
         other.hear(PunchProfile(host=host))
     assert other.found(VouchWanted) == []
+
+
+def test_no_number_of_proven_hosts_fills_the_memory() -> None:
+    """Whoever has many addresses may prove each of them: the first so many count."""
+    side = Conducted(leads=False, vouches=False).met(EASY, RANDOM)
+    for number in range(MAX_HOSTS + 50):
+        side.conductor.host_proven(f"192.0.2.{number}", 0.0)
+    proven = [number for number in range(MAX_HOSTS + 50) if side.budget.is_proven(f"192.0.2.{number}")]
+    assert proven == list(range(MAX_HOSTS))
+    side.hear(called("spray", "caller", 1))
+    side.ready(host=f"192.0.2.{MAX_HOSTS}", pool=POOL)
+    side.run(30.0)
+    assert side.sent == []
 
 
 def test_words_of_the_future_are_unknown_and_no_error() -> None:

@@ -153,6 +153,19 @@ def test_after_the_end_nothing_happens() -> None:
     assert side.conductor.next_timeout() is None
 
 
+def test_news_after_a_restart_bring_no_plan_before_the_checks_have_had_their_time_again() -> None:
+    """Another network is measured in a moment; easy NATs are for the checks, then as at the beginning."""
+    side = Conducted(leads=True).met(EASY, RANDOM)
+    side.run(30.0)
+    plans = len(begun(side))
+    side.conductor.restarted(30.0)
+    side.hear(PunchProfile.of(EASY, PEER))
+    side.run(30.0 + SLOW_START - 0.01)
+    assert len(begun(side)) == plans
+    side.run(30.0 + SLOW_START)
+    assert begun(side)[plans:] == [(Way.LOW_TTL, Opens.BOTH)]
+
+
 # --- the order ------------------------------------------------------------------------------------------
 
 
@@ -363,6 +376,18 @@ def test_a_proof_that_comes_a_little_late_is_in_time() -> None:
     assert len(side.sent) > 20 and outcomes(side) == []
 
 
+def test_a_host_that_the_hub_sees_later_is_asked_about_again() -> None:
+    """The other side's relay may come up after its profile, and a question may be lost with a WebSocket."""
+    side = Conducted(leads=True, vouches=False).met(EASY, RANDOM)
+    side.run(QUICK_START)
+    side.ready(pool=POOL)
+    side.vouches = True
+    side.run(QUICK_START + PROOF_TIME + 0.1)
+    side.ready(ports=(41_000,), pool=POOL)
+    side.run(side.now + 0.1)
+    assert side.sent and {probe.destination.host for _, probe in side.sent} == {PEER}
+
+
 def test_packets_that_are_used_up_end_the_cycle() -> None:
     """Nothing else may be sent either: one rest instead of a row of rounds without packets."""
     side = Conducted(leads=True).met(EASY, RANDOM)
@@ -426,6 +451,19 @@ def test_a_side_that_has_a_direct_pair_says_so_instead() -> None:
     assert len(begun(leader)) == 1
     leader.run(QUICK_START + SLOW_START)
     assert len(begun(leader)) == 2
+
+
+def test_a_pair_of_the_other_side_shortens_no_rest() -> None:
+    """The last round's number is still good for a word that comes late, or again and again."""
+    side = Conducted(leads=True, answers=False).met(EASY, RANDOM)
+    side.run(60.0)
+    (ended, _) = next((at, event) for at, event in side.events if isinstance(event, PlansExhausted))
+    other = Conducted(leads=True, answers=False).met(EASY, RANDOM)
+    other.run(ended + 0.01)
+    plans = len(begun(other))
+    other.hear(PunchOver(other.round, "direct"))
+    other.run(ended + REST - 0.01)
+    assert len(begun(other)) == plans
 
 
 def test_the_side_that_follows_hears_that_nothing_is_left() -> None:

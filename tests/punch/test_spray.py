@@ -235,13 +235,6 @@ def test_a_third_party_gets_nothing() -> None:
     assert ending(plan) == SprayFailed(Refusal.UNPROVEN, 0) and shared.sent == 0
 
 
-def test_what_was_proven_can_be_forgotten() -> None:
-    """A host of an earlier session is no other side any more."""
-    shared = budget()
-    shared.forget_proven()
-    assert run(SprayPlan(shared, from_many_sockets(TARGET, 8))) == []
-
-
 def test_one_spray_at_a_time() -> None:
     """A second plan is refused while the first runs, against any host, and may begin when it is over."""
     shared = budget(HOST, "203.0.113.2")

@@ -54,7 +54,7 @@ PROFILE_TIME = 4.0  # seconds that the other side's profile is waited for: two f
 GAP = 0.05  # seconds between two rounds: what is still on its way arrives
 MAX_CALLS = 200  # rounds that the other side may call in one meeting
 MAX_PROFILES = 32  # profiles of the other side that are taken: networks change
-MAX_VOUCHES = 16  # hosts of the other side that the hub is asked about
+MAX_VOUCHES = 32  # questions to the hub about hosts of the other side, of the 64 that it answers
 
 _WAYS: Final[dict[WayName, Way]] = {
     "low-ttl": Way.LOW_TTL,
@@ -85,7 +85,7 @@ class Conductor:
         self._agenda = Agenda()
         self._own_host = self._peer_host = ""
         self._profiles = 0
-        self._met: float | None = None
+        self._since: float | None = None  # from when on ICE's checks have their time; both sides are there
         self._is_direct = False
         self._is_stopped = False
         self._due: float | None = None  # when this side, leading, does the next thing
@@ -94,8 +94,7 @@ class Conductor:
         self._plan: PlannedWay | None = None
         self._next_socket = 0
         self._times: Counter[str] = Counter()  # how often each plan was begun
-        self._proven: set[str] = set()
-        self._asked: set[str] = set()
+        self._questions = 0  # to the hub
         self._commands: deque[Ask | Probe] = deque()
         self._events: deque[ConductorEvent] = deque()
 
@@ -103,8 +102,8 @@ class Conductor:
 
     def meet(self, now: float) -> None:
         """Both sides are there and have said that they punch."""
-        if self._met is None and not self._is_stopped:
-            self._met = now
+        if self._since is None and not self._is_stopped:
+            self._since = now
             self._tell_profile()
             self._set_start(now)
         self._work(now)
@@ -141,7 +140,6 @@ class Conductor:
     def host_proven(self, host: str, now: float) -> None:
         """The other side is at `host`: the hub vouches for it, or an authenticated answer came from there."""
         self._budget.prove_host(host)
-        self._proven.add(host)
         if self._round is not None:
             self._round.host_proven(now)
         self._work(now)
@@ -166,13 +164,13 @@ class Conductor:
         if is_direct:
             self._due = None
             self._end_round(RoundOutcome.DIRECT, now)
-        elif self._met is not None:
+        elif self._since is not None:
             self._begin_anew(now)
         self._work(now)
 
     def restarted(self, now: float) -> None:
         """ICE began anew: passwords are others, and so may be the network."""
-        if self._met is None or self._is_stopped:
+        if self._since is None or self._is_stopped:
             return
         self._is_direct = False
         self._end_round(RoundOutcome.STOPPED, now)
@@ -187,7 +185,7 @@ class Conductor:
     @property
     def is_hopeful(self) -> bool:
         """Whether a plan that is not unlikely runs, or is about to."""
-        if self._is_stopped or self._met is None:
+        if self._is_stopped or self._since is None:
             return False
         if self._plan is not None:
             return self._plan.fit is not Fit.UNLIKELY or self._agenda.has_hope
@@ -226,13 +224,14 @@ class Conductor:
         self._profiles += 1
         if self._profiles > MAX_PROFILES:
             return
+        if profile.host != self._peer_host:
+            self._want_proof(profile.host)
         self._agenda.peer, self._peer_host = profile.summary, profile.host
-        self._want_proof(profile.host)
         self._news(now)
 
     def _on_call(self, call: PunchCall, now: float) -> None:
         """The other side leads; how much is sent, and to whom, is this side's own budget's to say."""
-        if self._leads or call.round <= self._number or call.round > MAX_CALLS or self._met is None:
+        if self._leads or call.round <= self._number or call.round > MAX_CALLS or self._since is None:
             return
         self._number = call.round
         self._end_round(RoundOutcome.REPLACED, now)
@@ -253,7 +252,7 @@ class Conductor:
             self._events.append(PlansExhausted(None))
         if over.reason == _DIRECT and self._due is not None:
             # This side will see so in a moment, or the other side's pair does not last.
-            self._due = now + SLOW_START
+            self._due = max(self._due, now + SLOW_START)
         if over.reason == _reason_of(RoundOutcome.LIMITED):
             self._agenda.drop()
 
@@ -261,12 +260,12 @@ class Conductor:
 
     def _news(self, now: float) -> None:
         """More is known of one side's NAT: what has not begun yet begins as that says."""
-        if self._met is not None and not self._agenda.has_begun and self._due is not None:
+        if self._since is not None and not self._agenda.has_begun and self._due is not None:
             self._set_start(now)
         self._work(now)
 
     def _set_start(self, now: float) -> None:
-        if not self._leads or self._met is None or self._is_direct:
+        if not self._leads or self._since is None or self._is_direct:
             return
         own, peer = self._agenda.own, self._agenda.peer
         if own is None or peer is None:
@@ -274,11 +273,12 @@ class Conductor:
         else:
             first = choose_plans(own, peer, leads=True)[0]
             wait = SLOW_START if first.way in _LIKE_CHECKS else QUICK_START
-        self._due = max(now, self._met + wait)
+        self._due = max(now, self._since + wait)
 
     def _begin_anew(self, now: float) -> None:
         """All plans from the first on, after the checks have had their time once more."""
         self._agenda.begin_anew()
+        self._since = now
         if self._leads:
             self._due = now + SLOW_START
 
@@ -307,7 +307,7 @@ class Conductor:
         times = self._times[name]
         self._times[name] += 1
         means = Means.of_try(times, self._next_socket, self._entropy)
-        self._round = Round(self._number, part, means, self._budget, self._proven.__contains__)
+        self._round = Round(self._number, part, means, self._budget)
         self._plan = plan
         self._next_socket = self._round.end
         self._events.append(PlanBegun(plan.way, plan.opens, plan.fit, plan.reason, name))
@@ -352,7 +352,7 @@ class Conductor:
         self._events.append(PlanOver(plan.way, plan.opens, over.outcome, over.sent, name))
         if over.outcome in _TOLD:
             self._say(PunchOver(ended.number, _reason_of(over.outcome)))
-        if over.outcome is RoundOutcome.SILENCE and ended.was_cheap:
+        if over.outcome is RoundOutcome.SILENCE and ended.was_cheap and self._leads:
             # A few samples may have made the pool too small; fresh ones are of other ports.
             self._agenda.once_more(plan)
         if over.outcome is RoundOutcome.LIMITED:
@@ -362,14 +362,13 @@ class Conductor:
             self._due = now + GAP
 
     def _want_proof(self, host: str) -> None:
-        if host in self._proven or host in self._asked or not _is_ipv4(host):
-            return
-        if len(self._asked) < MAX_VOUCHES:
-            self._asked.add(host)
+        """Again in each round: the other side may be seen there a moment later, by its relay."""
+        if not self._budget.is_proven(host) and _is_ipv4(host) and self._questions < MAX_VOUCHES:
+            self._questions += 1
             self._events.append(VouchWanted(host))
 
     def _tell_profile(self) -> None:
-        if self._met is not None and self._agenda.own is not None:
+        if self._since is not None and self._agenda.own is not None:
             self._say(PunchProfile.of(self._agenda.own, self._own_host))
 
     def _say(self, signal: PunchSignal) -> None:

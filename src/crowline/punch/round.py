@@ -7,7 +7,6 @@ authenticates ends the sending, and what ICE makes of it is waited for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -82,7 +81,6 @@ class Round:
         part: Part,
         means: Means,
         budget: SprayBudget,
-        is_proven: Callable[[str], bool],
     ) -> None:
         self.number = number
         self.is_over = False
@@ -91,7 +89,6 @@ class Round:
         self._part = part
         self._means = means
         self._budget = budget
-        self._is_proven = is_proven
         self._samples = Samples(means.first, part.questions, part.spacing)
         self._told: Told | None = None
         self._theirs: PunchReady | None = None
@@ -114,7 +111,7 @@ class Round:
         if self.is_over or self._theirs is not None:
             return
         self._theirs = ready
-        if not self._is_proven(ready.host):
+        if not self._budget.is_proven(ready.host):
             self._events.append(ProofWanted(ready.host))
             self._deadline, self._late = now + PROOF_TIME, RoundOutcome.UNPROVEN
         self._work(now)
@@ -235,7 +232,7 @@ class Round:
         self._events.append(Tell(PunchReady(self.number, host, told.ports, pool)))
 
     def _may_send(self) -> bool:
-        return self._theirs is not None and self._is_proven(self._theirs.host)
+        return self._theirs is not None and self._budget.is_proven(self._theirs.host)
 
     def _shoot(self, now: float) -> None:
         if self._plan is not None or self._theirs is None or not self._may_send():

@@ -100,13 +100,13 @@ class SprayBudget:
         if len(self._proven) < MAX_HOSTS:
             self._proven.add(host)
 
-    def forget_proven(self) -> None:
-        """The session is over or begins anew: what was proven holds no longer; what was sent still counts."""
-        self._proven.clear()
+    def is_proven(self, host: str) -> bool:
+        """Whether the other side is there, as far as that is known."""
+        return host in self._proven
 
     def begin(self, owner: object, host: str, packets: int, now: float) -> Refusal | None:
         """Give `owner` the right to send so many to `host`, until it calls `end`; or say why not."""
-        if host not in self._proven:
+        if not self.is_proven(host):
             return Refusal.UNPROVEN
         return self._quota.begin(owner, host, packets, now)
 
