@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowline.base.addresses import Address, AddressClass, AddressPolicy, classify
+from crowline.base.addresses import Address, AddressClass, AddressPolicy, classify, is_shared
 
 NEVER, CLOSED, OPEN = AddressClass.NEVER, AddressClass.CLOSED, AddressClass.OPEN
 
@@ -207,3 +207,19 @@ def test_ipv6_outside_global_unicast_is_not_open(host: ipaddress.IPv6Address) ->
     if host in ipaddress.IPv6Network("64:ff9b::/96"):
         return
     assert classify(str(host)) > OPEN
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("100.63.255.255", False),
+        ("100.64.0.0", True),
+        ("100.127.255.255", True),
+        ("100.128.0.0", False),
+        ("2001:db8::1", False),
+        ("no address", False),
+    ],
+)
+def test_what_carriers_share_is_known(host: str, expected: bool) -> None:
+    """The range of RFC 6598, and nothing else."""
+    assert is_shared(host) is expected

@@ -100,6 +100,11 @@ def hidden_host(host: str) -> str | None:
     return str(forms[1]) if len(forms) > 1 else None
 
 
+def is_shared(host: str) -> bool:
+    """Whether carriers share that address among customers, between two translators (RFC 6598)."""
+    return any(form in _SHARED for form in _forms(host)[:1])
+
+
 def _forms(host: str) -> list[IPAddress]:
     """The address and those that hide in it; empty for text that is no plain address."""
     if "%" in host:
@@ -137,6 +142,7 @@ _ISATAP = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")
 
 # IPv4-mapped (RFC 4291 §2.5.5.2) and the well-known NAT64 prefix (RFC 6052 §2.1): their packets end at the
 # IPv4 address inside, so that address is judged. Every other embedding is NEVER in the table below.
+_SHARED = ipaddress.IPv4Network("100.64.0.0/10")
 _TRANSPARENT = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
 
 # What no range says: IPv4 is global unicast, IPv6 is unassigned.

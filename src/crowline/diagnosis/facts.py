@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, ip_address
 
-from crowline.base.addresses import AddressClass, classify
+from crowline.base.addresses import AddressClass, classify, is_shared
 from crowline.punch.nat_profile import Mapping, NatProfile
-
-_SHARED = IPv4Network("100.64.0.0/10")  # between a carrier and its customers, RFC 6598
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +195,7 @@ class Facts:
         """The provider translates: it is seen beyond the first router, by an address that carriers share, or
         by ports that are out of a small block. Only the preferred of this machine's addresses is towards the
         internet: overlay networks take theirs out of the carriers' range."""
-        if self.tunnel:
+        if self.tunnel or self._has_last_router:
             return False
         said = [each.outside_host or "" for each in self.routers]
         return self._is_beyond or self._has_port_block or any(map(is_shared, (*said, *self.ipv4.hosts[:1])))
@@ -206,13 +203,19 @@ class Facts:
     @property
     def is_double(self) -> bool:
         """Two translators in a row, as far as a router's outside address or those on the way tell."""
-        if self.tunnel:
+        if self.tunnel or self._has_last_router:
             return False
         nat = self.ipv4.nat
         hosts = {each.outside_host for each in self.routers if each.outside_host}
         if nat is not None and nat.outside_hosts and hosts - set(nat.outside_hosts):
             return True
         return self._is_beyond or any(classify(host) is AddressClass.CLOSED for host in hosts)
+
+    @property
+    def _has_last_router(self) -> bool:
+        """A router names the very address that servers see as its own: nobody translates beyond it."""
+        outside = self.ipv4.nat.outside_hosts if self.ipv4.nat is not None else ()
+        return any(each.outside_host in outside for each in self.routers)
 
     @property
     def _is_beyond(self) -> bool:
@@ -224,12 +227,3 @@ class Facts:
     def _has_port_block(self) -> bool:
         nat = self.ipv4.nat
         return nat is not None and nat.ports.kind.value == "block"
-
-
-def is_shared(host: str) -> bool:
-    """Whether carriers share that address among customers (RFC 6598)."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return isinstance(address, IPv4Address) and address in _SHARED

@@ -9,10 +9,10 @@ from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, ip_address
 from types import MappingProxyType
 from typing import Any
 
+from crowline.base.addresses import is_shared
 from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
 from crowline.punch.port_pattern import AllocationPattern, PortPattern, judge_ports
 from crowline.punch.tcp_profile import TcpProfile, said
@@ -22,8 +22,6 @@ __all__ = [
     "AllocationPattern", "Carrier", "Facet", "Filtering", "Hairpinning", "Lifetimes", "Mapping", "NatProfile",
     "PortPattern", "Reason", "TcpProfile",
 ]  # fmt: skip
-
-_SHARED = IPv4Network("100.64.0.0/10")  # between a carrier and its customers, RFC 6598
 
 
 class Carrier(Enum):
@@ -240,8 +238,7 @@ _CONE_NAMES = {
 def _signs(samples: Sequence[Sample], ports: PortPattern) -> tuple[Carrier, ...]:
     """What the samples alone show."""
     signs = []
-    inside = [ip_address(sample.local.host) for sample in samples]
-    if any(isinstance(host, IPv4Address) and host in _SHARED for host in inside):
+    if any(is_shared(sample.local.host) for sample in samples):
         signs.append(Carrier.SHARED_INSIDE)
     if len({sample.mapped.host for sample in samples}) > 1:
         signs.append(Carrier.SEVERAL_ADDRESSES)
