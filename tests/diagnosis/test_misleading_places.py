@@ -40,6 +40,19 @@ def test_an_address_of_the_carriers_range_is_a_carriers() -> None:
     assert not replace(mobile, tunnel="tailscale0").carrier
 
 
+@pytest.mark.parametrize("beyond", ["100.64.0.1", "the address that servers see"])
+def test_a_router_with_the_address_that_servers_see_is_the_last_one(beyond: str) -> None:
+    """Providers number their own routers, too, out of the carriers' range."""
+    facts = facts_of("upnp-home")
+    (router,) = facts.routers
+    assert router.outside_host is not None
+    hop = beyond if beyond[0].isdigit() else router.outside_host
+    routed = replace(facts, hops=(GATEWAY, hop))
+    assert routed.opens_ports and not (routed.carrier or routed.is_double)
+    assert diagnose(routed) == diagnose(facts)
+    assert replace(routed, routers=(RouterFacts(GATEWAY),)).carrier
+
+
 @pytest.mark.parametrize("outside", ["44.9.9.9", "10.0.0.7", "100.64.3.2", None])
 def test_the_router_beneath_a_vpn_says_nothing_of_the_way(outside: str | None) -> None:
     """No port that it opens is where others see this machine, and it is not one of two in a row."""
