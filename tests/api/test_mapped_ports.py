@@ -33,6 +33,7 @@ class Port:
         self.port = 0
         self.gateway = "192.168.1.1"
         self.is_refused = False
+        self.is_permanent = False
 
     @property
     def is_open(self) -> bool:
@@ -60,6 +61,7 @@ class Mapper:
 
     made: list[Mapper]
     is_slow = False
+    patience = 0.0
 
     def __init__(self, *, follows: bool) -> None:
         assert not follows
@@ -83,6 +85,9 @@ class Mapper:
         self.said.append("aclose")
         if self.is_slow:
             await asyncio.Event().wait()
+        if self.patience:
+            await asyncio.sleep(self.patience)
+            self.said.append("closed")
 
     def abandon(self) -> None:
         self.said.append("abandon")
@@ -328,6 +333,40 @@ async def test_a_slow_router_holds_up_no_farewell(monkeypatch: pytest.MonkeyPatc
     mapper.is_slow = True
     await meeting.mapped.give_back()
     assert mapper.said == ["aclose", "abandon"]
+
+
+async def test_ports_without_an_end_are_worth_more_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What such a router does not close now stays open for ever."""
+    monkeypatch.setattr(mapped_ports, "FAREWELL_LIMIT", 0.001)
+    meeting = Meeting(waits=True)
+    mapper = await begun(meeting)
+    mapper.ports[BASE, Transport.UDP].is_permanent = True
+    mapper.patience = 0.1
+    await meeting.mapped.give_back()
+    assert mapper.said == ["aclose", "closed"]
+
+
+async def test_a_farewell_that_is_cut_short_abandons_the_ports() -> None:
+    """Nothing goes on in the background."""
+    meeting = Meeting(waits=True)
+    mapper = await begun(meeting)
+    mapper.is_slow = True
+    leaving = asyncio.create_task(meeting.mapped.give_back())
+    await until(lambda: mapper.said == ["aclose"])
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert mapper.said == ["aclose", "abandon"]
+
+
+async def test_a_router_that_says_another_address_all_the_time_is_heard_for_a_while() -> None:
+    """The other side is told of each; a router that makes them up tells it nothing more after some."""
+    meeting = Meeting(waits=True)
+    mapper = await begun(meeting)
+    port = mapper.ports[BASE, Transport.UDP]
+    for each in range(1000):
+        port.opens(Address(OUTSIDE.host, 1 + each), 1 + each)
+    assert 4 <= len(meeting.offered) <= 64
 
 
 async def test_nothing_is_offered_after_the_end() -> None:

@@ -345,7 +345,7 @@ async def test_what_cannot_be_opened_is_not_remembered(ways: Ways, tmp_path: Pat
 
 
 async def test_a_port_that_comes_back_waits_until_it_is_closed(ways: Ways, tmp_path: Path) -> None:
-    """The preferred network goes to and fro, quicker than a router answers; the others follow all the same."""
+    """The preferred network goes to and fro, quicker than a router answers; other ports follow, too."""
     async with loopback_router("plain", PortMapping.PCP) as first:
         second = Gateway(first.gateway.host, "127.0.0.2", LOOPBACK, "lo")
         ways.gateways = [first.gateway]

@@ -18,6 +18,8 @@ from crowline.base.transport import Transport
 from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate, CandidateType, TcpType
 from crowline.link.choice import category_of
+from crowline.net.patience import within
+from crowline.rendezvous.rate import Bucket
 
 if TYPE_CHECKING:
     from crowline.api.port_mapper import PortMap, PortMapper
@@ -28,8 +30,12 @@ HOST_DELAY = 0.2
 JOIN_DELAY, LOOK_AGAIN = 0.5, 5.0
 # Seconds that nobody waits longer for what a router says; what comes later counts all the same.
 ANSWER_LIMIT = 10.0
-# Seconds for closing the ports at the end; what a slow router leaves open ends with its lifetime.
-FAREWELL_LIMIT = 1.5
+# Seconds for closing the ports at the end. What a slow router leaves open ends with its lifetime, if there is
+# one.
+FAREWELL_LIMIT, PERMANENT_FAREWELL_LIMIT = 1.5, 4.0
+# Times that a router's word is told to the other side at once, and each second from then on: one that made up
+# addresses would otherwise have this side flood the server and the other side.
+MOST_TOLD, TOLD_EACH_SECOND = 32, 0.1
 
 
 class MappedPorts:
@@ -56,6 +62,7 @@ class MappedPorts:
         # The hosts under which servers see the addresses of this machine, and what we have offered ourselves.
         self._seen: dict[str, str] = {}
         self._offered: set[Address] = set()
+        self._budget = Bucket(MOST_TOLD, TOLD_EACH_SECOND, self._loop.time())
         self._timer: asyncio.TimerHandle | None = None
         self._loading: asyncio.Task[None] | None = None
         self._limit: asyncio.TimerHandle | None = None
@@ -109,11 +116,17 @@ class MappedPorts:
     async def give_back(self) -> None:
         """Close the ports, and wait a moment for the routers' word."""
         self._end()
-        if (mapper := self._mapper) is not None:
-            self._mapper = None
-            try:
-                await asyncio.wait_for(mapper.aclose(), FAREWELL_LIMIT)
-            except TimeoutError:
+        mapper, self._mapper = self._mapper, None
+        if mapper is None:
+            return
+        is_permanent = any(port.is_permanent for port in self._ports.values())
+        is_done = False
+        try:
+            is_done = await within(
+                PERMANENT_FAREWELL_LIMIT if is_permanent else FAREWELL_LIMIT, mapper.aclose()
+            )
+        finally:
+            if not is_done:
                 mapper.abandon()
 
     def close(self) -> None:
@@ -198,6 +211,8 @@ class MappedPorts:
             self._tell(port, Address(seen, port.port), Address(seen, 0))
 
     def _tell(self, port: PortMap, outside: Address, server: Address) -> None:
+        if not self._budget.take(1, self._loop.time()):
+            return
         tcp_type = TcpType.PASSIVE if port.transport.is_stream else None
         self._offered.add(outside)
         factory = self._gatherer.factory
