@@ -209,3 +209,48 @@ def test_a_quiet_stream_stays_open() -> None:
     pair.run(300.0)
     assert pair.host.is_open and pair.join.is_open
     assert len(pair.sent) < 200
+
+
+def test_a_packet_that_does_not_repeat_the_own_id_says_nothing_once_the_stream_is_open() -> None:
+    """The other side's id is told to whoever asks it from this side's host: a forged source needs both ids.
+    It is answered all the same, for the other side may have missed the first answer.
+    """
+    pair = Pair()
+    pair.run(2.0)
+    theirs, text = pair.join._id, b"\0\0\0\3lie"
+    for kind, tail in ((b"\0", bytes(8) + text), (b"\1", bytes(8)), (b"\0", bytes(4) + b"\0\0\0\7")):
+        pair.host.receive(MAGIC + kind + theirs + bytes(8) + tail, Address(B.host, 9), pair.now, A)
+        answer = pair.host.next_transmit()
+        assert answer is not None and len(answer.data) <= len(MAGIC) + 1 + 16 + len(tail)
+    pair.run(1.0)
+    assert pair.host.is_open and pair.messages(pair.host) == []
+    pair.host.send("still there", pair.now)
+    assert [each.destination for each in iter(pair.host.next_transmit, None)] == [B]
+
+
+def test_what_waits_for_a_side_that_acknowledges_nothing_is_bounded() -> None:
+    """It asks and asks and takes no answer: the stream ends."""
+    pair = Pair()
+    pair.run(2.0)
+    pair.passes = lambda _: False
+    for _ in range(datagram_stream.MAX_QUEUED // 50_000 + 10):
+        pair.host.send(bytes(50_000), pair.now)
+    pair.step()
+    assert pair.events[pair.host][-1] == StreamOver(False) and not pair.host.is_open
+    assert pair.host.unacknowledged <= datagram_stream.MAX_QUEUED + 60_000
+
+
+def test_a_stream_of_more_bytes_than_offsets_can_say_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On either side, without an exception."""
+    monkeypatch.setattr(datagram_stream, "MAX_STREAM", 100_000)
+    pair = Pair()
+    pair.run(2.0)
+    for _ in range(30):
+        pair.join.send(bytes(10_000), pair.now)
+        pair.run(0.5)
+    assert not pair.join.is_open and pair.events[pair.join][-1] == StreamOver(False)
+    pair = Pair()
+    pair.run(2.0)
+    head = MAGIC + b"\0" + pair.join._id + pair.host._id
+    pair.host.receive(head + b"\xff" * 4 + bytes(4) + b"x", B, pair.now, A)
+    assert pair.host.next_event() is not None and not pair.host.is_open

@@ -52,6 +52,10 @@ SILENCE_LIMIT = 45.0
 """Seconds without a packet after which the other side is gone."""
 MAX_HELD = 4 * WINDOW
 """Packets that came too early and are kept."""
+MAX_QUEUED = 2 * 1024 * 1024
+"""Bytes that wait for a side that acknowledges nothing; all that a meeting keeps for one has half of that."""
+MAX_STREAM = 2**32 - 1
+"""Bytes of a stream in one direction: offsets have four. Signals never have so many."""
 
 _HEAD = struct.Struct(f"!4sB{ID_SIZE}s{ID_SIZE}sII")
 _LENGTH = struct.Struct("!I")
@@ -136,10 +140,14 @@ class DatagramStream:
         return len(self._out)
 
     def send(self, message: str | bytes, now: float) -> None:
-        """Queue a message; before the other side is there, and as long as this side lives, none is lost."""
+        """Queue a message, also before the other side is there; it is given up where too much waits."""
+        if self._is_over:
+            return
         data = message.encode() if isinstance(message, str) else message
         flag = 0 if isinstance(message, str) else _IS_BINARY
         self._out += _LENGTH.pack(len(data) | flag) + data
+        if len(self._out) > min(MAX_QUEUED, MAX_STREAM - self._acknowledged):
+            self._end(is_clean=False)
         self._fill(now)
 
     def close(self, now: float) -> None:
@@ -162,10 +170,12 @@ class DatagramStream:
         _, kind, theirs, ours, offset, acknowledged = _HEAD.unpack_from(data)
         if theirs in (_UNKNOWN, self._id) or ours not in (_UNKNOWN, self._id):
             self.counters["unknown id"] += 1
-        elif self._way is None:
-            self._on_opener(Way(local, source), theirs, is_heard=ours == self._id, now=now)
-        if self._way is not None and theirs == self._peer_id:
-            self._on_packet(kind, Way(local, source), offset, acknowledged, bytes(data[_HEAD.size :]), now)
+            return True
+        way, is_heard = Way(local, source), ours == self._id
+        if self._way is None or (theirs == self._peer_id and not is_heard):
+            self._on_opener(way, theirs, is_heard=is_heard, now=now)
+        if self._way is not None and theirs == self._peer_id and is_heard:
+            self._on_packet(kind, way, offset, acknowledged, bytes(data[_HEAD.size :]), now)
         return True
 
     def handle_timeout(self, now: float) -> None:
@@ -238,6 +248,10 @@ class DatagramStream:
     ) -> None:
         self._heard_at = now
         self._way = way
+        if offset + len(data) > MAX_STREAM:
+            self.counters["malformed"] += 1
+            self._end(is_clean=False)
+            return
         if self._acknowledged < acknowledged <= self._sent:
             del self._out[: acknowledged - self._acknowledged]
             self._acknowledged = acknowledged
