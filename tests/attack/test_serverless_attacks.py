@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import crowline
-from crowline.api import token_point
+from crowline.api import lan_point, token_point
 from crowline.api.gatherer import Gatherer
-from crowline.api.serverless import host_by_token, host_on_lan, join_by_token
+from crowline.api.hub_channel import channel
+from crowline.api.meeting_point import Callbacks
+from crowline.api.serverless import host_by_token, host_on_lan, join_by_token, join_on_lan
+from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
-from crowline.net import mdns
+from crowline.net import framed_messages, mdns
 from crowline.net.framed_messages import FramedMessages
 from crowline.rendezvous import wire
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.datagram_stream import OPENER_HOPS, DatagramStream, Way
+from crowline.rendezvous.events import HostVouched, MeetingEvent
+from crowline.rendezvous.pake import Spake2Pake
+from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import CandidateSignal
 from crowline.rendezvous.token import MAX_CANDIDATES, Token
 
@@ -129,3 +138,130 @@ async def test_a_neighbour_has_one_guess_at_the_words(monkeypatch: pytest.Monkey
         with pytest.raises(crowline.WrongCode):
             await room.peer()
         assert isinstance(answers[0], wire.Claimed) and isinstance(answers[1], wire.Error)
+
+
+async def test_a_neighbour_cannot_have_meetings_of_its_own_at_a_hub_in_a_pocket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It serves the one meeting of this process, and is no relay for the network."""
+    monkeypatch.setattr(mdns, "PORT", 0)
+    async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
+        socket, messages = await neighbour_of(room)
+        socket.send(wire.encode(wire.Allocate(wire.VERSION, os.urandom(33))).decode())
+        answer = wire.decode_hub(str(await anext(messages)).encode())
+        assert isinstance(answer, wire.Error) and answer.code == "full"
+        await socket.close()
+
+
+async def test_a_neighbour_that_asks_and_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it is bounded, and its place is free again."""
+    monkeypatch.setattr(mdns, "PORT", 0)
+    monkeypatch.setattr(framed_messages, "MAX_QUEUED", 10_000)
+    async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
+        socket, messages = await neighbour_of(room)
+        number = Code.parse(room.code).number
+        socket.send(wire.encode(wire.Claim(wire.VERSION, number, os.urandom(33))).decode())
+        await anext(messages)
+        hub = room._connection._hub._hub  # type: ignore[union-attr]
+        [sink] = [each for each in hub._sinks.values() if isinstance(each.send.__self__, FramedMessages)]
+        server_side = sink.send.__self__
+        socket._reader._transport.pause_reading()  # type: ignore[attr-defined]
+        while not server_side._writer.transport.is_closing():
+            server_side.send("x" * 50_000)
+            assert server_side.queued <= 110_000
+        await until(lambda: sink not in hub._sinks.values())
+        socket._writer.transport.abort()
+
+
+async def test_a_connection_that_was_reset_at_once_is_said_to_be_none() -> None:
+    """The system no longer knows whom it was with: whoever is found may do that."""
+    closed: list[bool] = []
+    writer: Any = SimpleNamespace(get_extra_info=lambda _: None, close=lambda: closed.append(True))
+    with pytest.raises(crowline.ServerUnreachable):
+        FramedMessages(asyncio.StreamReader(), writer)
+    assert closed
+
+
+async def test_a_hub_of_the_other_side_names_no_third_party(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever answers in this network first is heard before it has proven anything: its servers are not
+    asked, its relay is not used, its words reach no screen.
+    """
+    asked: list[object] = []
+
+    async def query_stun(self: Traversal, servers: object) -> None:
+        asked.append(("stun", servers))
+
+    async def allocate(self: Traversal, grant: object) -> None:
+        asked.append(("turn", grant))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = FramedMessages(reader, writer)
+        bad = wire.ServerAddress(VICTIM, 3478)
+        welcome = wire.Welcome(wire.VERSION, stun=(bad,), motd="Call this number.", vouches=True)
+        there.send(wire.encode(welcome).decode())
+        messages = there.messages()
+        assert isinstance(wire.decode_client(str(await anext(messages)).encode()), wire.Claim)
+        grant = wire.TurnGrant((bad,), "user", "password", 600)
+        element = Spake2Pake(Role.HOST, b"?", os.urandom).element
+        there.send(wire.encode(wire.Claimed(element, "ab" * 16, grant)).decode())
+        async for _ in messages:
+            there.send(wire.encode(wire.Gone("burned")).decode())
+        await there.close()
+
+    monkeypatch.setattr(Traversal, "query_stun", query_stun)
+    monkeypatch.setattr(Traversal, "allocate", allocate)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    where = Address(*server.sockets[0].getsockname()[:2])
+
+    async def find(code: Code, hosts: object) -> Address:
+        return where
+
+    monkeypatch.setattr(lan_point, "find", find)
+    warnings: list[str] = []
+    async with asyncio.timeout(60):
+        with pytest.raises(crowline.WrongCode):
+            async with join_on_lan(str(Code.from_secret(12_345, 6)), loopback=True) as room:
+                room.on_warning(warnings.append)
+                await room.peer()
+        server.close()
+        await server.wait_closed()
+    assert asked == [("stun", ()), ("turn", None)] and warnings == []
+
+
+async def test_a_hub_of_the_other_side_vouches_for_nobody() -> None:
+    """Plans for hard NATs send many packets to a host that is vouched for: only where the other side is."""
+    events: list[MeetingEvent] = []
+    callbacks: Any = SimpleNamespace(
+        **dict.fromkeys((each.name for each in fields(Callbacks)), lambda *_: None)
+    )
+    callbacks.on_event = events.append
+    meeting: Any = SimpleNamespace(next_transmit=lambda: None, next_event=lambda: None, vouch=events.append)
+    meeting.next_timeout = lambda: None
+    point = channel(None, meeting, callbacks, peer_hosts={"192.0.2.1"})  # type: ignore[arg-type]
+    for host in (VICTIM, "127.0.0.1", "192.0.2.1"):
+        point.vouch(host)
+    await asyncio.sleep(0)
+    assert events == [HostVouched("192.0.2.1")]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for it, as long as the test may take."""
+    for _ in range(100_000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+
+
+def where(room: crowline.Room) -> tuple[str, int]:
+    """Where the hosting side of a room listens."""
+    server = room._connection._hub._server  # type: ignore[union-attr]
+    name: tuple[str, int] = server.sockets[0].getsockname()[:2]
+    return name
+
+
+async def neighbour_of(room: crowline.Room) -> tuple[FramedMessages, AsyncIterator[str | bytes]]:
+    """A connection to the hub in the pocket of that room, welcomed there."""
+    socket = await FramedMessages.connect(Address(*where(room)))
+    messages = socket.messages()
+    assert isinstance(wire.decode_hub(str(await anext(messages)).encode()), wire.Welcome)
+    return socket, messages

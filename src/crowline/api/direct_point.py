@@ -8,6 +8,7 @@ with all others.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import unicodedata
 from collections.abc import Callable, Collection
@@ -93,10 +94,11 @@ class Direct:
     async def open(self, role: Role, code: Code | None, callbacks: Callbacks) -> DirectPoint:
         """Raises `UsageError` for a name that has no address, `LocalProblem` where the port is taken."""
         ways = await self._ways()
-        loopback = all(way.remote.host.startswith(("127.", "::1")) for way in ways)
+        loopback = all(ipaddress.ip_address(way.remote.host).is_loopback for way in ways)
         messages = DatagramMessages(ways, knocks=role is Role.JOIN, loopback=loopback, url=self.url)
         warm_up()
-        return DirectPoint(role, messages, self._password, callbacks)
+        hosts = {way.remote.host for way in ways}
+        return DirectPoint(role, messages, self._password, callbacks, hosts)
 
     async def _ways(self) -> list[Way]:
         """From the address that this machine would use itself, one for each family that leads there."""
@@ -123,7 +125,14 @@ class DirectPoint:
 
     server_host = ""
 
-    def __init__(self, role: Role, messages: DatagramMessages, password: bytes, callbacks: Callbacks) -> None:
+    def __init__(
+        self,
+        role: Role,
+        messages: DatagramMessages,
+        password: bytes,
+        callbacks: Callbacks,
+        peer_hosts: Collection[str],
+    ) -> None:
         self.is_loopback = messages.is_loopback
         self._role = role
         self._messages = messages
@@ -137,10 +146,15 @@ class DirectPoint:
         meeting = Meeting(role, pake_factory=Spake2Pake, entropy=os.urandom, code=code, password=password)
         socket: MessageSocket = messages
         if role is Role.HOST:
-            self._hub = PocketHub(_OneNumber())
+            self._hub = PocketHub(_KnownNumber())
             socket = self._hub.attach(messages.url, loopback=messages.is_loopback)
         self._channel: HubChannel = channel(
-            socket, meeting, replace(callbacks, on_event=self._on_event), returns=False, carries=False
+            socket,
+            meeting,
+            replace(callbacks, on_event=self._on_event),
+            returns=False,
+            carries=False,
+            peer_hosts=peer_hosts if role is Role.JOIN else (),
         )
 
     @property
@@ -215,7 +229,7 @@ class DirectPoint:
             self._callbacks.on_event(Signalled(seen))
 
 
-class _OneNumber(Numbers):
+class _KnownNumber(Numbers):
     """Always the same one."""
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Protocol
 
 from crowline.api.meeting_point import Callbacks
+from crowline.api.peer_hub import believed
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, NobodyCame, NoPath, UsageError
 from crowline.base.machine import Buffer, Transmit
@@ -19,7 +20,7 @@ from crowline.net.patience import within
 from crowline.net.pump import Pump
 from crowline.net.websocket import HubSocket
 from crowline.rendezvous.code import Code
-from crowline.rendezvous.events import BudgetGranted, MeetingEvent, Welcomed
+from crowline.rendezvous.events import BudgetGranted, HostVouched, MeetingEvent, Welcomed
 from crowline.rendezvous.keys import derive
 from crowline.rendezvous.meeting import Meeting
 from crowline.rendezvous.pake import Spake2Pake
@@ -80,7 +81,8 @@ class HubChannel:
     Link zero ends with the WebSocket that it began on: frames may be missing. `on_broken` is called at each
     break, `on_returned` when the hub was reached again, `on_closed` once, when it could not be. `reach` makes
     a new way to the hub where that is no WebSocket; without `returns` there is none. Without `carries` link
-    zero is left out.
+    zero is left out. `peer_hosts`: the hub is in the other side's own process, at one of these IP addresses,
+    and is not believed what it says of anything else (`peer_hub.believed`).
     """
 
     def __init__(
@@ -98,11 +100,13 @@ class HubChannel:
         reach: Callable[[], Awaitable[MessageSocket]] | None = None,
         returns: bool = True,
         carries: bool = True,
+        peer_hosts: Collection[str] = (),
     ) -> None:
         self.socket = socket
         self._reach = reach
         self._returns = returns
         self._carries = carries
+        self._peer_hosts = peer_hosts
         self.link: HubLink | None = None
         # When the message that is being worked on came, seconds of the loop's clock.
         self.received_at = 0.0
@@ -139,9 +143,15 @@ class HubChannel:
         self._pump.flush()
 
     def vouch(self, host: str) -> None:
-        """Ask whether the hub has seen the other side at that IP address: `HostVouched` follows if so."""
-        self._meeting.vouch(host)
-        self._pump.flush()
+        """Ask whether the hub has seen the other side at that IP address: `HostVouched` follows if so.
+
+        Where the other side is the hub, this side knows by itself where it is.
+        """
+        if host in self._peer_hosts:
+            self._loop.call_soon(self._on_event, HostVouched(host))
+        elif not self._peer_hosts:
+            self._meeting.vouch(host)
+            self._pump.flush()
 
     def open_link(self, role: Role, key: Secret) -> HubLink | None:
         """Make the WebSocket link zero, sealed with the meeting's key."""
@@ -200,6 +210,8 @@ class HubChannel:
 
     def _on_meeting_event(self, event: MeetingEvent) -> None:
         """Hand on all but what concerns link zero alone."""
+        if self._peer_hosts:
+            event = believed(event)
         if isinstance(event, BudgetGranted):
             self._on_grant(event)
             return
@@ -295,6 +307,7 @@ def channel(
     reach: Callable[[], Awaitable[MessageSocket]] | None = None,
     returns: bool = True,
     carries: bool = True,
+    peer_hosts: Collection[str] = (),
 ) -> HubChannel:
     """A `HubChannel` that tells `callbacks`."""
     return HubChannel(
@@ -310,6 +323,7 @@ def channel(
         reach=reach,
         returns=returns,
         carries=carries,
+        peer_hosts=peer_hosts,
     )
 
 

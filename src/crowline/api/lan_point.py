@@ -131,7 +131,14 @@ async def connect(address: Address, code: Code, callbacks: Callbacks) -> HubChan
     socket = await FramedMessages.connect(address)
     warm_up()
     meeting = Meeting(Role.JOIN, pake_factory=Spake2Pake, entropy=os.urandom, code=code)
-    return channel(socket, meeting, callbacks, reach=lambda: FramedMessages.connect(address), carries=False)
+    return channel(
+        socket,
+        meeting,
+        callbacks,
+        reach=lambda: FramedMessages.connect(address),
+        carries=False,
+        peer_hosts={address.host},
+    )
 
 
 class LanHost:
@@ -230,12 +237,12 @@ class LanHost:
         assert task is not None
         self._tasks.add(task)
         try:
-            socket = FramedMessages(reader, writer)
-            if not _is_near(socket.remote.host):
-                socket.abort()
-                return
             with suppress(CrowlineError, asyncio.CancelledError):
-                await self._hub.serve(socket, socket.remote)
+                socket = FramedMessages(reader, writer)
+                if _is_near(socket.remote.host):
+                    await self._hub.serve(socket, socket.remote)
+                else:
+                    socket.abort()
         finally:
             self._tasks.discard(task)
 

@@ -27,10 +27,13 @@ class _Sink:
 
 
 class PocketHub:
-    """`numbers` draws the meeting's number. `attach` is the hosting side's way in, `serve` that of others."""
+    """`numbers` draws the meeting's number. `attach` is the hosting side's way in, `serve` that of others,
+    who come to that one meeting and have none of their own.
+    """
 
     def __init__(self, numbers: Numbers) -> None:
-        self._hub = Hub(entropy=os.urandom, limits=HubLimits(), numbers=numbers)
+        self._number = _OneNumber(numbers)
+        self._hub = Hub(entropy=os.urandom, limits=HubLimits(), numbers=self._number)
         self._pump = Pump[Delivery, None](_Quiet(self._hub), self._deliver, lambda _: None)
         self._sinks: dict[int, _Sink] = {}
         self._count = 0
@@ -57,7 +60,7 @@ class PocketHub:
 
     async def serve(self, socket: MessageSocket, source: Address) -> None:
         """Take part with that socket until it ends; the socket is closed then."""
-        if len(self._sinks) >= MAX_CONNECTIONS:
+        if len(self._sinks) >= MAX_CONNECTIONS or not self._number.is_drawn:
             socket.abort()
             await socket.close()
             return
@@ -142,6 +145,21 @@ class AttachedSocket:
         """What was said is heard first."""
         await asyncio.sleep(0)
         self._leave()
+
+
+class _OneNumber(Numbers):
+    """Draws once, for this process's own meeting, also when that is over."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        super().__init__(os.urandom, 0.0)
+        self._numbers = numbers
+        self.is_drawn = False
+
+    def draw(self, is_taken: Callable[[int], bool], now: float) -> int | None:
+        if self.is_drawn:
+            return None
+        self.is_drawn = True
+        return self._numbers.draw(is_taken, now)
 
 
 class _Quiet:

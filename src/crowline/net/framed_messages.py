@@ -17,6 +17,9 @@ from crowline.base.errors import ServerUnreachable
 from crowline.net.patience import within
 
 MAX_MESSAGE = 80 * 1024
+MAX_QUEUED = 2 * 1024 * 1024
+"""Bytes that wait for a side that does not read; all that a meeting keeps for one has half of that."""
+
 # Seconds to connect to a neighbour, and for the last messages to leave.
 OPEN_LIMIT = 5.0
 CLOSE_LIMIT = 1.0
@@ -31,9 +34,13 @@ class FramedMessages:
     server_host = ""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Raises `ServerUnreachable` for a connection that was reset before anybody looked at it."""
         self._reader = reader
         self._writer = writer
-        host, port = writer.get_extra_info("peername")[:2]
+        if (name := writer.get_extra_info("peername")) is None:
+            writer.close()
+            raise ServerUnreachable("The other side hung up at once.")
+        host, port = name[:2]
         self.remote = Address(str(host), port)
         self.local_host = str(writer.get_extra_info("sockname")[0])
         self.url = f"lan://{self.remote}"
@@ -56,7 +63,10 @@ class FramedMessages:
         return self._writer.transport.get_write_buffer_size()
 
     def send(self, message: str | bytes) -> None:
+        """Queue a message. Whoever lets too much wait is cut off."""
         data = message.encode() if isinstance(message, str) else message
+        if self.queued > MAX_QUEUED:
+            self._writer.transport.abort()
         if not self._writer.transport.is_closing():
             self._writer.write(_HEAD.pack(_TEXT if isinstance(message, str) else _BYTES, len(data)) + data)
 
@@ -71,8 +81,9 @@ class FramedMessages:
                 yield data.decode() if kind == _TEXT else data
 
     def abort(self) -> None:
-        """Cut it, once what was said last has left."""
+        """Cut it, once what was said last has left, or a second has passed."""
         self._writer.close()
+        asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._writer.transport.abort)
 
     async def close(self) -> None:
         with suppress(OSError):
