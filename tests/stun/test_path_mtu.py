@@ -11,7 +11,8 @@ from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.stun.attributes import ErrorCode, XorMappedAddress
 from crowline.stun.message import Message, MessageClass, parse
-from crowline.stun.path_mtu import QUICK, SIZES, PathMeasured, PathMtu
+from crowline.stun.nat_discovery import QUICK
+from crowline.stun.path_mtu import SIZES, PathMeasured, PathMtu
 from crowline.stun.responder import Responder
 
 SERVER, SERVER6 = Address("192.0.2.1", 3478), Address("2001:db8::1", 3478)

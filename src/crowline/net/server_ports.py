@@ -10,7 +10,7 @@ from crowline.base.errors import LocalProblem, ServerUnreachable
 from crowline.net.binding import Binding
 from crowline.net.interfaces import source_towards
 from crowline.net.udp import UdpSocket
-from crowline.stun.path_mtu import QUICK
+from crowline.stun.nat_discovery import QUICK
 
 
 async def answering_ports(host: str, ports: Sequence[int]) -> tuple[int, ...]:

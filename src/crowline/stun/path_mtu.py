@@ -24,14 +24,12 @@ from crowline.stun.message import (
     Method,
     parse,
 )
-from crowline.stun.transaction import Schedule, Transaction
+from crowline.stun.nat_discovery import QUICK
+from crowline.stun.transaction import Transaction
 
 SIZES = (576, 1000, 1228, 1280, 1360, 1420, 1460, 1492, 1500)
 """Bytes of whole IP packets: what every host takes, QUIC's least over IPv4, IPv6's least, and what is common
 in tunnels, with PPPoE and on Ethernet."""
-
-QUICK = Schedule(rto=0.25, rc=3, rm=3)
-"""Sends at 0, 0.25 and 0.75 s; silence after 1.5 s says that no packet of that size arrives."""
 
 _FILLER = 0xFFFE  # comprehension-optional, and assigned to nobody
 _HEADERS = {False: 28, True: 48}  # bytes of IP and UDP, by whether it is IPv6
@@ -48,7 +46,7 @@ class PathMeasured:
 class PathMtu:
     """Drive it by the five verbs and take `PathMeasured`. Its packets must not be fragmented on the way.
 
-    A driver whose system refuses one for its size just drops it.
+    A driver whose system refuses one for its size just drops it. Three are sent of each size.
     """
 
     def __init__(
