@@ -16,7 +16,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from crowline.base.errors import MalformedMessage
 
-MAX_DOCUMENT = 128 * 1024
+MAX_DOCUMENT = 64 * 1024
 """Bytes of a document; descriptions of real gateways have 2 to 20 KiB."""
 
 MAX_DEPTH = 32
