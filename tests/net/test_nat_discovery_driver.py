@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from crowline.base.transport import Transport
 from crowline.net.fresh_sockets import FreshSockets
 from crowline.net.mapping_lifetimes import measure_lifetimes
 from crowline.net.nat_discovery import choose_server, discover_nat
+from crowline.net.udp import UdpSocket
 from crowline.punch.nat_profile import Facet, Filtering, Mapping, Reason
 from crowline.stun.attributes import OtherAddress, XorMappedAddress
 from crowline.stun.message import MessageClass, parse
@@ -186,6 +188,22 @@ async def test_fresh_sockets_have_ports_in_no_order() -> None:
         ports = [each.port for each in sockets.addresses]
     assert len(set(ports)) == 10
     assert ports != sorted(ports)
+
+
+async def test_a_machine_out_of_descriptors_has_a_local_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was opened before is closed again: open sockets are errors of this suite."""
+    bind, opened = UdpSocket.bind, list[Address]()
+
+    def scarce(address: Address, receive: Callable[..., None]) -> UdpSocket:
+        if len(opened) == 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        opened.append(address)
+        return bind(address, receive)
+
+    monkeypatch.setattr(UdpSocket, "bind", scarce)
+    with pytest.raises(LocalProblem, match="Too many open files"):
+        FreshSockets(HOME, 10, lambda *_: None)
+    assert len(opened) == 3
 
 
 async def test_our_server_takes_connections_at_all_four_addresses() -> None:

@@ -40,6 +40,10 @@ class FreshSockets:
                 self._open(Address(host, port))
             except LocalProblem as error:
                 problem = error
+            except OSError as error:
+                # No descriptor is left, whatever the port.
+                problem = LocalProblem(f"No UDP socket can be opened: {error.strerror}.")
+                break
             if len(self._sockets) == count:
                 return
         self.close()
