@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crowline.diagnosis.facts import Facts
-from crowline.punch.nat_profile import NatProfile
 from crowline.punch.plan_choice import (
     FilterKind,
     Fit,
@@ -51,11 +50,6 @@ class Prospect:
     def is_direct(self) -> bool:
         return self.way is not Way.RELAY and self.fit is Fit.LIKELY
 
-    @property
-    def is_open(self) -> bool:
-        """It may become direct, and nobody can promise it."""
-        return self.way is not Way.RELAY and self.fit is Fit.POSSIBLE
-
 
 def prospects(own: NatSummary, *, has_tcp: bool = True) -> tuple[Prospect, ...]:
     """One for each kind of peer. `has_tcp`: TCP gets out to any port."""
@@ -77,7 +71,7 @@ def ease(found: Sequence[Prospect], *, has_ipv6: bool) -> float:
 def own_summary(facts: Facts) -> NatSummary:
     """What others meet: this machine's IPv4 with open ports, a small path MTU and blocked UDP reckoned in."""
     nat = facts.ipv4.nat if facts.ipv4.nat is not None else facts.ipv6.nat
-    summary = NatSummary() if nat is None else summary_of(nat)
+    summary = NatSummary() if nat is None else nat.summary()
     if (
         facts.udp is False
         or facts.is_narrow
@@ -88,11 +82,6 @@ def own_summary(facts: Facts) -> NatSummary:
         # No translator keeps TCP apart from UDP.
         summary = replace(summary, tcp_mapping=MappingKind.INDEPENDENT)
     return opened(summary, facts) if facts.opens_ports else summary
-
-
-def summary_of(nat: NatProfile) -> NatSummary:
-    """What the choice of plans knows of a profile."""
-    return nat.summary()
 
 
 def opened(summary: NatSummary, facts: Facts) -> NatSummary:
