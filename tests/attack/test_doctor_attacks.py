@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -129,6 +129,26 @@ async def test_stun_servers_that_nobody_is_behind_are_silence(takes_tcp: bool) -
     assert found.facts.server.is_reached
     assert found.diagnosis.verdict is Verdict.UDP_BLOCKED
     assert found.facts.tcp is (False if takes_tcp else None)
+
+
+async def test_the_last_port_has_no_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the ports that a hub names the next one is asked, where there is one."""
+    asked: list[int] = []
+
+    async def note(host: str, ports: Sequence[int]) -> tuple[int, ...]:
+        asked.extend(ports)
+        return tuple(ports)
+
+    async def talk(connection: ServerConnection) -> None:
+        stun = (wire.ServerAddress("127.0.0.1", 65535),)
+        await connection.send(wire.encode(wire.Welcome(wire.VERSION, stun)).decode())
+        await connection.wait_closed()
+
+    monkeypatch.setattr(doctor_checks, "answering_ports", note)
+    async with hub(talk) as url:
+        found = await examine(url, limit=LIMIT)
+    assert asked == [65535]
+    assert found.facts.ports.silent == ()
 
 
 async def test_a_hub_that_answers_no_ping_has_welcomed_all_the_same() -> None:

@@ -60,6 +60,7 @@ ROUTER_LIMIT = 3.0
 # Seconds until more ports are opened: those of the discovery show how the translator gives them out.
 _LATER = 0.4
 _HTTP_PORT = 80
+_LAST_PORT = 65535
 
 
 class Checks:
@@ -231,7 +232,7 @@ class Checks:
         if server is None:
             return
         # Ours have a second port there, with or without a second address.
-        ports = (server.port, server.port + 1)
+        ports = tuple(port for port in (server.port, server.port + 1) if port <= _LAST_PORT)
         answering = await answering_ports(server.host, ports)
         silent = tuple(port for port in ports if port not in answering)
         self._ports = PortFacts(answering, silent if answering else ())
