@@ -11,6 +11,7 @@ import pytest
 from crowline.base.transport import Transport
 from crowline.lab.profile import PortMapping
 from crowline.lab.router_temper import PLAIN
+from crowline.net import router
 from crowline.net.gateway import Gateway
 from crowline.net.router import RouterDriver
 from crowline.portmap.router_events import Opened
@@ -48,3 +49,32 @@ async def test_a_farewell_that_is_cut_short_closes_all_the_same() -> None:
         with pytest.raises(asyncio.CancelledError):
             await leaving
         assert driver._is_closed and not driver._transports
+
+
+async def test_the_routers_other_address_is_believed_once_the_network_has_shown_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first answer may come before; and strangers who ask to be looked up do not stand in its way."""
+    seen: set[str] = set()
+    looks: list[str] = []
+
+    def is_same_station(one: str, other: str, index: int) -> bool:
+        looks.append(other)
+        return other in seen
+
+    monkeypatch.setattr(router, "is_same_station", is_same_station)
+    clock = 1000.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock)
+    driver = RouterDriver(NOBODY, lambda _: None)
+    try:
+        assert not driver._is_gateway("2001:db8::1")
+        for each in range(1000):
+            assert not driver._is_gateway(f"2001:db8::5:{each:x}")
+        assert len(looks) < 100
+        seen.add("2001:db8::1")
+        clock += 10.0
+        assert driver._is_gateway("2001:db8::1")
+        before = len(looks)
+        assert all(driver._is_gateway("2001:db8::1") for _ in range(100)) and len(looks) == before
+    finally:
+        await driver.aclose()

@@ -22,6 +22,7 @@ from crowline.portmap.router_events import Protocol, RouterEvent
 from crowline.portmap.router_port import KnownRouter, OpenPort
 from crowline.portmap.upnp.events import HttpRequest
 from crowline.portmap.upnp.ssdp import GROUP_IPV4, GROUP_IPV6
+from crowline.rendezvous.rate import Bucket
 
 # Seconds to wait at the end until everything is closed.
 CLOSE_LIMIT = 3.5
@@ -29,10 +30,13 @@ CLOSE_LIMIT = 3.5
 _ANNOUNCEMENTS = {False: Address("224.0.0.1", 5350), True: Address("ff02::1", 5350)}
 # UPnP Device Architecture 1.1 §1.3.2 wants searches to stay near.
 _HOPS = 2
-# Bytes of a datagram that are worth reading, and questions who is who on the network for one client: each
-# costs a look at the system's table, and anybody can send datagrams.
+# Bytes of a datagram that are worth reading.
 _LARGEST = 2048
-_MOST_LOOKS = 64
+# Questions who is who on the network, at once and each second from then on: each costs a look at the system's
+# table, and anybody can send datagrams.
+_MOST_LOOKS, _LOOKS_EACH_SECOND = 32, 1.0
+# Addresses of one router that are remembered.
+_MOST_ADDRESSES = 16
 
 
 class RouterDriver:
@@ -57,7 +61,8 @@ class RouterDriver:
         self._transports: list[asyncio.DatagramTransport] = []
         self._early: list[Transmit] = []
         self._socket: asyncio.DatagramTransport | None = None
-        self._stations: dict[str, bool] = {}
+        self._others: set[str] = set()
+        self._looks = Bucket(_MOST_LOOKS, _LOOKS_EACH_SECOND, self._loop.time())
         self._is_closed = False
         self._idle = asyncio.Event()
         self._client = RouterClient(
@@ -196,11 +201,15 @@ class RouterDriver:
 
     def _is_gateway(self, host: str) -> bool:
         """Whether the router has that address too, as far as the network's addresses tell."""
-        if host not in self._stations:
-            if len(self._stations) >= _MOST_LOOKS:
-                return False
-            self._stations[host] = is_same_station(self.gateway.host, host, self.gateway.index)
-        return self._stations[host]
+        if host in self._others:
+            return True
+        # A no is not remembered: the table may learn of the address with the next packet.
+        is_same = self._looks.take(1, self._loop.time()) and is_same_station(
+            self.gateway.host, host, self.gateway.index
+        )
+        if is_same and len(self._others) < _MOST_ADDRESSES:
+            self._others.add(host)
+        return is_same
 
     # --- requests ---------------------------------------------------------------------------------------
 
