@@ -159,6 +159,34 @@ async def test_silence_is_told_and_looked_at_again(stage: Stage, monkeypatch: py
     stage.nat.close()
 
 
+async def test_silence_is_looked_at_less_and_less_often(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no UDP gets out a meeting may last for hours; another network is new."""
+    waits: list[float] = []
+    measure_in = stage.nat.measure_in
+
+    def at_once(delay: float) -> None:
+        waits.append(delay)
+        measure_in(0.0)
+
+    monkeypatch.setattr(stage.nat, "measure_in", at_once)
+    stage.results = [
+        *(profile(answers=False) for _ in range(8)),
+        profile(),
+        profile(answers=False),
+        profile(),
+    ]
+    stage.nat.measure_in(0.0)
+    await until(stage, 9)
+    assert waits[1:] == [20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0, 600.0]
+    stage.nat.forget()
+    stage.nat.measure_in(0.0)
+    await until(stage, 11)
+    assert waits[9:] == [0.0, 20.0]
+    stage.nat.close()
+
+
 async def test_without_a_server_or_a_way_out_nothing_is_known(stage: Stage) -> None:
     """And nothing is told."""
     stage.servers = []

@@ -52,6 +52,10 @@ async def test_two_sides_meet_by_a_plan_alone(tmp_path: Path, profiles: list[Nat
     assert server.asked >= 9
     for folder in ("easy", "hard"):
         await until(lambda name=folder: b"spray" in _read(tmp_path / name / FILE), easy)  # type: ignore[misc]
+    # The pair is found once more, as by a restart: it counts once.
+    easy.punching.on_event(PairValid(here))
+    memory = easy.punching._notes._memory
+    assert memory is not None and b'{"spray/peer":2}' in memory.dump()
     for side in (easy, hard):
         side.close()
     server.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crowline.api.punching import MAX_CHECK
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.agent import IceAgent
@@ -67,6 +68,43 @@ async def test_h3_no_guess_goes_to_a_port_that_routers_watch(tmp_path: Path) -> 
     assert adoption.may_probe(Address("44.1.2.3", 40000))
     assert not any(adoption.may_probe(Address("44.1.2.3", port)) for port in (1720, 1723, 1900, 5060, 5061))
     side.close()
+
+
+async def test_h3_no_word_of_the_other_side_is_kept_about_a_network_where_nobody_saw_it(
+    tmp_path: Path,
+) -> None:
+    """Else it could spoil the order of plans towards others, or have all that is known of them forgotten."""
+    server, profile = StunServer(), ("per_port", "per_port", "random")
+    side, other = Side(leads=False, folder=tmp_path, server=server), Side(leads=True, folder=tmp_path)
+    side.meet(other)
+    await until(lambda: side.punching.profile, side)
+    for number in range(1, 9):
+        side.punching.hear(PunchProfile(*profile, host=f"198.51.{number}.7"))
+        side.punching.hear(PunchCall(number, "spray", "callee"))
+    assert side.punching._notes._memory is not None
+    assert side.punching._notes._memory.dump() == b"{}"
+    side.punching.vouched("198.51.8.7")
+    side.punching.hear(PunchCall(9, "spray", "callee"))
+    assert b'"spray/own":-1' in side.punching._notes._memory.dump()
+    for each in (side, other):
+        each.close()
+    server.close()
+
+
+async def test_h4_one_socket_keeps_one_packet_of_a_reasonable_size(tmp_path: Path) -> None:
+    """All that authenticates is kept until a socket becomes a base: 256 giants would be 16 MB."""
+    side, other = Side(leads=False, folder=tmp_path), Side(leads=True, folder=tmp_path)
+    side.meet(other)
+    other.meet(side)
+    there = Address("44.1.2.3", 4000)
+    first, second = (other.agent.probe(there, there) for _ in range(2))
+    giant = memoryview(first + bytes(MAX_CHECK))
+    side.agent.authenticates = lambda data: True  # type: ignore[method-assign]
+    for data in (giant, memoryview(first), memoryview(second)):
+        side.punching._on_datagram(7, data, there)
+    assert side.punching._packets == {7: (first, there)}
+    for each in (side, other):
+        each.close()
 
 
 async def test_h4_strangers_at_open_ports_become_nothing(tmp_path: Path) -> None:

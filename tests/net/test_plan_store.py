@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from crowline.net.plan_store import FILE, MAX_BYTES, PlanStore
+from crowline.punch.plan_choice import NatSummary, choose_plans
+from crowline.punch.plan_memory import MAX_NETWORKS, PlanMemory, name_of
 
 PLANS = b'{"a":[1,2]}'
 HOME, AWAY = "198.51.100.77", "203.0.113.9"
@@ -55,6 +57,16 @@ def test_the_file_is_for_this_user_and_replaced_as_a_whole(tmp_path: Path) -> No
     assert loaded(tmp_path / "state").load() == b"{}"
     if sys.platform != "win32":
         assert stat.S_IMODE((tmp_path / "state" / FILE).stat().st_mode) == 0o600
+
+
+def test_the_fullest_memory_is_kept(tmp_path: Path) -> None:
+    """All plans of as many pairs of networks as are remembered."""
+    memory = PlanMemory()
+    for number in range(MAX_NETWORKS):
+        for plan in choose_plans(NatSummary(), NatSummary(), leads=True):
+            memory.tried(f"{number:032}", name_of(plan.way, plan.opens))
+    loaded(tmp_path).save(memory.dump())
+    assert PlanMemory.load(loaded(tmp_path).load()).dump() == memory.dump()
 
 
 @pytest.mark.parametrize(

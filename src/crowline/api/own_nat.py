@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from crowline.punch.nat_profile import NatProfile
 
 # Seconds until a measurement that found no answer at all may be made again: the network may have been down.
-AGAIN_AFTER = 20.0
+# Each time twice as many, up to the last, since it may let no UDP out at all.
+AGAIN_AFTER, LONGEST_WAIT = 20.0, 600.0
 
 
 class OwnNat:
@@ -34,6 +35,7 @@ class OwnNat:
         self._on_known = on_known
         self._loop = asyncio.get_running_loop()
         self._at = 0.0
+        self._silences = 0  # measurements without any answer, since the network is this one
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
@@ -52,7 +54,7 @@ class OwnNat:
     def forget(self) -> None:
         """This machine is in another network now."""
         self._stop()
-        self.profile = None
+        self.profile, self._silences = None, 0
 
     def close(self) -> None:
         self._is_over = True
@@ -78,7 +80,8 @@ class OwnNat:
         if profile.answers:
             self.profile = profile
         else:
-            self.measure_in(AGAIN_AFTER)
+            self.measure_in(min(AGAIN_AFTER * 2.0 ** min(self._silences, 16), LONGEST_WAIT))
+            self._silences += 1
         self._on_known(profile)
 
     def _stop(self) -> None:

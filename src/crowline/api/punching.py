@@ -63,6 +63,9 @@ QUICK = Schedule(rto=0.1, rc=3, rm=2)
 # That somebody forwarded a port by hand is tried since it costs so little; nobody counts on it.
 _HOPES = frozenset(PUNCHED) - {Way.SAME_PORT}
 
+# Bytes of a check, which has 150: more than any packet that is not sent in fragments.
+MAX_CHECK = 1500
+
 # All meetings of this process share it.
 _QUOTA = SprayQuota()
 
@@ -94,7 +97,8 @@ class Punching:
         self._reasons = reasons
         self._notes = notes or PlanNotes()
         self._leads = agent.controlling
-        self._conductor = Conductor(self._leads, SprayBudget(quota), entropy=os.urandom)
+        self._budget = SprayBudget(quota)
+        self._conductor = Conductor(self._leads, self._budget, entropy=os.urandom)
         self._pump = Pump[Ask | Probe, ConductorEvent](self._conductor, self._send, self._on_event)
         self._loop = asyncio.get_running_loop()
         self._sockets = PunchSockets(self._on_datagram, self._on_forbidden)
@@ -106,6 +110,8 @@ class Punching:
         self._server: Address | None = None
         self._own_host = self._outside = self._peer_outside = ""
         self._plan: PlanBegun | None = None
+        self._has_led = False  # whether a socket of that plan has a pair
+        self._plans: dict[Address, PlanBegun] = {}  # by which each socket was adopted
         self._is_direct = self._is_over = False
 
     @property
@@ -175,9 +181,10 @@ class Punching:
         pair = event.pair
         if pair.remote.type is not CandidateType.RELAYED:
             self._prove(pair.remote.address.host)
-        if self._plan is not None and pair.kind != "relay" and self._owner.is_adopted(pair.base):
-            self._reasons.won(pair.key, self._plan.way)
-            self._notes.worked(self._plan.name)
+        plan = self._plans.get(pair.base) if self._owner.is_adopted(pair.base) else None
+        if plan is not None and pair.kind != "relay":
+            self._reasons.won(pair.key, plan.way)
+            self._has_led = self._has_led or plan is self._plan
 
     def _look(self) -> None:
         is_direct = any(pair.kind != "relay" for pair in self._agent.valid_pairs())
@@ -253,17 +260,26 @@ class Punching:
         elif isinstance(event, SocketsDone):
             self._close_sockets(event.below)
         elif isinstance(event, PlanBegun):
-            self._plan = event
-            self._notes.tried(event.name)
+            self._plan, self._has_led = event, False
             _log.info("plan %s: %s", event.name, event.reason)
         elif isinstance(event, PlanOver):
-            _log.info("plan %s: %s; %d packets", event.name, event.outcome.value, event.sent)
+            self._on_plan_over(event)
         elif isinstance(event, PlansExhausted):
             self._reasons.exhausted()
 
+    def _on_plan_over(self, event: PlanOver) -> None:
+        _log.info("plan %s: %s; %d packets", event.name, event.outcome.value, event.sent)
+        # Of a network in which nobody has seen the other side, its word alone changes nothing.
+        if self._budget.is_proven(self._peer_outside):
+            self._notes.tried(event.name)
+            if self._has_led:
+                self._notes.worked(event.name)
+
     def _adopt(self, number: int) -> None:
         packet, socket = self._packets.pop(number, None), self._sockets.give_away(number)
-        if socket is not None and packet is not None:
+        if socket is not None and packet is not None and self._plan is not None:
+            self._plans = {base: plan for base, plan in self._plans.items() if self._owner.is_adopted(base)}
+            self._plans[socket.local] = self._plan
             self._owner.adopt(socket, *packet)
         elif socket is not None:
             socket.close()
@@ -299,14 +315,14 @@ class Punching:
             self._flush_soon()
 
     def _on_datagram(self, number: int, data: memoryview, source: Address) -> None:
-        if not is_stun(data) or self._is_over:
+        if not is_stun(data) or len(data) > MAX_CHECK or self._is_over:
             return
         if self._binding.owns(data):
             local = self._sockets.open(number, self._own_host)
             self._binding.receive(data, source, self._binding_pump.now, local)
             self._binding_pump.flush()
         elif self._agent.authenticates(data):
-            self._packets[number] = bytes(data), source
+            self._packets.setdefault(number, (bytes(data), source))
             self._conductor.authenticated(number, source, self._pump.now)
             self._flush_soon()
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import msgspec
 
+from crowline.punch import plan_memory
+
 FILE = "plans.json"
-MAX_BYTES = 1 << 16  # more than any memory of plans has; a larger file is not ours
+MAX_BYTES = plan_memory.MAX_BYTES + 1024  # and the secret; a larger file is not ours
 _SECRET_BYTES = 32
 _KEY_DIGITS = 32  # hexadecimal: 128 bits
 # Hosts of one network, as far as plans are concerned: providers give a customer another address of the same
