@@ -17,6 +17,8 @@ from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.transport import Transport
 from crowline.lab.profile import PortMapping
+from crowline.lab.upnp_documents import fault
+from crowline.lab.upnp_http import HttpAsked, HttpReply
 from crowline.net.gateway import Gateway
 from crowline.net.router_memory import RouterMemory
 from crowline.portmap.ports import MAX_PORTS
@@ -372,3 +374,31 @@ async def test_a_port_may_be_opened_again_at_once(ways: Ways, tmp_path: Path) ->
             again = ours.open(4000)
             assert await again.opened(PATIENCE) == Address(OUTSIDE, 4000)
             assert enters(router, 4000) == Address(HOST, 4000)
+
+
+async def test_a_port_that_the_router_keeps_open_is_not_said_to_be_closed(
+    ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses to delete what it has; the record stays, so that it can be tried again."""
+    records = PortRecords(tmp_path)
+    async with loopback_router("plain") as router:
+        ways.gateways = [router.gateway]
+        await ports.open_port(4000, Transport.UDP, host=HOST, lifetime=600, records=records)
+        with monkeypatch.context() as patch:
+            patch.setattr(router.device, "answer", refusing_deletion(router.device.answer))
+            with pytest.raises(PortNotOpened, match="may still be open"):
+                await ports.close_port(4000, Transport.UDP, host=HOST, records=records)
+        assert enters(router, 4000) and records.all()
+        await ports.close_port(4000, Transport.UDP, host=HOST, records=records)
+        assert not enters(router, 4000) and not records.all()
+
+
+def refusing_deletion(answer: Callable[..., HttpReply | None]) -> Callable[..., HttpReply | None]:
+    """A router that answers as before, but to deletions."""
+
+    def refuse(request: HttpAsked, client: str, now: float) -> HttpReply | None:
+        if b"DeletePortMapping" in request.body:
+            return HttpReply(500, (), fault(606, "no").encode())
+        return answer(request, client, now)
+
+    return refuse

@@ -506,3 +506,34 @@ def test_a_router_of_very_short_leases_is_not_asked_again_and_again(lease: int) 
     assert pair.searches() - searches < 300
     assert len(router.asked) - asked < 100
     assert 20 < len(pair.said(Opened)) + len(pair.said(Lost)) < 50
+
+
+@pytest.mark.parametrize("kind", [*PROTOCOLS, None], ids=lambda kind: kind.value if kind else "upnp")
+def test_what_the_router_did_not_close_is_counted(kind: PortMapping | None) -> None:
+    """It refuses, or answers no more: whoever wanted the port closed can be told."""
+    router = Router(outside=OUTSIDE)
+    pair = RouterPair(kind, router if kind is None else None)
+    pair.client.open(UDP_PORT, pair.now)
+    pair.run(5.0)
+
+    def cling(action: str, values: dict[str, str]) -> None:
+        if action == "DeletePortMapping":
+            raise Refuse(606)
+
+    router.before = cling
+    pair.hears = lambda data: False
+    assert pair.client.left == 0
+    pair.client.close_all(pair.now)
+    pair.run(4.0)
+    assert pair.client.is_idle and pair.client.left == 1
+
+
+def test_what_was_never_open_is_not_missed_at_the_end() -> None:
+    """PCP refused, UPnP opened and closed: nothing is left."""
+    pair = RouterPair(PortMapping.PCP, Router(outside=OUTSIDE), temper=replace(PLAIN, allows=False))
+    pair.client.open(UDP_PORT, pair.now)
+    pair.run(5.0)
+    assert pair.said(Opened)
+    pair.client.close_all(pair.now)
+    pair.run(4.0)
+    assert pair.client.is_idle and pair.client.left == 0

@@ -225,6 +225,11 @@ class PortMapper:
         if driver is not None and port._number is not None:
             driver.close_port(port._number)
 
+    @property
+    def left(self) -> int:
+        """Ports that the routers were to close and, as far as is known, have not."""
+        return sum(driver.client.left for driver in self._drivers.values())
+
     def nonce_of(self, port: PortMap) -> bytes:
         """By which another program can close what PCP has opened; empty for none."""
         driver = self._drivers.get(port.local.host)

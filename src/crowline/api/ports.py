@@ -112,6 +112,11 @@ async def close_port(
             await again.opened(PATIENCE)
         if not again.is_open:
             await again.opened(0)
+    if mapper.left:
+        raise PortNotOpened(
+            f"The router did not say that it closed {transport.name} port {port}: it may still be open.",
+            hint="Is the router within reach? Else its own pages can close the port.",
+        )
     if record is not None:
         kept.remove(record)
 

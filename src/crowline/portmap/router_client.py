@@ -56,7 +56,8 @@ class RouterClient:
     seconds at a time and renewed.
 
     Give it every datagram that comes from the router's port 5351, or that has to do with SSDP. Its HTTP
-    requests are made from `host`. `is_gateway` is `Discovery`'s.
+    requests are made from `host`. `is_gateway` is `Discovery`'s. `left` counts the ports that the router was
+    to close and, as far as is known, has not.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class RouterClient:
         is_gateway: IsGateway | None = None,
     ) -> None:
         self.outside_host: str | None = None
+        self.left = 0
         self.host = host
         self._lifetime = lifetime
         self._ports: dict[int, RouterPort] = {}
@@ -146,11 +148,7 @@ class RouterClient:
 
     def is_being_closed(self, wanted: OpenPort) -> bool:
         """Whether that port was open, and its end is not told yet: it cannot be opened until then."""
-        key = (wanted.transport, wanted.inside_port)
-        return any(
-            port.is_closing and (port.wanted.transport, port.wanted.inside_port) == key
-            for port in self._ports.values()
-        )
+        return any(port.is_closing and port.wanted.key == wanted.key for port in self._ports.values())
 
     def nonce_of(self, number: int) -> bytes:
         """PCP's nonce of that port, with which another client can take it up."""
@@ -288,6 +286,7 @@ class RouterClient:
         elif isinstance(event, mapping.PortRefused):
             self._refuse(port, port.mapping, event.reason.words, now)
         elif isinstance(event, mapping.PortClosed):
+            self.left += port.mapping.opened is not None and not event.confirmed
             port.mapping.number = None
             self._closed(port, confirmed=event.confirmed)
 
@@ -304,6 +303,7 @@ class RouterClient:
             self._events.append(PortsListed(event.ports))
         elif isinstance(event, upnp.Closed):
             self._is_upnp_closed = True
+            self.left += event.left
         else:
             self._on_upnp_port(event, now)
 

@@ -44,6 +44,11 @@ class OpenPort:
             raise UsageError("A port is a number from 1 to 65535.")
 
     @property
+    def key(self) -> tuple[Transport, int]:
+        """What tells the ports of one host apart."""
+        return self.transport, self.inside_port
+
+    @property
     def outside_port(self) -> int:
         """What to ask for first. Never the wildcard, by which some routers open every port."""
         return self.suggested_port or self.inside_port
