@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket as socket_module
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
@@ -31,6 +32,8 @@ from crowline.rendezvous.pake import Spake2Pake
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import CandidateSignal
 from crowline.rendezvous.token import MAX_CANDIDATES, Token
+from crowline.stun import Message, MessageClass, Method, short_term_key
+from crowline.stun.attributes import IceControlling, Priority, Username
 
 VICTIM = "198.51.100.9"
 
@@ -250,6 +253,38 @@ async def until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         await asyncio.sleep(0.01)
+
+
+async def test_a_forged_check_does_not_begin_a_meeting_by_tokens() -> None:
+    """The user fragment goes over the wire in clear; the password that signs checks is in the token alone."""
+    async with (
+        asyncio.timeout(60),
+        host_by_token(loopback=True) as here,
+        join_by_token(here.code, loopback=True) as there,
+    ):
+        token = Token.parse(there.code)
+        heard: list[Address] = []
+        point: Any = there._connection._hub
+        real = point._traversal.on_heard
+
+        def hear(data: memoryview, source: Address, local: Address) -> None:
+            heard.append(source)
+            real(data, source, local)
+
+        point._traversal.on_heard = hear
+        attributes = (Username(f"{token.ufrag}:them"), Priority(1), IceControlling(7))
+        request = Message(Method.BINDING, MessageClass.REQUEST, os.urandom(12), attributes)
+        forged = request.encode(key=short_term_key("guessed"), fingerprint=True)
+        own = next(each for each in token.candidates if each.host == "127.0.0.1")
+        with socket_module.socket(socket_module.AF_INET, socket_module.SOCK_DGRAM) as stranger:
+            stranger.bind(("127.0.0.1", 0))
+            stranger.sendto(forged, (own.host, own.port))
+            source = Address(*stranger.getsockname())
+            await until(lambda: source in heard)
+        assert not point._has_met
+        here.answer(there.code)
+        peers = await asyncio.gather(here.peer(), there.peer())
+        assert peers[0].words == peers[1].words
 
 
 def where(room: crowline.Room) -> tuple[str, int]:

@@ -17,6 +17,8 @@ from crowline.cli import ask, main, send, tokens
 from crowline.cli.options import MeetingFlags
 from crowline.cli.output import Output
 from crowline.cli.place import PlaceFlags, parse_host
+from crowline.rendezvous.role import Role
+from crowline.rendezvous.token import Token
 
 TOKEN = "crowline-" + "Ab3-_" * 48
 
@@ -141,7 +143,7 @@ class AnsweredRoom:
         self._met = asyncio.Event()
 
     def answer(self, text: str) -> None:
-        if text != self._right:
+        if "".join(text.split()) != self._right:
             raise WrongCode("no", hint="copy it again")
         self._met.set()
 
@@ -153,16 +155,30 @@ class AnsweredRoom:
 async def test_the_answer_is_asked_for_until_it_is_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Empty lines and wrong ones are no end."""
-    lines = iter(["", "wrong", "right"])
+    """Empty lines and wrong ones are no end; a mail may have broken the right one."""
+    lines = iter(["", "hello", "crowline-wrong", "crowline-ri", "ght"])
 
     async def typed(question: str) -> str | None:
         return next(lines)
 
     monkeypatch.setattr(ask, "ask", typed)
-    room: Any = AnsweredRoom("right")
+    room: Any = AnsweredRoom("crowline-right")
     assert await tokens.peer_of_answer(Output(), room) == "peer"  # type: ignore[comparison-overlap]
     assert "copy it again" in capsys.readouterr().err
+
+
+async def test_a_first_token_may_come_in_pieces_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of a mail, with a word before them; what is no token is asked for again."""
+    token = Token(Role.HOST, bytes(32), bytes(32), "abcd", "x" * 24, ())
+    text = str(token)
+    lines = iter(["crowline-AAAA", f"here: {text[:50]}", text[50:100], text[100:]])
+
+    async def typed(question: str) -> str | None:
+        return next(lines)
+
+    monkeypatch.setattr(ask, "ask", typed)
+    assert Token.parse(await tokens.ask_token(Output(), None)) == token
+    assert await tokens.ask_token(Output(), "given") == "given"
 
 
 async def test_without_an_answer_the_command_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,12 @@ from dataclasses import replace
 import pytest
 
 from crowline.base.errors import UsageError, WrongCode
+from crowline.rendezvous.keys import derive
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Bye, CandidateSignal, Description
 from crowline.rendezvous.token import MAX_CANDIDATES, PREFIX, BadToken, Token
 from crowline.rendezvous.token_meeting import TokenMeeting
+from crowline.rendezvous.words import spell
 
 DESCRIPTION = Description("abcd", "x" * 24, "5a" * 32)
 
@@ -62,6 +64,8 @@ def test_a_token_survives_a_chat_that_breaks_its_lines() -> None:
     _, token = written()
     text = str(token)
     assert Token.parse(f'here: "{text[:50]}\n   {text[50:120]}\r\n{text[120:]}" !').key == token.key
+    assert Token.parse(f"here is {text[:50]}\n{text[50:]}\nThanks, Ana").key == token.key
+    assert Token.parse(f"crowline receive --no-server {text} and wait").key == token.key
 
 
 @pytest.mark.parametrize("text", ["", "7-maple-orbit-candle", PREFIX, PREFIX + "A", PREFIX + "AAAA" * 40])
@@ -132,6 +136,17 @@ def test_whoever_sits_between_makes_other_words() -> None:
     assert host.words == attacker.words != victim.words
 
 
+def test_words_cannot_be_tried_in_great_numbers() -> None:
+    """Whoever sits between may search for a token that gives the same words: memory and time for each try."""
+    host, first = written()
+    join, answer = written(Role.JOIN, str(first))
+    host.read(str(answer))
+    assert host.key is not None
+    secret = derive(host.key, "verifier").reveal()
+    slow = hashlib.scrypt(secret, salt=b"crowline/1 token words", n=2**14, r=8, p=1, dklen=6)
+    assert host.words == join.words == spell(slow, 4)
+
+
 def test_an_answer_to_an_older_token_is_refused() -> None:
     """As when the first command was run again in the meantime."""
     _, old = written()
@@ -159,6 +174,8 @@ def test_a_public_key_that_nobody_can_have_is_refused() -> None:
         host.read(str(replace(answer, key=bytes(32))))
     host.read(str(answer))
     assert host.key is not None
+    with pytest.raises(BadToken):
+        TokenMeeting(Role.JOIN, os.urandom).read(str(replace(first, key=bytes(32))))
 
 
 def test_names_tcp_and_what_comes_too_late_are_left_out() -> None:

@@ -200,8 +200,11 @@ class TokenPoint:
             )
 
     def _on_check(self, data: memoryview, source: Address, local: Address) -> None:
-        """Somebody knows this side's user fragment, which only its token tells: checks may begin."""
-        if not self._has_met and self._ufrag + b":" in bytes(data):
+        """Somebody has this side's token: only that tells what a check names and is signed with."""
+        assert self._traversal is not None
+        if self._has_met or self._ufrag + b":" not in bytes(data):
+            return
+        if self._traversal.agent.authenticates(data):
             self._meet()
 
     def _meet(self) -> None:

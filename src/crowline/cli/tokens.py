@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from crowline.base.errors import UsageError, WrongCode
@@ -47,32 +48,36 @@ async def peer_of_answer(output: Output, room: Room) -> Peer:
 
 async def ask_token(output: Output, token: str | None) -> str:
     """The first token: given, or asked for. Raises `UsageError` where nobody gives one."""
+    from crowline.rendezvous.token import Token
+
     if token is not None:
         return token
-    return await _ask(output, "Paste the other side's token:")
+    return await _ask(output, "Paste the other side's token:", Token.parse)
 
 
 async def _ask_answer(output: Output, room: Room) -> None:
-    while True:
-        text = await _ask(output, "Paste the token that it gives back:")
+    await _ask(output, "Paste the token that it gives back:", room.answer)
+
+
+async def _ask(output: Output, question: str, take: Callable[[str], object]) -> str:
+    """What somebody pasted and `take` took: of as many lines as a chat or a mail made of it. Whatever that
+    refuses is asked for again.
+    """
+    from crowline.cli.ask import ask
+    from crowline.rendezvous.token import PREFIX
+
+    pasted = ""
+    while (line := await ask(question)) is not None:
+        if not line:
+            continue
+        pasted = line if PREFIX in line else f"{pasted}\n{line}"
         try:
-            room.answer(text)
+            take(pasted)
         except WrongCode as problem:
             output.warn(f"{problem.message} {problem.hint}")
-            continue
-        return
-
-
-async def _ask(output: Output, question: str) -> str:
-    from crowline.cli.ask import ask
-
-    text = ""
-    while not text:
-        line = await ask(question)
-        if line is None:
-            raise UsageError("No token was given.")
-        text = line
-    return text
+        else:
+            return pasted
+    raise UsageError("No token was given.")
 
 
 def _show_picture(token: str) -> None:

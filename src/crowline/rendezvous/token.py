@@ -59,16 +59,10 @@ class Token:
     @classmethod
     def parse(cls, text: str) -> Token:
         """Read what a person pasted, with line breaks and words around it. Raises `BadToken`."""
-        found = _IN_TEXT.search("".join(text[:MAX_TEXT].split()))
-        if found is None:
+        if _IN_TEXT.search("".join(text[:MAX_TEXT].split())) is None:
             raise BadToken(hint=f"A token begins with {PREFIX} and is one long word.")
-        letters = found[1]
-        try:
-            data = base64.b64decode(letters + "=" * (-len(letters) % 4), altchars=b"-_", validate=True)
-        except ValueError:
-            raise BadToken(hint="Copy it again, all of it.") from None
-        body, checksum = data[:-_CHECKSUM_SIZE], data[-_CHECKSUM_SIZE:]
-        if not body or hashlib.sha256(body).digest()[:_CHECKSUM_SIZE] != checksum:
+        body = _find(text[:MAX_TEXT].split())
+        if body is None:
             raise BadToken(hint="Copy it again, all of it.")
         if body[0] != VERSION:
             raise BadToken("That token is of another version of this program.", hint="Update the older one.")
@@ -102,6 +96,25 @@ class Token:
 def _name(text: str) -> bytes:
     data = text.encode("ascii")
     return bytes([len(data)]) + data
+
+
+def _find(words: list[str]) -> bytes | None:
+    """What a checksum fits to: where a chat broke the token, it goes on with the next word; where that is the
+    next word of a sentence, it does not.
+    """
+    for end in range(len(words), 0, -1):
+        found = _IN_TEXT.search("".join(words[:end]))
+        if found is None:
+            return None
+        letters = found[1]
+        try:
+            data = base64.b64decode(letters + "=" * (-len(letters) % 4), altchars=b"-_", validate=True)
+        except ValueError:
+            continue
+        body, checksum = data[:-_CHECKSUM_SIZE], data[-_CHECKSUM_SIZE:]
+        if body and hashlib.sha256(body).digest()[:_CHECKSUM_SIZE] == checksum:
+            return body
+    return None
 
 
 def _read(body: bytes) -> Token:

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from crowline.base.errors import UsageError, WrongCode
 from crowline.base.secrets import Secret
@@ -16,6 +17,10 @@ from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import CandidateSignal, Description, Signal
 from crowline.rendezvous.token import KEY_SIZE, MAX_CANDIDATES, BadToken, Token
 from crowline.rendezvous.words import BITS_PER_WORD, spell
+
+WORDS_SALT = b"crowline/1 token words"
+SCRYPT_COST = 2**14
+"""16 MiB and some 50 ms of one core for each try (RFC 7914)."""
 
 
 class TokenMeeting:
@@ -32,6 +37,7 @@ class TokenMeeting:
         self._candidates: list[CandidateSignal] = []
         self._own: Token | None = None
         self._theirs: Token | None = None
+        self._shared = b""
         self.key: Secret | None = None
         self.words: tuple[str, ...] = ()
 
@@ -88,12 +94,13 @@ class TokenMeeting:
                 "That token answers another one.",
                 hint="Give the other side your token of now, and paste its.",
             )
-        self._theirs = token
         try:
-            self._agree()
+            self._shared = self._secret.exchange(X25519PublicKey.from_public_bytes(token.key))
         except ValueError:
-            self._theirs = None
+            # A public key that nobody can have: everybody would know what comes of it.
             raise BadToken from None
+        self._theirs = token
+        self._agree()
 
     def heard(self) -> list[Signal]:
         """What the other side would have signalled: restarts need a server, and TCP a certificate."""
@@ -106,17 +113,24 @@ class TokenMeeting:
         return [description, *token.candidates]
 
     def _agree(self) -> None:
-        """Raises `ValueError` for a public key that nobody can have."""
+        """Once both tokens are there."""
         if self._own is None or self._theirs is None:
             return
-        shared = self._secret.exchange(X25519PublicKey.from_public_bytes(self._theirs.key))
         pair = (self._own, self._theirs)
         host, join = pair if self._role is Role.HOST else pair[::-1]
         parts = (host.body, join.body)
         digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
-        self.key = derive(Secret(shared), f"token {digest.hexdigest()}")
-        length = (VERIFIER_WORDS * BITS_PER_WORD + 7) // 8
-        self.words = spell(derive(self.key, "verifier", length).reveal(), VERIFIER_WORDS)
+        self.key = derive(Secret(self._shared), f"token {digest.hexdigest()}")
+        self.words = _words(self.key)
+
+
+def _words(key: Secret) -> tuple[str, ...]:
+    """Made slowly: whoever sits between has seen one side's token before making up the one for the other, and
+    could try tokens until the words are the same. 44 bits are too few for that, unless each try is dear.
+    """
+    length = (VERIFIER_WORDS * BITS_PER_WORD + 7) // 8
+    slow = Scrypt(WORDS_SALT, length, n=SCRYPT_COST, r=8, p=1)
+    return spell(slow.derive(derive(key, "verifier").reveal()), VERIFIER_WORDS)
 
 
 def _is_tellable(signal: CandidateSignal) -> bool:
