@@ -25,7 +25,7 @@ from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.auth import user_of
 from crowline.turn.events import AllocationFailed
-from hub_server import eventually, hear, meet
+from hub_server import eventually, hear, meet, say
 from turn_socket import turn_client
 
 LOOPBACK = Config(listen=Address("127.0.0.1", 0), stun_listen=Address("127.0.0.1", 0))
@@ -78,6 +78,25 @@ async def test_turn_credentials_end_with_their_meeting() -> None:
             client.client.allocate(client.pump.now)
             client.pump.flush()
             assert (await client.event(AllocationFailed)).code == 401
+
+
+async def test_the_hub_vouches_for_a_client_of_its_relay() -> None:
+    """By the meeting's credentials: a WebSocket may have come from elsewhere. The pong shows the silence."""
+    async with (
+        Server(LOOPBACK) as server,
+        connect(f"{server.url}/v1", proxy=None, local_addr=("127.0.0.2", 0)) as host,
+        connect(f"{server.url}/v1", proxy=None) as join,
+    ):
+        _, _, joined = await meet(host, join)
+        assert joined.turn is not None
+        for message in (wire.Vouch("127.0.0.1"), wire.Ping(), wire.Vouch("127.0.0.2")):
+            await say(join, message)
+        assert [await hear(join), await hear(join)] == [wire.Pong(), wire.Vouched("127.0.0.2")]
+        async with turn_client(server.stun, joined.turn.username, joined.turn.password) as client:
+            await client.allocate()
+            await say(join, wire.Vouch("127.0.0.1"))
+            assert await hear(join) == wire.Vouched("127.0.0.1")
+            await client.close()
 
 
 async def test_all_addresses_means_where_the_hub_was_reached() -> None:
