@@ -402,3 +402,17 @@ def refusing_deletion(answer: Callable[..., HttpReply | None]) -> Callable[..., 
         return answer(request, client, now)
 
     return refuse
+
+
+async def test_an_end_that_is_cut_short_leaves_nothing_running(ways: Ways, tmp_path: Path) -> None:
+    """Even where it had hardly begun."""
+    async with loopback_router("plain", PortMapping.PCP) as router:
+        ways.gateways = [router.gateway]
+        ours = mapper(tmp_path)
+        await ours.open(4000).opened(PATIENCE)
+        ending = asyncio.create_task(ours.aclose())
+        await asyncio.sleep(0)
+        ending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        assert all(driver._is_closed for driver in ours._drivers.values())

@@ -255,7 +255,10 @@ class PortMapper:
         for port in self._ports:
             port._is_closed = True
             port._tell()
-        await asyncio.gather(*(driver.aclose() for driver in self._drivers.values()))
+        try:
+            await asyncio.gather(*(driver.aclose() for driver in self._drivers.values()))
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """End at once and leave open what is open: it ends with its lifetime."""
