@@ -80,7 +80,8 @@ class Client:
 
 
 class Room:
-    """`step` jumps to the next thing that happens. `tamper` may change or drop what the hub delivers."""
+    """`step` jumps to the next thing that happens. `tamper` may change or drop what the hub delivers; sides
+    at addresses in `hidden` hide."""
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class Room:
         self.hub = Hub(entropy=self.dice.randbytes, limits=limits, grant=grant, motd=motd)
         self.clients: dict[int, Client] = {}
         self.everyone: list[Client] = []
+        self.hidden: set[str] = set()
         self.tamper: Callable[[Client, bytes], list[bytes]] = lambda client, data: [data]
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -152,7 +154,9 @@ class Room:
             self._deliver(delivery)
 
     def _enter(self, role: Role, code: Code | None, ip: str) -> Client:
-        meeting = Meeting(role, pake_factory=self.pake, entropy=self.dice.randbytes, code=code)
+        meeting = Meeting(
+            role, pake_factory=self.pake, entropy=self.dice.randbytes, code=code, hidden=ip in self.hidden
+        )
         client = Client(self, meeting, Address(ip, 40000 + len(self.everyone)))
         self.everyone.append(client)
         meeting.open(self.now)

@@ -55,6 +55,20 @@ def test_a_side_cannot_search_for_the_other_by_asking() -> None:
     assert room.hub.counters["vouch refused"] == 1
 
 
+def test_a_side_that_hides_is_found_by_no_question() -> None:
+    """Not even somebody who suspects an address hears that it is right; the side itself may ask."""
+    room = Room()
+    room.hidden = {"203.0.113.1"}
+    host, join = room.pair()
+    assert _ask(host, "203.0.113.1") == []
+    assert _ask(join, "198.51.100.1") == ["198.51.100.1"]
+    other = Room()
+    other.hidden = {"198.51.100.1"}
+    host, join = other.pair()
+    assert _ask(join, "198.51.100.1") == []
+    assert _ask(host, "203.0.113.1") == ["203.0.113.1"]
+
+
 def test_nobody_is_asked_about_before_there_is_a_key() -> None:
     """A stranger with a number alone learns nothing."""
     room = Room()

@@ -278,13 +278,14 @@ class HubChannel:
 
 
 class AtServer:
-    """The hub of a server, named by its URL."""
+    """The hub of a server, named by its URL. `hides`: it is to confirm no address of this side."""
 
     has_server = True
     caution = ""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, hides: bool = False) -> None:
         self.url = url
+        self._hides = hides
 
     def nobody_came(self) -> NobodyCame:
         return NobodyCame(hint="Is the code still the one on the other screen?")
@@ -295,7 +296,7 @@ class AtServer:
     async def open(self, role: Role, code: Code | None, callbacks: Callbacks) -> HubChannel:
         """Reach the hub. Raises `ServerUnreachable`, and `UsageError` for a URL that is none."""
         socket = await reach_hub(self.url)
-        meeting = Meeting(role, pake_factory=Spake2Pake, entropy=os.urandom, code=code)
+        meeting = Meeting(role, pake_factory=Spake2Pake, entropy=os.urandom, code=code, hidden=self._hides)
         return channel(socket, meeting, callbacks)
 
 

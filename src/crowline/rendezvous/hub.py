@@ -214,7 +214,7 @@ class Hub:
         if number is None or is_full:
             self._refuse(connection, wire.Error("full"), now)
             return
-        side = self._new_side(connection)
+        side = self._new_side(connection, is_hidden=message.hidden)
         box = Mailbox(
             number=number,
             source=known.source,
@@ -235,7 +235,7 @@ class Hub:
             self._refuse(connection, wire.Error("slow-down", wait), now)
             return
         box = self._store.by_number(message.number)
-        side = self._new_side(connection)
+        side = self._new_side(connection, is_hidden=message.hidden)
         if box is None or box.host.gone or not self._store.join(box, side):
             self.counters["no such code"] += 1
             self._refuse(connection, wire.Error("no-such-code"), now)
@@ -302,13 +302,12 @@ class Hub:
 
     def _vouch(self, box: Mailbox, side: Side, host: str) -> None:
         """Say so if the other side was seen at `host`: by its WebSocket, or by its allocation, which may be
-        of the other IP family or from another address of its translator.
-
-        Few questions: a side may not find out by them where the other is.
+        of the other IP family or from another address of its translator. The questions are few, lest somebody
+        search by them, and about a side that hides there is no answer, lest a suspicion prove right.
         """
         other = box.other(side)
         side.vouches += 1
-        if other is None or side.vouches > self.limits.vouches:
+        if other is None or other.is_hidden or side.vouches > self.limits.vouches:
             self.counters["vouch refused"] += 1
         elif host in other.hosts or self._has_relay_client(other.user, host):
             self._tell(side, wire.Vouched(host))
@@ -362,12 +361,13 @@ class Hub:
         if found is not None and found[1].return_by is not None and now >= found[1].return_by:
             self._leave(*found, now)
 
-    def _new_side(self, connection: int) -> Side:
+    def _new_side(self, connection: int, *, is_hidden: bool) -> Side:
         return Side(
             token=self._entropy(_TOKEN_BYTES).hex(),
             user=self._entropy(_TOKEN_BYTES).hex(),
             log=SentLog(self.limits.mailbox_bytes // 2),
             connection=connection,
+            is_hidden=is_hidden,
         )
 
     def _tell_logged(self, side: Side, message: wire.HubMessage) -> None:

@@ -17,8 +17,8 @@ class Side:
     """One of the two. `token` lets it come back, `user` is its name at the TURN server.
 
     `hosts` are the IP addresses from which it has come, the last `MAX_HOSTS`; it has asked `vouches` times
-    for those of the other side. Of link zero it has `sent` so many bytes, and may send `credit` in all;
-    `is_promised`: more comes later.
+    for those of the other side, which hears of none of these if it `is_hidden`. Of link zero it has `sent` so
+    many bytes, and may send `credit` in all; `is_promised`: more comes later.
     """
 
     token: str
@@ -33,6 +33,7 @@ class Side:
     is_promised: bool = False
     hosts: dict[str, None] = field(default_factory=dict)
     vouches: int = 0
+    is_hidden: bool = False
 
     def see(self, host: str) -> None:
         """It has come from there."""

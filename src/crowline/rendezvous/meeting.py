@@ -83,6 +83,7 @@ class Meeting:
     """A machine whose `receive` takes one text message of the hub and whose transmits are text messages.
 
     A host has no `code` and gets one (`CodeReady`); a joining side brings it. `counters`: what was dropped.
+    `hidden`: the hub is to confirm nobody at which address this side is.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class Meeting:
         entropy: Callable[[int], bytes],
         code: Code | None = None,
         password: bytes | None = None,
+        hidden: bool = False,
     ) -> None:
         """`password`: what both sides know, where that is not the code's words."""
         if (code is None) is not (role is Role.HOST):
             raise UsageError("A joining side needs a code, and a host is given one.")
         self.counters: Counter[str] = Counter()
         self._role = role
+        self._is_hidden = hidden
         self._code = code
         self._secret = draw_secret(entropy) if code is None else code.secret
         known = words_as_password(self._secret) if password is None else password
@@ -135,9 +138,9 @@ class Meeting:
         self._deadline = now + ANSWER_LIMIT
         self._next_ping = now + PING_INTERVAL
         if self._code is None:
-            self._send(wire.Allocate(wire.VERSION, self._pake.element))
+            self._send(wire.Allocate(wire.VERSION, self._pake.element, self._is_hidden))
         else:
-            self._send(wire.Claim(wire.VERSION, self._code.number, self._pake.element))
+            self._send(wire.Claim(wire.VERSION, self._code.number, self._pake.element, self._is_hidden))
 
     def reopen(self, now: float) -> None:
         """Go on with a new WebSocket after the old one broke; nothing that was sent or missed is lost."""

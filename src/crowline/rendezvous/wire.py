@@ -67,18 +67,23 @@ class TurnGrant(msgspec.Struct, frozen=True):
 
 
 class Allocate(msgspec.Struct, frozen=True, tag_field="t", tag="allocate"):
-    """The host asks for a number. `element` waits in the mailbox for the other side."""
+    """The host asks for a number. `element` waits in the mailbox for the other side.
+
+    `hidden`: nobody is to learn from the hub whether this side is at some address.
+    """
 
     v: Version
     element: Element
+    hidden: bool = False
 
 
 class Claim(msgspec.Struct, frozen=True, tag_field="t", tag="claim"):
-    """The other side takes its place in the mailbox; only one ever gets it."""
+    """The other side takes its place in the mailbox; only one ever gets it. `hidden` as with `Allocate`."""
 
     v: Version
     number: Number
     element: Element
+    hidden: bool = False
 
 
 class Resume(msgspec.Struct, frozen=True, tag_field="t", tag="resume"):
