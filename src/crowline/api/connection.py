@@ -88,7 +88,7 @@ class Connection:
         self.words: tuple[str, ...] = ()
         self.session = Session(initiator=role is Role.HOST)
         self._options = options
-        self._place: Place = options.place or AtServer(options.server)
+        self._place: Place = options.place or AtServer(options.server, hides=options.relay_only)
         self.carriers = Carriers(
             self.session,
             self._place.url,
