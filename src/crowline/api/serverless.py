@@ -17,9 +17,27 @@ from crowline.api.token_point import ByTokens
 from crowline.base.errors import UsageError
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.role import Role
+from crowline.rendezvous.token import PREFIX, Token
 from crowline.rendezvous.wire import ServerAddress
 
-__all__ = ["host_by_token", "host_on_lan", "host_towards", "join_by_token", "join_from", "join_on_lan"]
+__all__ = [
+    "TOKEN_PREFIX",
+    "check_token",
+    "host_by_token",
+    "host_on_lan",
+    "host_towards",
+    "join_by_token",
+    "join_from",
+    "join_on_lan",
+]
+
+TOKEN_PREFIX = PREFIX
+"""How each token begins."""
+
+
+def check_token(text: str) -> str:
+    """The token in what a person pasted, in its usual form. Raises `WrongCode` where there is none."""
+    return str(Token.parse(text))
 
 
 @asynccontextmanager

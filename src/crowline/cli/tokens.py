@@ -48,11 +48,11 @@ async def peer_of_answer(output: Output, room: Room) -> Peer:
 
 async def ask_token(output: Output, token: str | None) -> str:
     """The first token: given, or asked for. Raises `UsageError` where nobody gives one."""
-    from crowline.rendezvous.token import Token
+    from crowline.api.serverless import check_token
 
     if token is not None:
         return token
-    return await _ask(output, "Paste the other side's token:", Token.parse)
+    return await _ask(output, "Paste the other side's token:", check_token)
 
 
 async def _ask_answer(output: Output, room: Room) -> None:
@@ -63,14 +63,14 @@ async def _ask(output: Output, question: str, take: Callable[[str], object]) -> 
     """What somebody pasted and `take` took: of as many lines as a chat or a mail made of it. Whatever that
     refuses is asked for again.
     """
+    from crowline.api.serverless import TOKEN_PREFIX
     from crowline.cli.ask import ask
-    from crowline.rendezvous.token import PREFIX
 
     pasted = ""
     while (line := await ask(question)) is not None:
         if not line:
             continue
-        pasted = line if PREFIX in line else f"{pasted}\n{line}"
+        pasted = line if TOKEN_PREFIX in line else f"{pasted}\n{line}"
         try:
             take(pasted)
         except WrongCode as problem:
