@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection
 
 from crowline.api.carriers import Carriers
+from crowline.api.chores import Chores
 from crowline.api.hub_channel import AtServer
-from crowline.api.links import LinkSecrets
+from crowline.api.introduction import Introduction
 from crowline.api.meeting_point import Callbacks, MeetingPoint, Place
 from crowline.api.observers import Observers
 from crowline.api.options import Options
-from crowline.api.pair_links import Link, transport_of, trust_in
 from crowline.api.timing import Timing
 from crowline.api.token_point import TokenPoint
 from crowline.api.traversal import Traversal
@@ -49,7 +49,6 @@ from crowline.rendezvous.events import (
     TokenReady,
     Welcomed,
 )
-from crowline.rendezvous.keys import derive
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Bye, Description, Signal
 from crowline.session.events import (
@@ -106,11 +105,11 @@ class Connection:
         self._identity = Identity.generate()
         self._hub: MeetingPoint | None = None
         self._traversal: Traversal | None = None
+        self._introduction: Introduction | None = None
         self._key: Secret | None = None
         self._watch: Watch | None = None
         self._farewell = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: list[asyncio.TimerHandle] = []
+        self._chores = Chores()
 
     # Opening and closing ----------------------------------------------------------------------------
 
@@ -137,12 +136,19 @@ class Connection:
             loopback=self._hub.is_loopback,
             signal=self._hub.signal,
         )
+        self._introduction = Introduction(
+            self.carriers,
+            self._traversal,
+            self._identity,
+            is_client=self.role is Role.JOIN,
+            on_data=self._receive,
+        )
         if self._place.caution:
             self.observers.tell_warning(self._place.caution)
         self._hub.start(self._traversal)
         self._traversal.begin()
         if self._options.timeout is not None:
-            self._later(self._options.timeout, self._give_up_waiting)
+            self._chores.later(self._options.timeout, self._give_up_waiting)
 
     def answer(self, token: str) -> None:
         """Take the other side's token. Raises `WrongCode` for one that does not answer this side's."""
@@ -162,11 +168,7 @@ class Connection:
     async def _release(self) -> None:
         if self._watch is not None:
             self._watch.close()
-        for timer in self._timers:
-            timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._chores.close()
         self._session_pump.close()
         self.carriers.close()
         farewells = [self._hub.close()] if self._hub is not None else []
@@ -246,7 +248,7 @@ class Connection:
         assert self._traversal is not None
         if event.welcome.motd:
             self.observers.tell_warning(event.welcome.motd)
-        self._spawn(self._traversal.query_stun(event.welcome.stun))
+        self._chores.beside(self._traversal.query_stun(event.welcome.stun))
 
     def _on_present(self, event: PeerPresent) -> None:
         assert self._hub is not None and self._traversal is not None
@@ -257,7 +259,7 @@ class Connection:
         self._watch = Watch(
             is_stuck=self._is_stuck, direct_only=direct_only, on_verdict=self._fail, no_path=no_path
         )
-        self._spawn(self._traversal.allocate(None if direct_only else event.turn))
+        self._chores.beside(self._traversal.allocate(None if direct_only else event.turn))
 
     def _on_key(self, event: Keyed) -> None:
         assert self._hub is not None
@@ -278,30 +280,9 @@ class Connection:
             self._traversal.hear(signal)
 
     def _on_description(self, signal: Description) -> None:
-        assert self._traversal is not None
-        if self._key is None:
-            return
-        fingerprint = bytes.fromhex(signal.fingerprint)
-        if (pairs := self.carriers.pairs) is not None:
-            if fingerprint == pairs.peer_fingerprint:
-                self._traversal.set_remote(signal)
-            return
-        trust = trust_in(signal, self._identity, is_client=self.role is Role.JOIN)
-        self.carriers.open_pairs(
-            LinkSecrets(self._identity, fingerprint, derive(self._key, "client-auth")),
-            trust,
-            self._traversal,
-            client=self.role is Role.JOIN,
-            on_up=self._on_link_up,
-            on_data=self._receive,
-        )
-        self._traversal.open_tcp(usable=trust is not None)
-        if not self._traversal.set_remote(signal):
+        assert self._introduction is not None
+        if self._key is not None and not self._introduction.hear(signal, self._key):
             self._fail(ProtocolViolation("The other side's description makes no sense."))
-            return
-        # Where the other side was known to the traversal before it was here, there may be some already.
-        for pair in self._traversal.valid_pairs():
-            self.carriers.on_pair_valid(pair)
 
     def _on_left(self, event: PeerLeft) -> None:
         """The other side's WebSocket is gone; its other links may live, which they must show now."""
@@ -333,7 +314,7 @@ class Connection:
 
     def _on_goodbye(self, code: int, sentence: str) -> None:
         self._farewell.set()
-        self._later(_LINGER, self._end, error_for(code, sentence) if code else None)
+        self._chores.later(_LINGER, self._end, error_for(code, sentence) if code else None)
 
     # What the traversal says ------------------------------------------------------------------------
 
@@ -354,10 +335,6 @@ class Connection:
         self.observers.tell_warning(sentence)
 
     # What the links say -----------------------------------------------------------------------------
-
-    def _on_link_up(self, link: Link) -> None:
-        assert self._traversal is not None
-        self.carriers.link_up(link, transport_of(link, self._traversal.transport_of))
 
     def _on_first_carrier(self) -> None:
         self.timing.usable = self._loop.time()
@@ -419,11 +396,3 @@ class Connection:
         self.session.receive(data, number, now)
         if number == HUB_LINK:
             self.flush()
-
-    def _later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
-        self._timers.append(self._loop.call_later(delay, call, *arguments))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

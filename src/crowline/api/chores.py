@@ -1,0 +1,32 @@
+"""What is done beside, and later, until the whole ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+
+class Chores:
+    """Tasks and timers of one owner, made in a running loop; `close` ends them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def beside(self, work: Coroutine[None, None, None]) -> None:
+        """Do that work at the same time."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
+        """Call that in `delay` seconds."""
+        self._timers.append(self._loop.call_later(delay, call, *arguments))
+
+    async def close(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
