@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from crowline.api.peer import Peer, Stream
     from crowline.api.port_mapper import PortMap, PortMapper, PortNotOpened
     from crowline.api.room import Room, host, join
+    from crowline.api.serverless import (
+        host_by_token,
+        host_on_lan,
+        host_towards,
+        join_by_token,
+        join_from,
+        join_on_lan,
+    )
 
 __all__ = [
     "CrowlineError",
@@ -58,7 +66,13 @@ __all__ = [
     "WrongCode",
     "examine",
     "host",
+    "host_by_token",
+    "host_on_lan",
+    "host_towards",
     "join",
+    "join_by_token",
+    "join_from",
+    "join_on_lan",
 ]
 
 # Imported on first use: QUIC and the PAKE cost more time than a command's --help may take.
@@ -73,7 +87,13 @@ _LAZY = {
     "Room": "crowline.api.room",
     "examine": "crowline.api.doctor",
     "host": "crowline.api.room",
+    "host_by_token": "crowline.api.serverless",
+    "host_on_lan": "crowline.api.serverless",
+    "host_towards": "crowline.api.serverless",
     "join": "crowline.api.room",
+    "join_by_token": "crowline.api.serverless",
+    "join_from": "crowline.api.serverless",
+    "join_on_lan": "crowline.api.serverless",
 }
 
 
