@@ -10,6 +10,7 @@ import pytest
 import crowline
 from crowline.api.gatherer import MAX_PEERS
 from crowline.api.other_side import OtherSide
+from crowline.api.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.net.udp import UdpSocket
@@ -61,6 +62,26 @@ async def test_relay_only_sends_no_datagram_but_to_the_server(
         reached = set().union(*(sent.get(local, set()) for local in ours))
         assert reached and len({address.port for address in reached}) == 1
         assert not reached & theirs
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+async def test_relay_only_has_no_address_confirmed_by_the_server(
+    monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    """Whoever suspects where the other side is hears nothing; of one that shows its addresses it does."""
+    heard: list[str] = []
+    monkeypatch.setattr(Traversal, "vouched", lambda _, host: heard.append(host))
+    async with (
+        serving() as server,
+        crowline.host(server.url, relay_only=hidden) as room,
+        crowline.join(room.code, server.url) as there,
+    ):
+        await room.peer()
+        there._connection.vouch("127.0.0.1")
+        room._connection.vouch("127.0.0.1")
+        await until(lambda: len(heard) == (1 if hidden else 2))
+        await asyncio.sleep(0.1)
+    assert len(heard) == (1 if hidden else 2)
 
 
 async def test_direct_only_sends_nothing_to_a_relayed_address(
