@@ -290,6 +290,7 @@ async def test_silence_is_what_a_blocked_network_looks_like() -> None:
         ("127.0.0.1", "127.0.0.2"),
         ("--lifetime", "127.0.0.1"),
         ("--nat", "--tcp", "127.0.0.1"),
+        ("--nat", "--timeout", "3", "127.0.0.1"),
         ("--nat", "example.org:port"),
         (),
     ],

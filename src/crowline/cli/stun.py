@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from crowline.base.errors import UsageError
 from crowline.cli.output import Output
@@ -56,6 +57,8 @@ def stun(
     output = Output(as_json=as_json, quiet=quiet)
     wanted = None if ipv6 is None else ipv6 == "yes"
     if nat:
+        if click.get_current_context().get_parameter_source("timeout") is not ParameterSource.DEFAULT:
+            raise UsageError("--timeout does not go with --nat, which knows how long to wait.")
         _measure(parsed, wanted, lifetime, transport, output)
         return
     if len(parsed) > 1 or lifetime:
