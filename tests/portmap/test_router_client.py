@@ -537,3 +537,19 @@ def test_what_was_never_open_is_not_missed_at_the_end() -> None:
     pair.client.close_all(pair.now)
     pair.run(4.0)
     assert pair.client.is_idle and pair.client.left == 0
+
+
+@pytest.mark.parametrize("is_end", [False, True], ids=["one", "all"])
+def test_a_port_that_is_closed_within_the_head_start_keeps_nobody_busy(is_end: bool) -> None:
+    """The router does not answer for its end, and UPnP's turn never comes: time goes on all the same."""
+    pair = RouterPair(PortMapping.PCP, Router(outside=OUTSIDE))
+    pair.run(5.0)
+    pair.hears = lambda data: False
+    number = pair.client.open(UDP_PORT, pair.now)
+    pair.run(0.1)
+    if is_end:
+        pair.client.close_all(pair.now)
+    else:
+        pair.client.close(number, pair.now)
+    pair.run(5.0)
+    assert pair.said(Closed) == [Closed(number, confirmed=False)]

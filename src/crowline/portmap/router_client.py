@@ -215,7 +215,7 @@ class RouterClient:
     def next_timeout(self) -> float | None:
         times = [self._mapping.next_timeout(), self._upnp.next_timeout()]
         if self._upnp.is_found:
-            times += [port.upnp_at for port in self._ports.values()]
+            times += [port.upnp_at for port in self._ports.values() if not port.is_closing]
         return min((time for time in times if time is not None), default=None)
 
     def next_transmit(self) -> Transmit | None:
