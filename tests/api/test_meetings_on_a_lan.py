@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from typing import Any
 
 import pytest
 
 import crowline
-from crowline.api import lan_point
+from crowline.api import lan_point, pocket_hub
 from crowline.api.lan_point import service_name
 from crowline.api.serverless import host_on_lan, join_on_lan
+from crowline.base.addresses import Address
 from crowline.net import mdns
-from crowline.net.framed_messages import MAX_MESSAGE
+from crowline.net.framed_messages import MAX_MESSAGE, FramedMessages
 from crowline.rendezvous.code import LAN_NUMBERS, Code
 
 
@@ -36,7 +38,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listening_at(room: crowline.Room) -> tuple[str, int]:
     """Where the hosting side of a room listens."""
-    server = room._connection._hub._server  # type: ignore[union-attr]
+    server = room._connection._hub._servers["127.0.0.1"]  # type: ignore[union-attr]
     name: tuple[str, int] = server.sockets[0].getsockname()[:2]
     return name
 
@@ -101,13 +103,17 @@ async def test_noise_at_the_port_hinders_no_meeting(noise: bytes) -> None:
 
 
 async def test_more_connections_than_a_meeting_needs_are_refused() -> None:
-    """Whoever holds them open keeps nobody out for good: a hub drops connections that say nothing."""
+    """Whoever holds them open keeps no others out, and nobody for good: a hub drops who says nothing."""
     async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
-        writers = [(await asyncio.open_connection(*listening_at(room)))[1] for _ in range(20)]
-        await asyncio.sleep(0)
-        hub = room._connection._hub._hub  # type: ignore[union-attr]
-        assert len(hub._sinks) <= 8
-        for writer in writers:
+        own, hub = listening_at(room), room._connection._hub._hub  # type: ignore[union-attr]
+        ways = [await asyncio.open_connection(*own) for _ in range(20)]
+        # The hosting side itself is one of those from here.
+        refused = [reader for reader, _ in ways[pocket_hub.MAX_OF_ONE_HOST - 1 :]]
+        assert await asyncio.gather(*(reader.read() for reader in refused)) == [b""] * len(refused)
+        assert len(hub._sinks) == pocket_hub.MAX_OF_ONE_HOST
+        there = FramedMessages(*await asyncio.open_connection(*own, local_addr=("127.0.0.2", 0)))
+        assert isinstance(await anext(there.messages()), str)
+        for writer in (*(writer for _, writer in ways), there._writer):
             writer.close()
             await writer.wait_closed()
 
@@ -159,3 +165,20 @@ async def test_a_machine_without_a_network_says_so(monkeypatch: pytest.MonkeyPat
     with pytest.raises(crowline.LocalProblem, match="network"):
         async with host_on_lan(loopback=True):
             pass
+
+
+async def test_who_waits_is_reached_by_a_network_that_it_came_to_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the port that questions are answered with."""
+    async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
+        port = listening_at(room)[1]
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.2", port)
+        monkeypatch.setattr(lan_point, "local_addresses", lambda *, loopback: ["127.0.0.1", "127.0.0.2"])
+        point: Any = room._connection._hub
+        point.follow(())
+        await asyncio.gather(*point._listening)
+        there = await FramedMessages.connect(Address("127.0.0.2", port))
+        assert isinstance(await anext(there.messages()), str)
+        await there.close()

@@ -128,7 +128,7 @@ async def test_a_neighbour_has_one_guess_at_the_words(monkeypatch: pytest.Monkey
     monkeypatch.setattr(mdns, "PORT", 0)
     async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
         number = Code.parse(room.code).number
-        server = room._connection._hub._server  # type: ignore[union-attr]
+        server = room._connection._hub._servers["127.0.0.1"]  # type: ignore[union-attr]
         where = Address(*server.sockets[0].getsockname()[:2])
         answers = []
         for _ in range(2):
@@ -289,7 +289,7 @@ async def test_a_forged_check_does_not_begin_a_meeting_by_tokens() -> None:
 
 def where(room: crowline.Room) -> tuple[str, int]:
     """Where the hosting side of a room listens."""
-    server = room._connection._hub._server  # type: ignore[union-attr]
+    server = room._connection._hub._servers["127.0.0.1"]  # type: ignore[union-attr]
     name: tuple[str, int] = server.sockets[0].getsockname()[:2]
     return name
 

@@ -215,6 +215,15 @@ async def test_a_service_that_nobody_has_is_given_up(
     assert not there._finds
 
 
+@pytest.mark.parametrize("port", [0, 80, 1023])
+async def test_a_service_is_not_at_a_port_of_well_known_ones(
+    here: MdnsNames, there: MdnsNames, impatient: None, port: int
+) -> None:
+    """Whoever forges the address of a neighbour has nobody connect to its printer."""
+    here.announce(SERVICE, port)
+    assert await there.find(SERVICE) is None
+
+
 async def test_closing_ends_the_search(here: MdnsNames, patient: None) -> None:
     """Whoever waits gets nothing."""
     waiting = asyncio.create_task(here.resolve(NAME))

@@ -154,8 +154,10 @@ class LanHost:
         self._loopback = loopback
         self._callbacks = callbacks
         self._hub = hub
+        # One for each neighbour; and those that are about to listen.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listening: set[asyncio.Task[None]] = set()
+        self._servers: dict[str, asyncio.Server] = {}  # by host
         meeting = Meeting(Role.HOST, pake_factory=Spake2Pake, entropy=os.urandom)
         self._channel = channel(
             hub.attach("lan", loopback=loopback),
@@ -205,14 +207,19 @@ class LanHost:
     def flush_link(self) -> None: ...
 
     def follow(self, gone: Collection[str]) -> None:
-        """Who asks from now on asks by the networks that there are now."""
-        self._names.follow(local_addresses(loopback=self._loopback))
+        """Who asks from now on asks by the networks that there are now, and comes by them."""
+        hosts = local_addresses(loopback=self._loopback)
+        self._names.follow(hosts)
+        task = asyncio.create_task(self._listen_also(hosts))
+        self._listening.add(task)
+        task.add_done_callback(self._listening.discard)
         self._callbacks.on_returned()
 
     async def close(self) -> None:
         self._names.close()
-        if self._server is not None:
-            self._server.close()
+        await asyncio.gather(*self._listening)
+        for server in self._servers.values():
+            server.close()
         await self._channel.close()
         # What the hub said last has a moment to be read.
         if self._tasks:
@@ -223,13 +230,25 @@ class LanHost:
         self._hub.close()
 
     async def _listen(self, hosts: list[str]) -> None:
-        """At one port of all addresses."""
-        first = await asyncio.start_server(self._on_connection, hosts[0], 0)
-        port = first.sockets[0].getsockname()[1]
-        first.close()
-        await first.wait_closed()
-        self._server = await asyncio.start_server(self._on_connection, hosts, port)
+        """At one port of all addresses. Raises `OSError`."""
+        port = 0
+        try:
+            for host in hosts:
+                server = self._servers[host] = await asyncio.start_server(self._on_connection, host, port)
+                port = server.sockets[0].getsockname()[1]
+        except OSError:
+            for server in self._servers.values():
+                server.close()
+            self._servers.clear()
+            raise
         self._port = port
+
+    async def _listen_also(self, hosts: list[str]) -> None:
+        """At the same port of addresses that are new; nobody comes by one at which somebody else has it."""
+        for host in hosts:
+            if host not in self._servers:
+                with suppress(OSError):
+                    self._servers[host] = await asyncio.start_server(self._on_connection, host, self._port)
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A neighbour; whoever is elsewhere has no business here."""

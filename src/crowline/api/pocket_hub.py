@@ -16,14 +16,16 @@ from crowline.rendezvous.numbers import Numbers
 
 # Whom the hub sees where the hosting side connects from: it is this process.
 _HERE = Address("127.0.0.1", 0)
-# Connections at a time, the hosting side's own included: one other side, and some that are mistaken.
-MAX_CONNECTIONS = 8
+# Connections at a time, the hosting side's own included, and from one address: one other side, which may have
+# to come back, and some that are mistaken.
+MAX_CONNECTIONS, MAX_OF_ONE_HOST = 16, 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Sink:
     send: Callable[[str | bytes], None]
     close: Callable[[], None]
+    host: str
 
 
 class PocketHub:
@@ -43,7 +45,7 @@ class PocketHub:
         not wait for one for long.
         """
         messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
-        sink = _Sink(messages.put_nowait, lambda: messages.put_nowait(None))
+        sink = _Sink(messages.put_nowait, lambda: messages.put_nowait(None), _HERE.host)
         number: int | None = None
 
         def send(message: str | bytes) -> None:
@@ -60,11 +62,13 @@ class PocketHub:
 
     async def serve(self, socket: MessageSocket, source: Address) -> None:
         """Take part with that socket until it ends; the socket is closed then."""
-        if len(self._sinks) >= MAX_CONNECTIONS or not self._number.is_drawn:
+        hosts = [sink.host for sink in self._sinks.values()]
+        is_full = len(hosts) >= MAX_CONNECTIONS or hosts.count(source.host) >= MAX_OF_ONE_HOST
+        if is_full or not self._number.is_drawn:
             socket.abort()
             await socket.close()
             return
-        number = self._connect(_Sink(socket.send, socket.abort), source)
+        number = self._connect(_Sink(socket.send, socket.abort, source.host), source)
         try:
             async for message in socket.messages():
                 self._receive(number, message)

@@ -45,6 +45,8 @@ RESOLVE_LIMIT = 4.0
 MAX_QUESTIONS = 16
 # Seconds between two answers to everybody on one network about one name (RFC 6762 §6).
 ANSWER_INTERVAL = 1.0
+# Services that are looked for have ports of clients.
+_LOWEST_PORT = 1024
 # Datagrams for one wake-up, and the largest one worth reading: an address needs 80 bytes.
 _READS_PER_WAKE = 16
 _LARGEST = 9000
@@ -266,10 +268,12 @@ class MdnsNames:
                 search.answer.set_result(host)
 
     def _on_services(self, message: DnsMessage, host: str) -> None:
-        """A host that can only be named with its interface is none that a connection can be made to."""
+        """A host that can only be named with its interface is none that a connection can be made to. A low port
+        is none that a meeting has, but perhaps one of a neighbour whose address was forged.
+        """
         for name, port in message.services:
             search = self._finds.get(name)
-            if search is not None and not search.answer.done() and port and "%" not in host:
+            if search is not None and not search.answer.done() and port >= _LOWEST_PORT and "%" not in host:
                 search.answer.set_result(Address(host, port))
 
     def _service_answer(self, service: str) -> bytes:
