@@ -54,6 +54,7 @@ def test_what_is_no_host_is_refused(text: str) -> None:
         ["send", "--to", "192.0.2.7", "--relay-only", "."],
         ["send", "--stun", "192.0.2.7:3478", "."],
         ["send", "--local-port", "5000", "."],
+        ["send", "--password", "maple", "--lan", "."],
         ["send", "--local-port", "80", "--to", "192.0.2.7", "."],
         ["receive", "-y", "--from", "192.0.2.7", "7-maple-orbit-candle"],
         ["receive", "-y", "--no-server", "--lan"],

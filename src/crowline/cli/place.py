@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from crowline.base.errors import UsageError
 from crowline.cli.options import MeetingFlags
@@ -65,6 +66,9 @@ def place_options(direction: str) -> Callable[[Callable[..., None]], Callable[..
         @wraps(command)
         def gathered(**values: Any) -> None:
             place = PlaceFlags(**{each.name: values.pop(each.name) for each in fields(PlaceFlags)})
+            source = click.get_current_context().get_parameter_source("password")
+            if place.peer_host is None and source is ParameterSource.COMMANDLINE:
+                raise UsageError(f"A password goes with {direction}: codes and tokens do without.")
             command(place=place, **values)
 
         for option in reversed(options):

@@ -268,8 +268,8 @@ class MdnsNames:
                 search.answer.set_result(host)
 
     def _on_services(self, message: DnsMessage, host: str) -> None:
-        """A host that can only be named with its interface is none that a connection can be made to. A low port
-        is none that a meeting has, but perhaps one of a neighbour whose address was forged.
+        """A host that can only be named with its interface is none that a connection can be made to. A low
+        port is none that a meeting has, but perhaps one of a neighbour whose address was forged.
         """
         for name, port in message.services:
             search = self._finds.get(name)
