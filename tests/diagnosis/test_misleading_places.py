@@ -67,6 +67,13 @@ def test_the_router_beneath_a_vpn_says_nothing_of_the_way(outside: str | None) -
     assert any("VPN (wg0)" in reason for reason in diagnosis.reasons)
 
 
+def test_a_router_that_names_no_address_promises_nothing_before_a_carrier() -> None:
+    """Ports out of a small block are a carrier's, in which the router at home opens none."""
+    facts = replace(facts_of("symmetric-block"), routers=(RouterFacts(GATEWAY, ("PCP",)),))
+    assert facts.carrier and not facts.opens_ports
+    assert diagnose(facts).fixes[0].key == "provider-address"
+
+
 def test_a_vpn_with_a_good_nat_is_left_alone() -> None:
     """Without it others would be reached no better."""
     assert "vpn" not in keys(diagnose(replace(facts_of("home"), tunnel="wg0")))

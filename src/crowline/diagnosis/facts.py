@@ -183,7 +183,8 @@ class Facts:
     @property
     def opens_ports(self) -> bool:
         """A router maps ports, others meet this machine there, and no translator is known to be behind it."""
-        return any(each.opens_ports for each in self.routers) and not (self.tunnel or self.is_double)
+        is_last = not (self.tunnel or self.is_double or self.carrier)
+        return is_last and any(each.opens_ports for each in self.routers)
 
     @property
     def lets_in(self) -> bool:
