@@ -178,6 +178,14 @@ def test_a_public_key_that_nobody_can_have_is_refused() -> None:
         TokenMeeting(Role.JOIN, os.urandom).read(str(replace(first, key=bytes(32))))
 
 
+@pytest.mark.parametrize("names", [("abc", "x" * 24), ("abcd", "x" * 21), ("", ""), ("abcd", "x" * 65)])
+def test_credentials_that_no_check_can_have_are_refused(names: tuple[str, str]) -> None:
+    """At once: nothing would ever come of them (RFC 8839 §5.4)."""
+    _, token = written()
+    with pytest.raises(BadToken):
+        Token.parse(str(replace(token, ufrag=names[0], pwd=names[1])))
+
+
 def test_names_tcp_and_what_comes_too_late_are_left_out() -> None:
     """And of many candidates the best are told."""
     meeting = TokenMeeting(Role.HOST, os.urandom)

@@ -33,7 +33,8 @@ KEY_SIZE = 32
 ANSWERED_SIZE = 8
 
 _CHECKSUM_SIZE = 4
-_MAX_NAME = 64  # characters of a user fragment or password; ours have 8 and 24
+# Characters of a user fragment and of a password: what ICE asks for (RFC 8839 §5.4); ours have 8 and 24.
+_MIN_NAMES, _MAX_NAME = (4, 22), 64
 _KINDS = ("host", "srflx", "prflx", "relay")
 _IPV6 = 0x04
 _CANDIDATE = struct.Struct("!BIH")
@@ -127,11 +128,11 @@ def _read(body: bytes) -> Token:
     key, certificate, answers = (body[at + sum(sizes[:n]) : at + sum(sizes[: n + 1])] for n in range(3))
     at += sum(sizes)
     names = []
-    for _ in range(2):
+    for shortest in _MIN_NAMES:
         length = body[at]
         name = body[at + 1 : at + 1 + length]
-        if len(name) != length or length > _MAX_NAME:
-            raise ValueError("a name that is too long")
+        if len(name) != length or not shortest <= length <= _MAX_NAME:
+            raise ValueError("a name that is too long, or too short")
         names.append(name.decode("ascii"))
         at += 1 + length
     count = body[at]
