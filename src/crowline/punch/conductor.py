@@ -192,11 +192,6 @@ class Conductor:
         return self._leads and self._due is not None and (not self._agenda.has_begun or self._agenda.has_hope)
 
     @property
-    def peer(self) -> tuple[NatSummary, str] | None:
-        """What the other side says of its NAT and its outside host, if it has."""
-        return None if self._agenda.peer is None else (self._agenda.peer, self._peer_host)
-
-    @property
     def round_number(self) -> int:
         """That of the present round, or of the last; 0 before the first."""
         return self._number
