@@ -21,11 +21,14 @@ from crowline.rendezvous.code import LAN_NUMBERS, Code
 
 @pytest.fixture(autouse=True)
 def quiet_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port of multicast DNS that nobody else on this machine uses, and time for what must happen."""
+    """A port of multicast DNS that nobody else on this machine uses, time for what must happen, and no other
+    network than loopback: nobody there is asked anything.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("", 0))
         monkeypatch.setattr(mdns, "PORT", sock.getsockname()[1])
     monkeypatch.setattr(mdns, "RESOLVE_LIMIT", 30.0)
+    monkeypatch.setattr(lan_point, "local_addresses", lambda *, loopback: ["127.0.0.1"])
 
 
 @pytest.fixture
@@ -143,7 +146,6 @@ async def test_without_a_server_the_sentence_names_the_network(
 async def test_joining_by_such_a_code_needs_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody in this network has it: no server is asked, though one is named, and a slow answer counts."""
     monkeypatch.setattr(lan_point, "HEAD_START", 0.0)
-    monkeypatch.setattr(lan_point, "local_addresses", lambda *, loopback: ["127.0.0.1"])
     async with (
         asyncio.timeout(60),
         host_on_lan(loopback=True) as room,

@@ -46,6 +46,13 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Transmit]:
     return kept
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None but loopback, and no port that anybody asks at."""
+    monkeypatch.setattr(lan_point, "local_addresses", lambda *, loopback: ["127.0.0.1"])
+    monkeypatch.setattr(mdns, "PORT", 0)
+
+
 def naming(token: Token, addresses: list[tuple[str, int]]) -> str:
     """The same token, with other candidates."""
     signals = [
@@ -123,9 +130,8 @@ def test_openers_to_a_named_host_are_few_and_go_nowhere_else() -> None:
         assert len([each for each in packets if each.hop_limit is None]) <= most
 
 
-async def test_a_neighbour_has_one_guess_at_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_neighbour_has_one_guess_at_the_words() -> None:
     """Whoever knows the number, which is no secret, claims the place once; the second claim finds nothing."""
-    monkeypatch.setattr(mdns, "PORT", 0)
     async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
         number = Code.parse(room.code).number
         server = room._connection._hub._servers["127.0.0.1"]  # type: ignore[union-attr]
@@ -143,11 +149,8 @@ async def test_a_neighbour_has_one_guess_at_the_words(monkeypatch: pytest.Monkey
         assert isinstance(answers[0], wire.Claimed) and isinstance(answers[1], wire.Error)
 
 
-async def test_a_neighbour_cannot_have_meetings_of_its_own_at_a_hub_in_a_pocket(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_neighbour_cannot_have_meetings_of_its_own_at_a_hub_in_a_pocket() -> None:
     """It serves the one meeting of this process, and is no relay for the network."""
-    monkeypatch.setattr(mdns, "PORT", 0)
     async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
         socket, messages = await neighbour_of(room)
         socket.send(wire.encode(wire.Allocate(wire.VERSION, os.urandom(33))).decode())
@@ -158,7 +161,6 @@ async def test_a_neighbour_cannot_have_meetings_of_its_own_at_a_hub_in_a_pocket(
 
 async def test_a_neighbour_that_asks_and_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for it is bounded, and its place is free again."""
-    monkeypatch.setattr(mdns, "PORT", 0)
     monkeypatch.setattr(framed_messages, "MAX_QUEUED", 10_000)
     async with asyncio.timeout(60), host_on_lan(loopback=True) as room:
         socket, messages = await neighbour_of(room)
