@@ -48,7 +48,7 @@ class Ways:
 def ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ways]:
     found = Ways()
     # Routers on loopback answer at once, and whoever has none need not wait for those with radio.
-    monkeypatch.setattr(discovery, "SEARCH_LIMIT", 1.0)
+    monkeypatch.setattr(discovery, "SEARCH_LIMIT", 2.5)
     monkeypatch.setattr(port_mapper, "gateway_of", found.of)
     for module in (port_mapper, ports, router_report):
         monkeypatch.setattr(module, "default_gateways", found.all)
