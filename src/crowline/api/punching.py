@@ -22,9 +22,7 @@ from crowline.ice.candidate import CandidateType
 from crowline.ice.events import IceEvent, PairLost, PairReclassified, PairValid, Restarted
 from crowline.net.interfaces import source_towards
 from crowline.net.pump import Pump
-from crowline.punch.conductor import (
-    Conductor,
-)
+from crowline.punch.conductor import Conductor
 from crowline.punch.conductor_events import (
     Adopt,
     ConductorEvent,
