@@ -110,6 +110,7 @@ class PlannedWay:
 # last only as a result.
 WAYS = tuple(Way)
 ONE_SIDED = (Way.PEER_FIRST, Way.SAME_PORT, Way.PREDICT_ONE, Way.SPRAY)
+_WITHOUT_UDP = (Way.TCP, Way.RELAY)
 
 _Judgement = tuple[Fit, str]
 
@@ -130,18 +131,22 @@ def choose_plans(own: NatSummary, peer: NatSummary, *, leads: bool) -> tuple[Pla
 
 def _plans(way: Way, own: NatSummary, peer: NatSummary) -> list[PlannedWay]:
     if way in ONE_SIDED:
-        judge = _ONE_SIDED[way]
         sides = ((Opens.OWN, own, peer), (Opens.PEER, peer, own))
-        return [PlannedWay(way, opens, *judge(opener, other)) for opens, opener, other in sides]
-    return [PlannedWay(way, Opens.BOTH, *_MUTUAL[way](own, peer))]
+        return [PlannedWay(way, opens, *_judge(way, opener, other)) for opens, opener, other in sides]
+    return [PlannedWay(way, Opens.BOTH, *_judge(way, own, peer))]
+
+
+def _judge(way: Way, one: NatSummary, other: NatSummary) -> _Judgement:
+    """Of a way with an opener, that is `one`."""
+    if way not in _WITHOUT_UDP and not (one.has_udp and other.has_udp):
+        return Fit.UNLIKELY, "no UDP gets out on one side at least"
+    return _JUDGES[way](one, other)
 
 
 # --- ways of both sides alike ---------------------------------------------------------------------------
 
 
 def _low_ttl(one: NatSummary, other: NatSummary) -> _Judgement:
-    if not (one.has_udp and other.has_udp):
-        return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if one.is_easy and other.is_easy:
         return Fit.LIKELY, "both ports are known beforehand"
     if one.is_hard and other.is_hard:
@@ -152,8 +157,6 @@ def _low_ttl(one: NatSummary, other: NatSummary) -> _Judgement:
 
 
 def _predict_both(one: NatSummary, other: NatSummary) -> _Judgement:
-    if not (one.has_udp and other.has_udp):
-        return Fit.UNLIKELY, "no UDP gets out on one side at least"
     sides = (one, other)
     if all(side.is_hard and side.ports is PortChoice.SEQUENTIAL for side in sides):
         return Fit.LIKELY, "both NATs count their ports"
@@ -185,8 +188,6 @@ def _relay(one: NatSummary, other: NatSummary) -> _Judgement:
 
 
 def _peer_first(opener: NatSummary, other: NatSummary) -> _Judgement:
-    if not (opener.has_udp and other.has_udp):
-        return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.is_easy and opener.looks_at_hosts_only:
         return Fit.LIKELY, "the opener's port is known, and its filter looks at hosts only"
     if opener.is_hard:
@@ -197,8 +198,6 @@ def _peer_first(opener: NatSummary, other: NatSummary) -> _Judgement:
 
 
 def _same_port(opener: NatSummary, other: NatSummary) -> _Judgement:
-    if not (opener.has_udp and other.has_udp):
-        return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.ports is PortChoice.PRESERVING and not other.is_hard:
         return Fit.LIKELY, "the opener's NAT keeps inside ports where it can"
     if opener.is_hard and opener.ports in (PortChoice.SEQUENTIAL, PortChoice.BLOCK, PortChoice.RANDOM):
@@ -209,8 +208,6 @@ def _same_port(opener: NatSummary, other: NatSummary) -> _Judgement:
 
 
 def _predict_one(opener: NatSummary, other: NatSummary) -> _Judgement:
-    if not (opener.has_udp and other.has_udp):
-        return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.is_easy:
         return Fit.UNLIKELY, "the opener's port is known; nothing is to be predicted"
     if other.is_hard:
@@ -223,8 +220,6 @@ def _predict_one(opener: NatSummary, other: NatSummary) -> _Judgement:
 
 
 def _spray(opener: NatSummary, other: NatSummary) -> _Judgement:
-    if not (opener.has_udp and other.has_udp):
-        return Fit.UNLIKELY, "no UDP gets out on one side at least"
     if opener.is_easy:
         return Fit.UNLIKELY, "the opener's port is known; more sockets do not help"
     if other.mapping is MappingKind.PER_HOST and other.looks_at_hosts_only and opener.looks_at_hosts_only:
@@ -238,16 +233,13 @@ def _spray(opener: NatSummary, other: NatSummary) -> _Judgement:
     return Fit.POSSIBLE, "not known to be wrong: not both NATs were measured"
 
 
-_Judge = Callable[[NatSummary, NatSummary], _Judgement]
-_MUTUAL: dict[Way, _Judge] = {
+_JUDGES: dict[Way, Callable[[NatSummary, NatSummary], _Judgement]] = {
     Way.LOW_TTL: _low_ttl,
-    Way.PREDICT_BOTH: _predict_both,
-    Way.TCP: _tcp,
-    Way.RELAY: _relay,
-}
-_ONE_SIDED: dict[Way, _Judge] = {
     Way.PEER_FIRST: _peer_first,
     Way.SAME_PORT: _same_port,
     Way.PREDICT_ONE: _predict_one,
+    Way.PREDICT_BOTH: _predict_both,
     Way.SPRAY: _spray,
+    Way.TCP: _tcp,
+    Way.RELAY: _relay,
 }
