@@ -13,9 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from crowline.base.addresses import is_shared
+from crowline.punch.facet_rows import facet_rows
 from crowline.punch.plan_choice import FilterKind, MappingKind, NatSummary, PortChoice
 from crowline.punch.port_pattern import AllocationPattern, PortPattern, judge_ports
-from crowline.punch.tcp_profile import TcpProfile, said
+from crowline.punch.tcp_profile import TcpProfile
 from crowline.stun.nat_findings import Facet, Filtering, Findings, Hairpinning, Mapping, Reason, Sample
 
 __all__ = [
@@ -153,16 +154,7 @@ class NatProfile:
 
     def rows(self) -> list[tuple[str, str]]:
         """Each facet of UDP and what is known of it, for a table."""
-        if not self.answers:
-            return [("mapping", said(self.unknown, Facet.MAPPING, Mapping.UNKNOWN.value))]
-        rows = [
-            ("mapping", said(self.unknown, Facet.MAPPING, self.mapping.value)),
-            ("filtering", said(self.unknown, Facet.FILTERING, self.filtering.value)),
-        ]
-        if self.mapping is not Mapping.NONE:
-            rows.append(("hairpinning", said(self.unknown, Facet.HAIRPINNING, self.hairpinning.value)))
-            rows.append(("ports", said(self.unknown, Facet.ALLOCATION, str(self.ports))))
-        return rows
+        return facet_rows(self, self.filtering)
 
     def as_dict(self) -> dict[str, Any]:
         """The same for programs: plain values, ready for JSON."""

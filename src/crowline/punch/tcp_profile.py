@@ -6,8 +6,9 @@ from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from crowline.punch.facet_rows import facet_rows
 from crowline.punch.port_pattern import PortPattern, judge_ports
-from crowline.stun.nat_findings import Facet, Hairpinning, Mapping, Reason, TcpFindings
+from crowline.stun.nat_findings import Facet, Filtering, Hairpinning, Mapping, Reason, TcpFindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,4 @@ class TcpProfile:
 
     def rows(self) -> list[tuple[str, str]]:
         """Each facet and what is known of it."""
-        if not self.answers:
-            return [("mapping", said(self.unknown, Facet.MAPPING, Mapping.UNKNOWN.value))]
-        rows = [
-            ("mapping", said(self.unknown, Facet.MAPPING, self.mapping.value)),
-            ("filtering", said(self.unknown, Facet.FILTERING, Mapping.UNKNOWN.value)),
-        ]
-        if self.mapping is not Mapping.NONE:
-            rows.append(("hairpinning", said(self.unknown, Facet.HAIRPINNING, self.hairpinning.value)))
-            rows.append(("ports", said(self.unknown, Facet.ALLOCATION, str(self.ports))))
-        return rows
-
-
-def said(unknown: MappingOf[Facet, Reason], facet: Facet, value: str) -> str:
-    """One facet's value, with the reason where it is unknown or not certain."""
-    if facet not in unknown:
-        return value
-    is_known = value != Mapping.UNKNOWN.value
-    return f"{'probably ' if is_known else ''}{value} ({unknown[facet].value})"
+        return facet_rows(self, Filtering.UNKNOWN)
