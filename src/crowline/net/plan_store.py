@@ -6,7 +6,6 @@ cannot be read or written is forgotten without a word: it would only have saved 
 
 from __future__ import annotations
 
-import hmac
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,12 +14,11 @@ from pathlib import Path
 
 import msgspec
 
+from crowline.net.state_file import SECRET_BYTES, hashed, read_state, replace_state, state_folder
 from crowline.punch import plan_memory
 
 FILE = "plans.json"
 MAX_BYTES = plan_memory.MAX_BYTES + 1024  # and the secret; a larger file is not ours
-_SECRET_BYTES = 32
-_KEY_DIGITS = 32  # hexadecimal: 128 bits
 # Hosts of one network, as far as plans are concerned: providers give a customer another address of the same
 # pool now and then, and an IPv6 site has 48 bits of its own at most (RFC 6177).
 _PREFIX_LENGTHS = {4: 24, 6: 48}
@@ -42,7 +40,7 @@ class PlanStore:
     def load(self) -> bytes:
         """What was kept last, as JSON; empty where there is nothing."""
         kept = self._read()
-        self._secret = kept.secret if kept is not None else self._entropy(_SECRET_BYTES)
+        self._secret = kept.secret if kept is not None else self._entropy(SECRET_BYTES)
         return b"" if kept is None or bytes(kept.plans) == b"null" else bytes(kept.plans)
 
     def save(self, plans: bytes) -> None:
@@ -50,43 +48,22 @@ class PlanStore:
         with suppress(OSError, msgspec.MsgspecError):
             data = msgspec.json.encode(_Kept(self._secret, msgspec.Raw(plans)))
             if len(data) <= MAX_BYTES:
-                self._write(data)
+                replace_state(self._path(), data, self._entropy)
 
     def key(self, own: str, peer: str) -> str:
         """The name of a pair of networks, each given by an address that the internet sees; after `load`."""
         networks = f"{_network(own)} {_network(peer)}".encode()
-        return hmac.digest(self._secret, networks, "sha256").hex()[:_KEY_DIGITS]
+        return hashed(networks, self._secret)
 
     def _read(self) -> _Kept | None:
         try:
-            with self._path().open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-            kept = msgspec.json.decode(data, type=_Kept) if len(data) <= MAX_BYTES else None
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            kept = msgspec.json.decode(read_state(self._path(), MAX_BYTES), type=_Kept)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        return kept if kept is not None and len(kept.secret) == _SECRET_BYTES else None
-
-    def _write(self, data: bytes) -> None:
-        """Whole or not at all, also when two programs write at once; readable by this user alone."""
-        path = self._path()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = path.with_name(f"{FILE}.{self._entropy(8).hex()}")
-        try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            fresh.replace(path)
-        except OSError:
-            fresh.unlink(missing_ok=True)
-            raise
+        return kept if len(kept.secret) == SECRET_BYTES else None
 
     def _path(self) -> Path:
-        if self._folder is None:
-            # Not needed where plans are not.
-            from platformdirs import user_state_path
-
-            self._folder = user_state_path("crowline", appauthor=False)
-        return self._folder / FILE
+        return (self._folder or state_folder()) / FILE
 
 
 def _network(host: str) -> str:

@@ -6,7 +6,6 @@ cannot be read or written is forgotten without a word: it would only have saved 
 
 from __future__ import annotations
 
-import hmac
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from crowline.net.gateway import Gateway, station_of
-from crowline.net.state_file import read_state, replace_state, state_folder
+from crowline.net.state_file import SECRET_BYTES, hashed, read_state, replace_state, state_folder
 from crowline.portmap.router_events import Protocol
 from crowline.portmap.router_port import KnownRouter
 from crowline.portmap.upnp.element import MalformedUpnp
@@ -25,8 +24,6 @@ FILE = "routers.json"
 # Routers that are remembered; whoever travels further forgets the ones that were not met for longest.
 MAX_ROUTERS = 64
 MAX_BYTES = 1 << 16
-_SECRET_BYTES = 32
-_KEY_DIGITS = 32  # hexadecimal: 128 bits
 
 
 class _Router(msgspec.Struct, frozen=True):
@@ -61,7 +58,7 @@ class RouterMemory:
         """Remember that, unless it is known already."""
         if self.get(gateway) == known:
             return
-        kept = self._read() or _Kept(self._entropy(_SECRET_BYTES))
+        kept = self._read() or _Kept(self._entropy(SECRET_BYTES))
         location = known.location
         # A description at another address than the router's own is found again by its search.
         is_there = location is not None and location.address.host == gateway.host
@@ -79,7 +76,7 @@ class RouterMemory:
             kept = msgspec.json.decode(read_state(self._path(), MAX_BYTES), type=_Kept)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        return kept if len(kept.secret) == _SECRET_BYTES else None
+        return kept if len(kept.secret) == SECRET_BYTES else None
 
     def _path(self) -> Path:
         return (self._folder or state_folder()) / FILE
@@ -88,7 +85,7 @@ class RouterMemory:
 def _key(secret: bytes, gateway: Gateway) -> str:
     """Half of all routers are at 192.168.1.1: what tells them apart is the number of their network card."""
     name = gateway.host.encode() + b" " + station_of(gateway.host, gateway.index)
-    return hmac.digest(secret, name, "sha256").hex()[:_KEY_DIGITS]
+    return hashed(name, secret)
 
 
 def _location(router: _Router, host: str) -> GatewayUrl | None:

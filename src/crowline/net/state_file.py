@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+SECRET_BYTES = 32  # of the secret of this machine that names in such a file are hashed with
+_KEY_DIGITS = 32  # hexadecimal: 128 bits
+
+
+def hashed(name: bytes, secret: bytes) -> str:
+    """What stands for `name` in a file: it means nothing on another machine."""
+    return hmac.digest(secret, name, "sha256").hex()[:_KEY_DIGITS]
 
 
 def state_folder() -> Path:
