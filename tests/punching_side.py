@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from crowline.api import punching
-from crowline.api.adoption import Adoption
-from crowline.api.agent_events import AgentEvents
-from crowline.api.gatherer import Gatherer
 from crowline.api.path_reasons import PathReasons
-from crowline.api.plan_notes import PlanNotes
-from crowline.api.punching import Punching
+from crowline.api.traversal import punching
+from crowline.api.traversal.adoption import Adoption
+from crowline.api.traversal.agent_events import AgentEvents
+from crowline.api.traversal.gatherer import Gatherer
+from crowline.api.traversal.plan_notes import PlanNotes
+from crowline.api.traversal.punching import Punching
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.agent import MIN_TA, IceAgent

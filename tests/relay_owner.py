@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from crowline.api.race import RelayServer
-from crowline.api.relay import Login, Relay
-from crowline.api.relays import Relays
+from crowline.api.traversal.relay import Login, Relay
+from crowline.api.traversal.relays import Relays
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit

@@ -30,10 +30,10 @@ from crowline.base.errors import (
 )
 
 if TYPE_CHECKING:
-    from crowline.api.doctor import Examination, examine
+    from crowline.api.doctor.examination import Examination, examine
     from crowline.api.path import Path
     from crowline.api.peer import Peer, Stream
-    from crowline.api.port_mapper import PortMap, PortMapper, PortNotOpened
+    from crowline.api.port_mapping.mapper import PortMap, PortMapper, PortNotOpened
     from crowline.api.room import Room, host, join
     from crowline.api.serverless import (
         host_by_token,
@@ -77,15 +77,15 @@ __all__ = [
 
 # Imported on first use: QUIC and the PAKE cost more time than a command's --help may take.
 _LAZY = {
-    "Examination": "crowline.api.doctor",
+    "Examination": "crowline.api.doctor.examination",
     "Path": "crowline.api.path",
     "Peer": "crowline.api.peer",
-    "PortMap": "crowline.api.port_mapper",
-    "PortMapper": "crowline.api.port_mapper",
-    "PortNotOpened": "crowline.api.port_mapper",
+    "PortMap": "crowline.api.port_mapping.mapper",
+    "PortMapper": "crowline.api.port_mapping.mapper",
+    "PortNotOpened": "crowline.api.port_mapping.mapper",
     "Stream": "crowline.api.peer",
     "Room": "crowline.api.room",
-    "examine": "crowline.api.doctor",
+    "examine": "crowline.api.doctor.examination",
     "host": "crowline.api.room",
     "host_by_token": "crowline.api.serverless",
     "host_on_lan": "crowline.api.serverless",

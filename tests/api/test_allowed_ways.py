@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 import crowline
-from crowline.api.gatherer import MAX_PEERS
-from crowline.api.other_side import OtherSide
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.gatherer import MAX_PEERS
+from crowline.api.traversal.other_side import OtherSide
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.net.udp import UdpSocket

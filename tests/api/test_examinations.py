@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from crowline.api import doctor_checks
-from crowline.api.doctor import examine
-from crowline.api.doctor_checks import privacy_of, tunnel_of
+from crowline.api.doctor import checks as doctor_checks
+from crowline.api.doctor.checks import privacy_of, tunnel_of
+from crowline.api.doctor.examination import examine
 from crowline.api.options import SERVER_VARIABLE
-from crowline.api.router_report import RouterReport
+from crowline.api.port_mapping.router_report import RouterReport
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.diagnosis.facts import FirewallFacts, Portal, Privacy

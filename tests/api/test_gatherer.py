@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from crowline.api.gatherer import Gatherer
+from crowline.api.traversal.gatherer import Gatherer
 from crowline.base.addresses import Address
 from crowline.ice.candidate import Candidate
 from turn_socket import plain_socket

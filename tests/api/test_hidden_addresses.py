@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import crowline
-from crowline.api import surroundings
-from crowline.api.candidate_names import MAX_LOOKED_FOR, CandidateNames
 from crowline.api.hub_channel import HubChannel
-from crowline.api.questions import Questions
-from crowline.api.traversal import Traversal
+from crowline.api.traversal import surroundings
+from crowline.api.traversal.candidate_names import MAX_LOOKED_FOR, CandidateNames
+from crowline.api.traversal.questions import Questions
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.mdns_name import is_mdns_name, mdns_name
 from crowline.ice.candidate import CandidateFactory

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import crowline
-from crowline.api import mapped_ports, port_mapper
-from crowline.api.mapped_ports import MappedPorts
+from crowline.api.port_mapping import mapper as port_mapper
+from crowline.api.port_mapping import meeting_ports as mapped_ports
+from crowline.api.port_mapping.meeting_ports import MappedPorts
 from crowline.base.addresses import Address, AddressClass, classify
 from crowline.base.errors import UsageError
 from crowline.base.transport import Transport

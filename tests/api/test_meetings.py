@@ -162,7 +162,7 @@ async def test_relay_only_uses_the_relay_and_shows_no_address(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither side learns an address of the other but the server's."""
-    from crowline.api.other_side import OtherSide
+    from crowline.api.traversal.other_side import OtherSide
     from crowline.rendezvous.signals import CandidateSignal
 
     told: list[CandidateSignal] = []
@@ -249,7 +249,7 @@ async def test_a_direct_path_that_dies_in_mid_stream_is_left_for_the_relay(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Packets vanish without a word; within seconds the relay carries on, and no byte is lost or repeated."""
-    from crowline.api.traversal import Traversal
+    from crowline.api.traversal.traversal import Traversal
 
     cut = False
     send = Traversal.send
@@ -388,7 +388,7 @@ async def test_nobody_comes_in_time(server: Server) -> None:
 async def test_link_zero_stops_at_its_budget_with_a_clear_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only the server's WebSocket works, its budget is used, then both sides hear why it ends."""
     from crowline.api import watch
-    from crowline.api.traversal import Traversal
+    from crowline.api.traversal.traversal import Traversal
 
     monkeypatch.setattr(watch, "PATH_LIMIT", 1.0)
     monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
@@ -419,7 +419,7 @@ async def test_link_zero_stops_at_its_budget_with_a_clear_end(monkeypatch: pytes
 async def test_a_server_that_carries_nothing_is_no_path(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With less than what link zero keeps for its last words it is used up from the start, and says so."""
     from crowline.api import watch
-    from crowline.api.traversal import Traversal
+    from crowline.api.traversal.traversal import Traversal
 
     monkeypatch.setattr(watch, "PATH_LIMIT", 1.0)
     monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
@@ -434,7 +434,7 @@ async def test_a_server_that_carries_nothing_is_no_path(budget: int, monkeypatch
 async def test_both_sides_at_once_may_use_link_zero_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub shares the budget out between them and drops nothing: the end is as clear as with one."""
     from crowline.api import watch
-    from crowline.api.traversal import Traversal
+    from crowline.api.traversal.traversal import Traversal
 
     monkeypatch.setattr(watch, "PATH_LIMIT", 1.0)
     monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
@@ -458,7 +458,7 @@ async def test_link_zero_goes_on_beyond_its_budget_where_the_server_has_a_rate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing but the WebSocket works: both sides' bytes arrive whole, no faster than the rate."""
-    from crowline.api.traversal import Traversal
+    from crowline.api.traversal.traversal import Traversal
 
     monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
     data = os.urandom(2_000_000)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import crowline
-from crowline.api import announcer, surroundings
-from crowline.api.restart_pace import BURST, INTERVAL, RestartPace
 from crowline.api.room import enter
-from crowline.api.traversal import Traversal
+from crowline.api.traversal import announcer, surroundings
+from crowline.api.traversal.restart_pace import BURST, INTERVAL, RestartPace
+from crowline.api.traversal.traversal import Traversal
 from crowline.net.network import Network, NetworkChange
 from crowline.rendezvous.signals import CandidateSignal, Description, Signal
 from crowline.server.server import Server

@@ -9,13 +9,13 @@ from contextlib import closing
 
 import pytest
 
-from crowline.api import other_side, surroundings
 from crowline.api.allowed import Allowed
-from crowline.api.candidate_names import CandidateNames
 from crowline.api.options import Options
-from crowline.api.other_side import MAX_RESTARTS
 from crowline.api.path_reasons import PathReasons
-from crowline.api.traversal import Traversal
+from crowline.api.traversal import other_side, surroundings
+from crowline.api.traversal.candidate_names import CandidateNames
+from crowline.api.traversal.other_side import MAX_RESTARTS
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.mdns_name import mdns_name
 from crowline.ice.candidate import CandidateFactory

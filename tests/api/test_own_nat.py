@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from crowline.api import own_nat
-from crowline.api.own_nat import OwnNat
+from crowline.api.traversal import own_nat
+from crowline.api.traversal.own_nat import OwnNat
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.net import nat_discovery

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 import crowline
-from crowline.api import pair_examination
+from crowline.api.doctor import pair_examination
+from crowline.api.doctor.pair_examination import PairReport, PairRoom, SideFacts, pair_room
 from crowline.api.options import Options
-from crowline.api.pair_examination import PairReport, PairRoom, SideFacts, pair_room
 from crowline.api.path import Path
 from crowline.api.peer import Peer
 from crowline.base.errors import NobodyCame, ProtocolViolation

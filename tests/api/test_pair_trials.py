@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crowline.api.pair_trials import PairTrials
+from crowline.api.doctor.pair_trials import PairTrials
 from crowline.base.addresses import Address
 from crowline.base.send_problem import SendProblem
 from crowline.diagnosis.pair_trial import Result

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from crowline.api import path_probe
-from crowline.api.path_probe import PathProbe
-from crowline.api.traversal import Traversal
+from crowline.api.doctor import path_probe
+from crowline.api.doctor.path_probe import PathProbe
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from crowline.api.plan_notes import PlanNotes
+from crowline.api.traversal.plan_notes import PlanNotes
 from crowline.net.plan_store import FILE, PlanStore
 from crowline.punch.plan_memory import TRIED, WORKED
 

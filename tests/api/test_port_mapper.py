@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from crowline.api import port_mapper, ports, router_report
-from crowline.api.port_mapper import PortMap, PortMapper, PortNotOpened, RouterNews
-from crowline.api.port_records import PortRecords
-from crowline.api.router_report import RouterReport, look_at_routers
+from crowline.api.port_mapping import mapper as port_mapper
+from crowline.api.port_mapping import ports, router_report
+from crowline.api.port_mapping.mapper import PortMap, PortMapper, PortNotOpened, RouterNews
+from crowline.api.port_mapping.records import PortRecords
+from crowline.api.port_mapping.router_report import RouterReport, look_at_routers
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.transport import Transport

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from crowline.api.gatherer import MAX_ADOPTED, Gatherer
-from crowline.api.punch_sockets import RESERVE, PunchSockets
+from crowline.api.traversal.gatherer import MAX_ADOPTED, Gatherer
+from crowline.api.traversal.punch_sockets import RESERVE, PunchSockets
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.send_problem import SendProblem

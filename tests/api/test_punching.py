@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crowline.api.gatherer import MAX_ADOPTED
+from crowline.api.traversal.gatherer import MAX_ADOPTED
 from crowline.base.addresses import Address
 from crowline.ice.events import PairLost, PairValid
 from crowline.ice.pair import ValidPair

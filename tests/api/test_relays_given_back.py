@@ -12,7 +12,7 @@ import pytest
 import turn_front
 from crowline.api import race as race_module
 from crowline.api.race import RelayServer
-from crowline.api.relay import Relay
+from crowline.api.traversal.relay import Relay
 from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport

@@ -10,7 +10,7 @@ import pytest
 from certificates import self_signed
 from coturn import LOGIN, coturn
 from crowline.api.race import RelayServer
-from crowline.api.relay import DatagramWay, StreamWay
+from crowline.api.traversal.relay import DatagramWay, StreamWay
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.net.stream import StreamTarget

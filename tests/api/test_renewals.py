@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import crowline
-from crowline.api.gatherer import Gatherer
-from crowline.api.renewals import Renewals
 from crowline.api.room import enter
+from crowline.api.traversal.gatherer import Gatherer
+from crowline.api.traversal.renewals import Renewals
 from crowline.base.addresses import Address
 from crowline.base.send_problem import SendProblem
 from crowline.ice.candidate import Candidate, CandidateType

@@ -9,7 +9,7 @@ import os
 import pytest
 
 import crowline
-from crowline.api.gatherer import Gatherer
+from crowline.api.traversal.gatherer import Gatherer
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.send_problem import SendProblem

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import pytest
 
 import crowline
-from crowline.api import surroundings
 from crowline.api.allowed import Allowed
 from crowline.api.hub_channel import HubChannel
 from crowline.api.peer import Peer
-from crowline.api.tcp_ways import TcpWays
 from crowline.api.tls_links import TlsPairLink
+from crowline.api.traversal import surroundings
+from crowline.api.traversal.tcp_ways import TcpWays
 from crowline.base.errors import LocalProblem
 from crowline.ice.candidate import Candidate
 from crowline.link.identity import Identity

@@ -8,12 +8,12 @@ from contextlib import closing
 
 import pytest
 
-from crowline.api import surroundings
-from crowline.api import translation as translation_module
 from crowline.api.options import Options
 from crowline.api.path_reasons import PathReasons
-from crowline.api.translation import Translation
-from crowline.api.traversal import Traversal
+from crowline.api.traversal import surroundings
+from crowline.api.traversal import translation as translation_module
+from crowline.api.traversal.translation import Translation
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.nat64 import WELL_KNOWN_NAME, Nat64Prefix, Pref64
 from crowline.ice.candidate import Candidate, CandidateType

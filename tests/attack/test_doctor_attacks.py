@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from crowline.api import doctor_checks
-from crowline.api.doctor import examine
-from crowline.api.router_report import RouterReport
+from crowline.api.doctor import checks as doctor_checks
+from crowline.api.doctor.examination import examine
+from crowline.api.port_mapping.router_report import RouterReport
 from crowline.cli.output import printable
 from crowline.diagnosis.diagnosis import diagnose
 from crowline.diagnosis.facts import FirewallFacts, Portal, RouterFacts

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from crowline.api import pair_talk
-from crowline.api.pair_talk import CAR, PairTalk
+from crowline.api.doctor import pair_talk
+from crowline.api.doctor.pair_talk import CAR, PairTalk
 from crowline.api.peer import Stream
 from crowline.base.errors import CrowlineError, ProtocolViolation
 from crowline.base.machine import Buffer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crowline.api.punching import MAX_CHECK
+from crowline.api.traversal.punching import MAX_CHECK
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.agent import IceAgent

@@ -15,11 +15,11 @@ import pytest
 
 import crowline
 from crowline.api import lan_point, token_point
-from crowline.api.gatherer import Gatherer
 from crowline.api.hub_channel import channel
 from crowline.api.meeting_point import Callbacks
 from crowline.api.serverless import host_by_token, host_on_lan, join_by_token, join_on_lan
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.gatherer import Gatherer
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.net import framed_messages, mdns

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from crowline.api import doctor
-from crowline.api.doctor import Examination
+from crowline.api.doctor import examination as doctor
+from crowline.api.doctor.examination import Examination
 from crowline.cli import doctor as command
 from crowline.cli import main
 from crowline.diagnosis.diagnosis import diagnose

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from crowline.api import doctor
-from crowline.api.doctor import Examination
+from crowline.api.doctor import examination as doctor
+from crowline.api.doctor.examination import Examination
 from crowline.base.errors import NobodyCame
 from crowline.cli import main
 from crowline.cli.doctor_pair import examine_pair

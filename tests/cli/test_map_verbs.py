@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from crowline.api import port_mapper, ports
-from crowline.api.port_mapper import PortMap, PortNotOpened, RouterNews
-from crowline.api.ports import OpenedPort
+from crowline.api.port_mapping import mapper as port_mapper
+from crowline.api.port_mapping import ports
+from crowline.api.port_mapping.mapper import PortMap, PortNotOpened, RouterNews
+from crowline.api.port_mapping.ports import OpenedPort
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.cli import main

@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 
 import crowline
-from crowline.api import doctor
+from crowline.api.doctor import examination as doctor
 from crowline.diagnosis import fixes
 from crowline.diagnosis.diagnosis import diagnose
 from crowline.diagnosis.report import to_fields

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from crowline.api.port_mapper import usual_host
+from crowline.api.port_mapping.mapper import usual_host
 from crowline.lab.namespaces import Internet
 from crowline.net import rtnetlink as rt
 from crowline.net.gateway import Gateway, choose_gateways, default_gateways, gateway_of
@@ -156,7 +156,7 @@ async def test_tests_cannot_ask_one_by_mistake() -> None:
 
 def test_programs_that_tests_start_see_none_either() -> None:
     """Whatever they import first."""
-    for first in ("crowline.net.gateway", "crowline.api.ports", "crowline.net.router"):
+    for first in ("crowline.net.gateway", "crowline.api.port_mapping.ports", "crowline.net.router"):
         script = (
             f"import {first}, crowline.net.router\n"
             "from crowline.net.gateway import default_gateways\n"

@@ -19,7 +19,7 @@ from crowline.api.observers import Observers
 from crowline.api.options import Options
 from crowline.api.timing import Timing
 from crowline.api.token_point import TokenPoint
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.traversal import Traversal
 from crowline.api.watch import Watch
 from crowline.base.errors import (
     CrowlineError,

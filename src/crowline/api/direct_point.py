@@ -17,7 +17,7 @@ from dataclasses import replace
 from crowline.api.hub_channel import HubChannel, MessageSocket, channel
 from crowline.api.meeting_point import Callbacks
 from crowline.api.pocket_hub import PocketHub
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.errors import NobodyCame, NoPath, UsageError, WrongCode
 from crowline.base.secrets import Secret

@@ -30,7 +30,7 @@ from crowline.rendezvous.signals import Signal
 from crowline.rendezvous.wire import VERSION, Welcome
 
 if TYPE_CHECKING:
-    from crowline.api.traversal import Traversal
+    from crowline.api.traversal.traversal import Traversal
 
 # Seconds between two looks at whether the WebSocket has room again.
 _DRAIN_INTERVAL = 0.01

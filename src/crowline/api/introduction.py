@@ -7,7 +7,7 @@ from collections.abc import Callable
 from crowline.api.carriers import Carriers
 from crowline.api.links import LinkSecrets
 from crowline.api.pair_links import Link, transport_of, trust_in
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.link.identity import Identity

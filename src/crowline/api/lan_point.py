@@ -18,7 +18,7 @@ from dataclasses import replace
 from crowline.api.hub_channel import AtServer, HubChannel, channel
 from crowline.api.meeting_point import Callbacks
 from crowline.api.pocket_hub import PocketHub
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, LocalProblem, NobodyCame, NoPath, ServerUnreachable, WrongCode
 from crowline.base.mdns_name import mdns_name

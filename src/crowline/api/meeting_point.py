@@ -16,7 +16,7 @@ from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Signal
 
 if TYPE_CHECKING:
-    from crowline.api.traversal import Traversal
+    from crowline.api.traversal.traversal import Traversal
 
 
 @dataclass(frozen=True, slots=True)

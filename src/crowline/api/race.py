@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
-from crowline.api.relay import DatagramWay, Login, Relay, RelayOwner, StreamWay
+from crowline.api.traversal.relay import DatagramWay, Login, Relay, RelayOwner, StreamWay
 from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.net.interfaces import source_towards

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from crowline.api.meeting_point import Callbacks
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.errors import NobodyCame, NoPath, UsageError
 from crowline.base.secrets import Secret

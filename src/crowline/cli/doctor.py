@@ -14,7 +14,7 @@ from crowline.base.errors import UsageError
 from crowline.cli.output import Output, printable
 
 if TYPE_CHECKING:
-    from crowline.api.doctor import Examination
+    from crowline.api.doctor.examination import Examination
 
 _LIMIT = 5.0  # seconds
 _INDENT = 11  # characters of the widest heading and a gap
@@ -77,7 +77,7 @@ def _alone(**chosen: str | float | bool | None) -> None:
 
 
 def _explain(word: str, output: Output) -> int:
-    from crowline.api.doctor import explain
+    from crowline.api.doctor.examination import explain
 
     term = explain(word)
     if output.as_json:
@@ -94,7 +94,7 @@ def _explain(word: str, output: Output) -> int:
 
 async def _examine(server: str | None, limit: float, watch: float | None, output: Output) -> int:
     """Once, or until somebody stops it. The exit code."""
-    from crowline.api.doctor import examine
+    from crowline.api.doctor.examination import examine
 
     started = time.monotonic()
     last: Examination | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from crowline.cli.output import Output, count, describe_path
 
 if TYPE_CHECKING:
-    from crowline.api.pair_examination import Measure, PairReport, PairTrial, SideFacts
+    from crowline.api.doctor.pair_examination import Measure, PairReport, PairTrial, SideFacts
     from crowline.api.path import Path
 
 # Pairs shown to a person of those that work, and of the others; programs get all.
@@ -26,8 +26,8 @@ async def examine_pair(
     output: Output, code: str | None = None, *, server: str | None = None, timeout: float | None = None
 ) -> int:
     """The same in a loop that runs already."""
+    from crowline.api.doctor.pair_examination import pair_room
     from crowline.api.options import default_server
-    from crowline.api.pair_examination import pair_room
     from crowline.api.room import check_code
 
     server = server or default_server()
@@ -61,8 +61,8 @@ async def examine_pair(
 
 async def _own(server: str, output: Output) -> SideFacts:
     """This side alone, first."""
-    from crowline.api.doctor import examine
-    from crowline.api.pair_examination import side_of
+    from crowline.api.doctor.examination import examine
+    from crowline.api.doctor.pair_examination import side_of
 
     output.say("Looking at this side …")
     examination = await examine(server)

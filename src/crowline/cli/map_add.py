@@ -10,7 +10,7 @@ from crowline.cli.map import output_options, port_options
 from crowline.cli.output import Output
 
 if TYPE_CHECKING:
-    from crowline.api.ports import OpenedPort
+    from crowline.api.port_mapping.ports import OpenedPort
 
 _HOURS_2 = 7200  # seconds
 _MOST = 86400
@@ -44,7 +44,7 @@ def add(
 
     Where it can be reached goes to standard output. The router may give another port, or a shorter time.
     """
-    from crowline.api.ports import open_port
+    from crowline.api.port_mapping.ports import open_port
     from crowline.base.transport import Transport
     from crowline.cli.run import run
 

@@ -15,7 +15,7 @@ def list(as_json: bool, quiet: bool) -> None:
 
     Only UPnP tells that. What `crowline map add` opened by another protocol is listed too.
     """
-    from crowline.api.ports import list_ports
+    from crowline.api.port_mapping.ports import list_ports
     from crowline.cli.map_add import show_row
     from crowline.cli.run import run
 

@@ -14,7 +14,7 @@ from crowline.cli.output import Output
 @output_options
 def remove(port: int, transport: str, host: str | None, as_json: bool, quiet: bool) -> None:
     """Close a port of this machine that the router has open. PORT is this machine's."""
-    from crowline.api.ports import close_port
+    from crowline.api.port_mapping.ports import close_port
     from crowline.base.transport import Transport
     from crowline.cli.run import run
 

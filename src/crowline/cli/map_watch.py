@@ -11,7 +11,7 @@ from crowline.cli.map import output_options, port_options
 from crowline.cli.output import Output
 
 if TYPE_CHECKING:
-    from crowline.api.port_mapper import PortMap, RouterNews
+    from crowline.api.port_mapping.mapper import PortMap, RouterNews
 
 
 @click.command("watch")
@@ -30,7 +30,7 @@ def watch(ports: tuple[int, ...], transport: str, host: str | None, as_json: boo
 
 
 async def _watch(output: Output, ports: tuple[int, ...], transport: str, host: str | None) -> None:
-    from crowline.api.port_mapper import PortMapper
+    from crowline.api.port_mapping.mapper import PortMapper
     from crowline.base.transport import Transport
 
     def on_news(news: RouterNews) -> None:

@@ -1,4 +1,4 @@
-"""When a virtual peer has its gateway open ports, and what it offers: as `api/mapped_ports.py`."""
+"""When a virtual peer has its gateway open ports, and what it offers: as `api/port_mapping/` does it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One side of a meeting in a virtual internet: the machines of the product, composed as `api/` does it.
 
-`api/connection.py` and `api/traversal.py` say why each step is where it is; here the same steps run in
-virtual time, with a PAKE that costs nothing and links that draw no randomness of their own.
+`api/connection.py` and `api/traversal/` say why each step is where it is; here the same steps run in virtual
+time, with a PAKE that costs nothing and links that draw no randomness of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plans for hard NATs of a virtual peer: `api/punching.py` without an event loop."""
+"""Plans for hard NATs of a virtual peer: `api/traversal/punching.py` without an event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The UDP sockets of a virtual peer and what leads to them: `api/gatherer.py` without an event loop."""
+"""The UDP sockets of a virtual peer and what leads to them: the gatherer of `api/` without an event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a virtual peer's ICE agent does by TCP: `api/tcp_ways.py` without an event loop."""
+"""What a virtual peer's ICE agent does by TCP: `api/traversal/tcp_ways.py` without an event loop."""
 
 from __future__ import annotations
 

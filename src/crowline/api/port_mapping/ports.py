@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from crowline.api.port_mapper import PATIENCE, PortMapper, PortNotOpened, usual_host
-from crowline.api.port_records import PortRecord, PortRecords
+from crowline.api.port_mapping.mapper import PATIENCE, PortMapper, PortNotOpened, usual_host
+from crowline.api.port_mapping.records import PortRecord, PortRecords
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.net.gateway import Gateway, default_gateways

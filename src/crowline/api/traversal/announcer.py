@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crowline.api.candidate_names import CandidateNames
+from crowline.api.traversal.candidate_names import CandidateNames
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from crowline.api.gatherer import Gatherer
+from crowline.api.traversal.gatherer import Gatherer
 from crowline.base.addresses import Address, AddressClass, classify
 from crowline.base.errors import CrowlineError
 from crowline.base.transport import Transport
@@ -22,7 +22,7 @@ from crowline.net.patience import within
 from crowline.rendezvous.rate import Bucket
 
 if TYPE_CHECKING:
-    from crowline.api.port_mapper import PortMap, PortMapper
+    from crowline.api.port_mapping.mapper import PortMap, PortMapper
 
 # Seconds after its beginning at which a side that waits asks its router: the code is on the screen by then.
 HOST_DELAY = 0.2
@@ -167,8 +167,8 @@ class MappedPorts:
 
     async def _load_and_open(self) -> None:
         """It takes some ten milliseconds to load what asks routers, for which no packet is to wait."""
-        await asyncio.to_thread(import_module, "crowline.api.port_mapper")
-        from crowline.api.port_mapper import PortMapper
+        await asyncio.to_thread(import_module, "crowline.api.port_mapping.mapper")
+        from crowline.api.port_mapping.mapper import PortMapper
 
         self._mapper = PortMapper(follows=False)
         for key in self._bases:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import msgspec
 
 from crowline.api.allowed import Allowed
-from crowline.api.candidate_names import CandidateNames
-from crowline.api.restart_pace import BURST, INTERVAL, RestartPace
-from crowline.api.translation import Translation
+from crowline.api.traversal.candidate_names import CandidateNames
+from crowline.api.traversal.restart_pace import BURST, INTERVAL, RestartPace
+from crowline.api.traversal.translation import Translation
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from crowline.api.agent_events import AgentEvents
 from crowline.api.allowed import Allowed
-from crowline.api.gatherer import MAX_ADOPTED, Gatherer
-from crowline.api.traversal_owner import PairOwner, TraversalOwner
+from crowline.api.traversal.agent_events import AgentEvents
+from crowline.api.traversal.gatherer import MAX_ADOPTED, Gatherer
+from crowline.api.traversal.owner import PairOwner, TraversalOwner
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.ice.agent import IceAgent

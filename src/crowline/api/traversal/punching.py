@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from crowline.api.adoption import Adoption
-from crowline.api.own_nat import OwnNat
 from crowline.api.path_reasons import PathReasons
-from crowline.api.plan_notes import PlanNotes
-from crowline.api.punch_sockets import PunchSockets
+from crowline.api.traversal.adoption import Adoption
+from crowline.api.traversal.own_nat import OwnNat
+from crowline.api.traversal.plan_notes import PlanNotes
+from crowline.api.traversal.punch_sockets import PunchSockets
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit

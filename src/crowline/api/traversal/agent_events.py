@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 
 from crowline.api.allowed import Allowed
-from crowline.api.announcer import Announcer
-from crowline.api.gatherer import Gatherer
-from crowline.api.traversal_owner import PairOwner, TraversalOwner
+from crowline.api.traversal.announcer import Announcer
+from crowline.api.traversal.gatherer import Gatherer
+from crowline.api.traversal.owner import PairOwner, TraversalOwner
 from crowline.base.send_problem import SendProblem
 from crowline.ice.candidate import CandidateType
 from crowline.ice.events import (

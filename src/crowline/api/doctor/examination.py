@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from crowline.api.doctor_checks import Checks
+from crowline.api.doctor.checks import Checks
 from crowline.api.options import default_server
 from crowline.base.errors import CrowlineError, ServerUnreachable
 from crowline.diagnosis.diagnosis import Diagnosis, diagnose

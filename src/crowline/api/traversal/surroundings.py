@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from crowline.api.allowed import Allowed
-from crowline.api.candidate_names import CandidateNames
 from crowline.api.options import Options
-from crowline.api.translation import Translation
+from crowline.api.traversal.candidate_names import CandidateNames
+from crowline.api.traversal.translation import Translation
 from crowline.net.interfaces import local_addresses, usable_hosts
 
 if TYPE_CHECKING:

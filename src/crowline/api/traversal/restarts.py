@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from crowline.api.restart_pace import RestartPace
+from crowline.api.traversal.restart_pace import RestartPace
 
 
 class Restarts:

@@ -7,20 +7,20 @@ import os
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
-from crowline.api.adoption import Adoption
-from crowline.api.agent_events import AgentEvents
-from crowline.api.announcer import Announcer
-from crowline.api.gatherer import Gatherer
-from crowline.api.mapped_ports import MappedPorts
 from crowline.api.options import Options
-from crowline.api.other_side import OtherSide
-from crowline.api.punching import Punching
-from crowline.api.questions import Questions
-from crowline.api.renewals import Renewals
-from crowline.api.restarts import Restarts
-from crowline.api.surroundings import Surroundings
-from crowline.api.tcp_ways import TcpWays
-from crowline.api.traversal_owner import PairOwner, TraversalOwner
+from crowline.api.port_mapping.meeting_ports import MappedPorts
+from crowline.api.traversal.adoption import Adoption
+from crowline.api.traversal.agent_events import AgentEvents
+from crowline.api.traversal.announcer import Announcer
+from crowline.api.traversal.gatherer import Gatherer
+from crowline.api.traversal.other_side import OtherSide
+from crowline.api.traversal.owner import PairOwner, TraversalOwner
+from crowline.api.traversal.punching import Punching
+from crowline.api.traversal.questions import Questions
+from crowline.api.traversal.renewals import Renewals
+from crowline.api.traversal.restarts import Restarts
+from crowline.api.traversal.surroundings import Surroundings
+from crowline.api.traversal.tcp_ways import TcpWays
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.send_problem import SendProblem

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from crowline.api.race import Race, RelayServer, RelaysOwner
-from crowline.api.relay import DatagramWay, Login, Relay
+from crowline.api.traversal.relay import DatagramWay, Login, Relay
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.net.patience import within

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from crowline.api.router_report import look_at_routers
+from crowline.api.port_mapping.router_report import look_at_routers
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, ServerUnreachable
 from crowline.base.nat64 import Nat64Prefix

@@ -6,7 +6,7 @@ import asyncio
 import statistics
 from dataclasses import dataclass
 
-from crowline.api.traversal import Traversal
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
 from crowline.base.machine import Transmit

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from crowline.api.connection import Connection
+from crowline.api.doctor.pair_talk import NO_DOCTOR, TOGETHER, PairTalk
+from crowline.api.doctor.pair_trials import PairTrials
+from crowline.api.doctor.path_probe import PathProbe
 from crowline.api.options import Options, default_server
-from crowline.api.pair_talk import NO_DOCTOR, TOGETHER, PairTalk
-from crowline.api.pair_trials import PairTrials
 from crowline.api.path import Path
-from crowline.api.path_probe import PathProbe
 from crowline.api.peer import Peer
 from crowline.api.room import Room, opened
 from crowline.base.errors import NobodyCame, ProtocolViolation

@@ -1,0 +1,1 @@
+"""What networks allow: examinations of one machine, and of two together."""

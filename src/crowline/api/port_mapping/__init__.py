@@ -1,0 +1,1 @@
+"""Ports that routers open: for meetings, for applications, and for a command that ends."""
