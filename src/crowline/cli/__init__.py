@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from crowline.base.errors import CrowlineError, LocalProblem
+from crowline.base.errors import CrowlineError
 from crowline.cli.verbs import Verbs
 
 INTERRUPTED = 130
@@ -39,8 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     except CrowlineError as error:
         _leave(error, arguments)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _leave(LocalProblem(f"{where}{error.strerror or error}."), arguments)
+        from crowline.cli.output import local_problem
+
+        _leave(local_problem(error), arguments)
     except click.exceptions.Abort:
         raise SystemExit(INTERRUPTED) from None
     except KeyboardInterrupt:

@@ -10,9 +10,11 @@ import os
 import sys
 import time
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from crowline.base.errors import CrowlineError
+from crowline.base.errors import CrowlineError, LocalProblem
 
 if TYPE_CHECKING:
     from crowline.api.path import Path
@@ -28,7 +30,22 @@ class Output:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        # Standard output is data: what programs read goes to standard error, and nothing else does.
+        self._stdout_is_data = False
         self._last_progress = 0.0
+
+    @contextmanager
+    def data_on_stdout(self) -> Iterator[None]:
+        """For a command whose standard output is data: objects, an error's too, go to standard error."""
+        self._stdout_is_data = True
+        try:
+            yield
+        except (CrowlineError, OSError) as problem:
+            if not self.as_json:
+                raise
+            error = problem if isinstance(problem, CrowlineError) else local_problem(problem)
+            self.error(error)
+            raise SystemExit(error.exit_code) from None
 
     @property
     def is_terminal(self) -> bool:
@@ -39,7 +56,7 @@ class Output:
         if self.as_json:
             # ASCII: the other side's names may hold what an encoding or a terminal does not take.
             line = json.dumps({"v": JSON_VERSION, "t": type_, **fields}, separators=(",", ":"))
-            _write(sys.stdout, line)
+            _write(sys.stderr if self._stdout_is_data else sys.stdout, line)
 
     def say(self, text: str) -> None:
         """A line for a person."""
@@ -47,8 +64,9 @@ class Output:
             self.insist(text)
 
     def insist(self, text: str) -> None:
-        """A line that also a quiet person must see; with JSON it is on stderr all the same."""
-        _write(sys.stderr, f"  {printable(text)}")
+        """A line that also a quiet person must see; with JSON too, unless objects are where it would be."""
+        if not (self.as_json and self._stdout_is_data):
+            _write(sys.stderr, f"  {printable(text)}")
 
     def warn(self, text: str) -> None:
         self.emit("warn", message=printable(text))
@@ -79,15 +97,24 @@ class Output:
         self._last_progress = now
         self.emit("progress", bytes=done, total=total, file=name, rate=round(rate))
 
+    def error(self, error: CrowlineError) -> None:
+        """How the command ends, for programs."""
+        message, hint = printable(error.message), printable(error.hint)
+        self.emit("error", exit=error.exit_code, message=message, hint=hint)
+
 
 def show_error(error: CrowlineError, *, as_json: bool) -> None:
     """The sentence, the hint, and nothing else."""
-    message, hint = printable(error.message), printable(error.hint)
-    if as_json:
-        Output(as_json=True).emit("error", exit=error.exit_code, message=message, hint=hint)
-    _write(sys.stderr, f"crowline: {message}")
-    if hint:
-        _write(sys.stderr, f"  {hint}")
+    Output(as_json=as_json).error(error)
+    _write(sys.stderr, f"crowline: {printable(error.message)}")
+    if error.hint:
+        _write(sys.stderr, f"  {printable(error.hint)}")
+
+
+def local_problem(error: OSError) -> LocalProblem:
+    """What the operating system refused, as a sentence."""
+    where = f"{error.filename}: " if error.filename else ""
+    return LocalProblem(f"{where}{error.strerror or error}.")
 
 
 def _write(stream: TextIO, line: str) -> None:

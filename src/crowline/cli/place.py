@@ -22,7 +22,9 @@ PASSWORD_VARIABLE = "CROWLINE_PASSWORD"
 
 @dataclass(frozen=True, slots=True)
 class PlaceFlags:
-    """`peer_host`: what stands behind --to or --from, a host with or without a port."""
+    """`peer_host`: what stands behind --to or --from, a host with or without a port. `joins`: it was --from,
+    in a command that may do either.
+    """
 
     no_server: bool
     lan: bool
@@ -30,14 +32,19 @@ class PlaceFlags:
     local_port: int | None
     password: str
     stun: tuple[str, ...]
+    joins: bool = False
 
     @property
     def is_serverless(self) -> bool:
         return self.no_server or self.lan or self.peer_host is not None
 
 
-def place_options(direction: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the flags to a command, which gets them as `place`. `direction`: ``--to`` or ``--from``."""
+def place_options(*directions: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the flags to a command, which gets them as `place`. `directions`: ``--to``, ``--from``, or both
+    where the command may host and join.
+    """
+    direction, *others = directions
+    named = " or ".join(directions)
     options = (
         click.option("--lan", is_flag=True, help="Meet in this network, without a server."),
         click.option("--no-server", is_flag=True, help="Meet by two tokens that you hand each other."),
@@ -50,25 +57,35 @@ def place_options(direction: str) -> Callable[[Callable[..., None]], Callable[..
             metavar="HOST[:PORT]",
             help="Meet without anybody's help: the other side's public address. It names yours.",
         ),
+        *(
+            click.option(
+                other, "joined_host", metavar="HOST[:PORT]", help=f"The same, where it uses {direction}."
+            )
+            for other in others
+        ),
         click.option(
-            "--local-port", type=click.IntRange(1024, 65535), metavar="N", help=f"With {direction}: own port."
+            "--local-port", type=click.IntRange(1024, 65535), metavar="N", help=f"With {named}: own port."
         ),
         click.option(
             "--password",
             default="",
             envvar=PASSWORD_VARIABLE,
             metavar="WORD",
-            help=f"With {direction}: what proves you to each other. [${PASSWORD_VARIABLE}]",
+            help=f"With {named}: what proves you to each other. [${PASSWORD_VARIABLE}]",
         ),
     )
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def gathered(**values: Any) -> None:
+            joined = values.pop("joined_host", None)
+            if joined is not None and values["peer_host"] is not None:
+                raise UsageError(f"One side uses {direction}, the other {others[0]}.")
+            values |= {"joins": joined is not None, "peer_host": joined or values["peer_host"]}
             place = PlaceFlags(**{each.name: values.pop(each.name) for each in fields(PlaceFlags)})
             source = click.get_current_context().get_parameter_source("password")
             if place.peer_host is None and source is ParameterSource.COMMANDLINE:
-                raise UsageError(f"A password goes with {direction}: codes and tokens do without.")
+                raise UsageError(f"A password goes with {named}: codes and tokens do without.")
             command(place=place, **values)
 
         for option in reversed(options):
@@ -123,6 +140,11 @@ def receiving_room(flags: MeetingFlags, place: PlaceFlags, code: str) -> Abstrac
         named: dict[str, Any] = {"password": place.password, "local_port": place.local_port}
         return serverless.join_from(host, port, **named, **options)
     return room.enter(code, **flags.keywords())
+
+
+def room_at(flags: MeetingFlags, place: PlaceFlags, code: str | None) -> AbstractAsyncContextManager[Room]:
+    """The room of a side that may do either: without a `code` it hosts; an empty one joins at a host."""
+    return sending_room(flags, place) if code is None else receiving_room(flags, place, code)
 
 
 def parse_host(text: str) -> tuple[str, int]:
