@@ -111,6 +111,11 @@ class Connection:
         self._farewell = asyncio.Event()
         self._chores = Chores()
 
+    @property
+    def key(self) -> Secret | None:
+        """The key of the first meeting, once the other side has proven it."""
+        return self._key
+
     # Opening and closing ----------------------------------------------------------------------------
 
     async def open(self) -> None:

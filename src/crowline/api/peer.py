@@ -11,6 +11,8 @@ from crowline.api.path import Path
 from crowline.base.errors import CrowlineError, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
 from crowline.net.patience import within
+from crowline.rendezvous.keys import derive
+from crowline.rendezvous.role import Role
 from crowline.session.events import SessionEvent, StreamDone
 from crowline.session.events import StreamReset as ResetEvent
 
@@ -165,6 +167,20 @@ class Peer:
     def words(self) -> tuple[str, ...]:
         """Words that both sides can read out to each other: equal when nobody is in between."""
         return self._connection.words
+
+    @property
+    def is_host(self) -> bool:
+        """Whether this side is the one that hosted the meeting; the other side sees the opposite."""
+        return self._connection.role is Role.HOST
+
+    def export_key(self, label: str) -> bytes:
+        """32 secret bytes for the purpose `label`, the same on both sides and on no other two; they stay so
+        for the life of the session, and say nothing of its other keys.
+        """
+        key = self._connection.key
+        if key is None:
+            raise UsageError("There is no key before the other side has proven itself.")
+        return derive(key, f"export {label}").reveal()
 
     @property
     def path(self) -> Path | None:
