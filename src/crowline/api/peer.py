@@ -11,7 +11,6 @@ from crowline.api.path import Path
 from crowline.base.errors import CrowlineError, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
 from crowline.net.patience import within
-from crowline.rendezvous.role import Role
 from crowline.rendezvous.keys import derive
 from crowline.rendezvous.role import Role
 from crowline.session.events import SessionEvent, StreamDone
@@ -182,11 +181,6 @@ class Peer:
         if key is None:
             raise UsageError("There is no key before the other side has proven itself.")
         return derive(key, f"export {label}").reveal()
-
-    @property
-    def is_host(self) -> bool:
-        """Whether this side made the code: the one difference between the two sides."""
-        return self._connection.role is Role.HOST
 
     @property
     def path(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""What two sides run with each other: a line at the head of a stream says it, so that a mismatch is a sentence.
+"""What two sides run with each other: the first line of a stream says it, so that a mismatch is a sentence.
 
 Each side writes its line at once, ``crowline/NAME VERSION``, and reads the other's: no round trip is spent.
 """
