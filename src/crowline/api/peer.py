@@ -183,6 +183,11 @@ class Peer:
         return derive(key, f"export {label}").reveal()
 
     @property
+    def has_left(self) -> bool:
+        """Whether the connection has ended without an error."""
+        return self._connection.ended.done() and self._connection.ended.result() is None
+
+    @property
     def path(self) -> Path | None:
         """How bytes travel now, and why; None while there is no path."""
         return self._connection.carriers.paths.current
