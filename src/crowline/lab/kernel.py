@@ -28,7 +28,7 @@ PARAMETERS = {
 }
 FORWARDING = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
 
-_PACKAGES = {"ip": "iproute2", "nft": "nftables", "miniupnpd": "miniupnpd"}
+_PACKAGES = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables", "miniupnpd": "miniupnpd"}
 _SIOCGIFFLAGS = 0x8913  # linux/sockios.h
 _IFF_RUNNING = 0x40  # linux/if.h
 _INTERFACE_REQUEST = struct.Struct("16sH22x")
@@ -108,6 +108,12 @@ def await_running(namespace: str, devices: Sequence[str]) -> None:
 def load_rules(namespace: str, rules: str) -> None:
     """Give nftables a rule set. Raises `LocalProblem`."""
     _run([find_program("nft"), "-f", "-"], rules, namespace)
+
+
+def shape(namespace: str, device: str, rate: float, burst: int, queue: int) -> None:
+    """Let a device send `rate` bytes a second, `burst` at once; `queue` bytes wait, the rest is dropped."""
+    bucket = f"root tbf rate {round(rate * 8)}bit burst {burst} limit {queue}"
+    _run([find_program("tc"), "-batch", "-"], f"qdisc replace dev {device} {bucket}\n", namespace)
 
 
 def has_kernel_translator(namespace: str) -> bool:
