@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from crowline.base.addresses import Address
+from crowline.base.secrets import Secret
+from crowline.rendezvous.appointment import Appointment
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import CodeReady, Keyed, MeetingEvent, MeetingFailed, Signalled
 from crowline.rendezvous.hub import Delivery, Hub
@@ -112,6 +114,10 @@ class Room:
     def join(self, code: Code, ip: str = "203.0.113.1") -> Client:
         return self._enter(Role.JOIN, code, ip)
 
+    def meet(self, role: Role, secret: Secret, ip: str = "192.0.2.1") -> Client:
+        """A side that shares `secret` with another one."""
+        return self._enter(role, None, ip, Appointment.of(secret))
+
     def pair(self) -> tuple[Client, Client]:
         """Two sides that have proven the key to each other."""
         host = self.host()
@@ -153,9 +159,16 @@ class Room:
         while (delivery := self.hub.next_transmit()) is not None:
             self._deliver(delivery)
 
-    def _enter(self, role: Role, code: Code | None, ip: str) -> Client:
+    def _enter(
+        self, role: Role, code: Code | None, ip: str, appointment: Appointment | None = None
+    ) -> Client:
         meeting = Meeting(
-            role, pake_factory=self.pake, entropy=self.dice.randbytes, code=code, hidden=ip in self.hidden
+            role,
+            pake_factory=self.pake,
+            entropy=self.dice.randbytes,
+            code=code,
+            hidden=ip in self.hidden,
+            appointment=appointment,
         )
         client = Client(self, meeting, Address(ip, 40000 + len(self.everyone)))
         self.everyone.append(client)

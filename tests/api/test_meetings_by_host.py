@@ -67,7 +67,7 @@ async def test_the_other_side_may_come_late() -> None:
     """A hub drops who connects and says nothing: the hosting side connects when there is something to say."""
     async with asyncio.timeout(60), rooms() as (here, there):
         point: Any = here._connection._hub
-        assert not point._hub._sinks and not point._hub._hub._connections
+        assert not point._hub._sinks and not point._hub._hub._visitors
         await asyncio.gather(here.peer(), there.peer())
         assert len(point._hub._sinks) == 2
 

@@ -28,10 +28,10 @@ def test_the_hub_vouches_for_the_address_of_a_relay_client() -> None:
     """A side that came by IPv6 may have its relayed address by IPv4."""
     room = Room()
     host, join = room.pair()
-    [box] = [known.box for known in room.hub._connections.values() if known.box is not None][:1]
+    [box] = [visitor.box for visitor in room.hub._visitors.values() if visitor.box is not None][:1]
     assert box.join is not None
     seen = {(box.join.user, "192.0.2.7")}
-    room.hub._has_relay_client = lambda user, at: (user, at) in seen
+    room.hub._mailboxes._has_relay_client = lambda user, at: (user, at) in seen
     assert _ask(host, "192.0.2.7") == ["192.0.2.7"]
     assert _ask(join, "192.0.2.7") == []
 

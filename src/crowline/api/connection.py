@@ -45,6 +45,7 @@ from crowline.rendezvous.events import (
     PeerLeft,
     PeerPresent,
     PeerReturned,
+    PlaceReady,
     Signalled,
     TokenReady,
     Welcomed,
@@ -223,12 +224,12 @@ class Connection:
             self._on_welcome(event)
         elif isinstance(event, CodeReady):
             self.code = event.code
-            if not self.code_ready.done():
-                self.code_ready.set_result(None)
+            self._is_ready()
+        elif isinstance(event, PlaceReady):
+            self._is_ready()
         elif isinstance(event, TokenReady):
             self.token = event.text
-            if not self.code_ready.done():
-                self.code_ready.set_result(None)
+            self._is_ready()
         elif isinstance(event, PeerPresent):
             self._on_present(event)
         elif isinstance(event, Keyed):
@@ -248,6 +249,11 @@ class Connection:
                 self._end(event.error)
             else:
                 self._on_hub_closed()
+
+    def _is_ready(self) -> None:
+        """This side can be met."""
+        if not self.code_ready.done():
+            self.code_ready.set_result(None)
 
     def _on_welcome(self, event: Welcomed) -> None:
         assert self._traversal is not None

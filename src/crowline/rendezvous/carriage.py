@@ -7,6 +7,7 @@ signals: a side that must wait does so with its bytes at home.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,12 @@ from crowline.rendezvous.rate import Pace
 
 WINDOW = 256 * 1024
 """Bytes that a side may have on the way at once: 5 MB/s where the other side is 50 ms away."""
+
+POT_REST = 3600.0
+"""Seconds until a mailbox with a name, whose two sides may come again and again, has its budget anew."""
+
+MAX_POTS = 10_000
+"""Names whose budget is remembered, about 2 MB; beyond that the one longest unseen is forgotten."""
 
 
 class Carriage:
@@ -35,15 +42,33 @@ class Carriage:
         self._pot = max(0, limits.budget - 2 * self.credit)
         # A second's worth, so that slow meetings go on in short steps, but whole messages.
         self._step = min(WINDOW // 2, max(wire.MAX_MESSAGE, self.rate))
+        # What was left for each name at its last meeting, and until when that holds.
+        self._left: OrderedDict[bytes, tuple[Mailbox, float]] = OrderedDict()
         self._all = Pace(limits.link_rate_total)
         self._tell = tell
         self._at = at
 
-    def open(self, box: Mailbox) -> None:
+    def open(self, box: Mailbox, now: float) -> None:
         """Give both sides of a meeting that begins what they may send at first."""
-        box.pot, box.pace = self._pot, Pace(self.rate)
+        box.pot, box.pace = self._pot_of(box, now), Pace(self.rate)
         for side in box.sides():
             side.credit = self.credit
+
+    def _pot_of(self, box: Mailbox, now: float) -> int:
+        """A mailbox with a name has one budget for all its lives in `POT_REST` seconds: the earlier life's
+        pot goes on, less the first credits that this one gives away.
+        """
+        if not box.name:
+            return self._pot
+        earlier, until = self._left.pop(box.name, (None, 0.0))
+        if earlier is None or now >= until:
+            pot, until = self._pot, now + POT_REST
+        else:
+            pot = max(0, earlier.pot - 2 * self.credit)
+        self._left[box.name] = box, until
+        if len(self._left) > MAX_POTS:
+            self._left.popitem(last=False)
+        return pot
 
     def spend(self, box: Mailbox, side: Side, size: int, now: float) -> bool:
         """Whether `side` may send that message; if so it hears in time what else it may send."""

@@ -27,6 +27,11 @@ class CodeReady:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceReady:
+    """This side is where the appointment is, and waits for the other one there."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenReady:
     """The own token, where two sides meet by tokens: hand it over."""
 
@@ -92,6 +97,7 @@ class MeetingFailed:
 MeetingEvent: TypeAlias = (
     Welcomed
     | CodeReady
+    | PlaceReady
     | TokenReady
     | PeerPresent
     | Keyed

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from crowline.base.errors import CrowlineError, NobodyCame, ProtocolViolation, ServerUnreachable, WrongCode
+from crowline.base.errors import (
+    CrowlineError,
+    Interrupted,
+    NobodyCame,
+    ProtocolViolation,
+    ServerUnreachable,
+    WrongCode,
+)
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.wire import Error, Gone
 
@@ -16,10 +23,27 @@ def wrong_guess(role: Role) -> WrongCode:
     return WrongCode("The words of that code are wrong, and now it is used up.", hint=_NEW_CODE)
 
 
+class Displaced(Interrupted):
+    """Another program on this side has taken over the connection to that other side."""
+
+
+class Renewed(NobodyCame):
+    """The other side went away and is there again."""
+
+
+def stranger() -> WrongCode:
+    """Somebody was at the appointment who does not have the secret, and so had no business to know of it."""
+    return WrongCode("What came is not the other side that was here before.", hint="Make a new code.")
+
+
 def of_gone(message: Gone, *, met: bool) -> CrowlineError:
     """The hub closed the mailbox."""
     if message.reason == "burned":
         return WrongCode("That code was tried with wrong words, so it is used up.", hint=_NEW_CODE)
+    if message.reason == "replaced":
+        return Displaced()
+    if message.reason == "renewed":
+        return Renewed()
     if message.reason == "flood":
         return ProtocolViolation("The server closed the meeting: more signals than it carries.")
     if met:

@@ -17,14 +17,14 @@ VERIFIER_WORDS = 4
 
 
 class Handshake:
-    """The key of one exchange, bound to version, number and both elements, and the proof of knowing it."""
+    """The key of one exchange, bound to version, mailbox and both elements, and the proof of knowing it."""
 
-    def __init__(self, role: Role, number: int, pake: Pake, theirs: bytes) -> None:
-        """Raises `BadElement`."""
+    def __init__(self, role: Role, label: str, pake: Pake, theirs: bytes) -> None:
+        """`label`: the mailbox's number in digits, or its name in hexadecimal. Raises `BadElement`."""
         shared = pake.finish(theirs)
         host, join = (pake.element, theirs) if role is Role.HOST else (theirs, pake.element)
         self._role = role
-        self._transcript = _digest(PROTOCOL.encode(), str(number).encode(), host, join)
+        self._transcript = _digest(PROTOCOL.encode(), label.encode(), host, join)
         self.key: Secret = derive(shared, f"meeting {self._transcript.hex()}")
 
     def confirmation(self) -> bytes:

@@ -56,6 +56,12 @@ class HubLimits:
     allocations_per_minute: int = 20
     """New codes from one address."""
 
+    meets_per_minute: int = 60
+    """Sides from one address that come by a name: an office whose server was away."""
+
+    looks_per_minute: int = 30
+    """Questions from one address who waits where, each for `wire.MAX_LOOKED_UP` names."""
+
     vouches: int = 64
     """Questions of a side whether the other is at some address: one a candidate."""
 

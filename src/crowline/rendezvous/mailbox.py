@@ -7,6 +7,7 @@ from functools import partial
 
 from crowline.rendezvous.rate import Bucket, Pace
 from crowline.rendezvous.sent import SentLog
+from crowline.rendezvous.wire import Place
 
 MAX_HOSTS = 64
 """IP addresses of one side: more networks than a traveller passes through in a day."""
@@ -14,7 +15,8 @@ MAX_HOSTS = 64
 
 @dataclass(slots=True)
 class Side:
-    """One of the two. `token` lets it come back, `user` is its name at the TURN server.
+    """One of the two. `token` lets it come back, `user` is its name at the TURN server. `element` waits there
+    for the other side, and `place` says which of the two it is.
 
     `hosts` are the IP addresses from which it has come, the last `MAX_HOSTS`; it has asked `vouches` times
     for those of the other side, which hears of none of these if it `is_hidden`. Of link zero it has `sent` so
@@ -25,6 +27,8 @@ class Side:
     user: str
     log: SentLog[bytes]
     connection: int | None
+    place: Place
+    element: bytes
     received: int = 0
     return_by: float | None = None
     gone: bool = False
@@ -45,17 +49,17 @@ class Side:
 
 @dataclass(slots=True)
 class Mailbox:
-    """One meeting.
+    """One meeting. `host` is who came first. It is found by its `number`, or by its `name` if it has one.
 
     `pot` are the bytes of link zero's budget that neither side has been given yet, `pace` is what follows.
     """
 
     number: int
     source: str
-    element: bytes
     expires: float
     host: Side
     text: Bucket
+    name: bytes = b""
     join: Side | None = None
     pot: int = 0
     pace: Pace = field(default_factory=partial(Pace, 0))
@@ -64,6 +68,10 @@ class Mailbox:
     def has_seen(self, host: str) -> bool:
         """Whether a side has come from that IP address."""
         return any(host in side.hosts for side in self.sides())
+
+    def places_taken(self) -> tuple[Place, ...]:
+        """The places of sides that are connected now."""
+        return tuple(side.place for side in self.sides() if side.connection is not None)
 
     def sides(self) -> tuple[Side, ...]:
         return (self.host,) if self.join is None else (self.host, self.join)

@@ -24,8 +24,9 @@ from crowline.base.errors import (
 )
 from crowline.base.machine import Buffer, Transmit
 from crowline.rendezvous import signals, wire
-from crowline.rendezvous.code import Code, draw_secret
-from crowline.rendezvous.code import password as words_as_password
+from crowline.rendezvous.appointment import Appointment
+from crowline.rendezvous.code import Code
+from crowline.rendezvous.entrance import Entrance
 from crowline.rendezvous.events import (
     BudgetGranted,
     CodeReady,
@@ -36,15 +37,17 @@ from crowline.rendezvous.events import (
     PeerLeft,
     PeerPresent,
     PeerReturned,
+    PlaceReady,
     Signalled,
     Welcomed,
 )
-from crowline.rendezvous.failures import of_error, of_gone, wrong_guess
+from crowline.rendezvous.failures import of_error, of_gone, stranger, wrong_guess
 from crowline.rendezvous.handshake import Handshake
 from crowline.rendezvous.pake import BadElement, Pake, PakeFactory
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.seal import Opener, SealBroken, Sealer
 from crowline.rendezvous.sent import SentLog
+from crowline.rendezvous.vouching import Vouching
 
 __all__ = ["HUB", "Meeting", "MeetingEvent", "Role"]
 
@@ -63,9 +66,6 @@ PING_INTERVAL = 60.0
 MAX_MOTD = 200
 """Characters of the server's message of the day that are shown."""
 
-MAX_ASKED_HOSTS = 32
-"""Hosts that the hub is asked about: the 64 candidates that the other side may have share them."""
-
 SENT_BYTES = 256 * 1024
 """Bytes of own messages kept for the case that the WebSocket breaks."""
 
@@ -82,7 +82,8 @@ class _State(Enum):
 class Meeting:
     """A machine whose `receive` takes one text message of the hub and whose transmits are text messages.
 
-    A host has no `code` and gets one (`CodeReady`); a joining side brings it. `counters`: what was dropped.
+    A host has no `code` and gets one (`CodeReady`); a joining side brings it; with an `appointment` neither
+    has one, and who comes first waits. `counters`: what was dropped.
     `hidden`: the hub is to confirm nobody at which address this side is.
     """
 
@@ -95,16 +96,14 @@ class Meeting:
         code: Code | None = None,
         password: bytes | None = None,
         hidden: bool = False,
+        appointment: Appointment | None = None,
     ) -> None:
         """`password`: what both sides know, where that is not the code's words."""
-        if (code is None) is not (role is Role.HOST):
-            raise UsageError("A joining side needs a code, and a host is given one.")
         self.counters: Counter[str] = Counter()
         self._role = role
         self._is_hidden = hidden
-        self._code = code
-        self._secret = draw_secret(entropy) if code is None else code.secret
-        known = words_as_password(self._secret) if password is None else password
+        self._entrance = Entrance(role, entropy, code, password, appointment)
+        known = self._entrance.password
         self._make_pake: Callable[[], Pake] = lambda: pake_factory(role, known, entropy)
         self._pake: Pake | None = None
         self._handshake: Handshake | None = None
@@ -115,8 +114,7 @@ class Meeting:
         self._token = ""
         self._received = 0
         self._connected = True
-        self._hub_vouches = False
-        self._asked_hosts: set[str] = set()
+        self._vouching = Vouching()
         self._waiting: list[signals.Signal] = []
         self._sent: SentLog[wire.Relay] = SentLog(SENT_BYTES)
         self._deadline: float | None = None
@@ -127,7 +125,7 @@ class Meeting:
     @property
     def code(self) -> Code | None:
         """The code, once there is one."""
-        return self._code
+        return self._entrance.code
 
     def open(self, now: float) -> None:
         """Begin. The PAKE's first half is computed here; the WebSocket need not be open yet."""
@@ -137,10 +135,7 @@ class Meeting:
         self._state = _State.ASKED
         self._deadline = now + ANSWER_LIMIT
         self._next_ping = now + PING_INTERVAL
-        if self._code is None:
-            self._send(wire.Allocate(wire.VERSION, self._pake.element, self._is_hidden))
-        else:
-            self._send(wire.Claim(wire.VERSION, self._code.number, self._pake.element, self._is_hidden))
+        self._send(self._entrance.request(self._pake.element, is_hidden=self._is_hidden))
 
     def reopen(self, now: float) -> None:
         """Go on with a new WebSocket after the old one broke; nothing that was sent or missed is lost."""
@@ -168,9 +163,7 @@ class Meeting:
 
         Without a key, or where the hub does not know the question, nothing is asked.
         """
-        is_askable = host in self._asked_hosts or len(self._asked_hosts) < MAX_ASKED_HOSTS
-        if self._state is _State.KEYED and self._hub_vouches and self._connected and is_askable:
-            self._asked_hosts.add(host)
+        if self._state is _State.KEYED and self._connected and self._vouching.ask(host):
             self._send(wire.Vouch(host))
 
     def close(self, now: float) -> None:
@@ -244,19 +237,19 @@ class Meeting:
             return
         if not self._welcomed:
             self._welcomed = True
-            self._hub_vouches = message.vouches
+            self._vouching.is_known = message.vouches
             self._events.append(Welcomed(_tamed(message)))
 
     def _on_message(self, message: wire.HubMessage, now: float) -> None:
         if isinstance(message, wire.Relayed):
             self._received += 1
             self._on_relayed(message)
-        elif isinstance(message, wire.Allocated) and self._awaits(Role.HOST, _State.ASKED):
-            self._on_allocated(message)
-        elif isinstance(message, wire.Joined) and self._awaits(Role.HOST, _State.WAITING):
+        elif isinstance(message, wire.Allocated | wire.Placed) and self._is_placed_by(message):
+            self._on_placed(message)
+        elif isinstance(message, wire.Joined | wire.Met) and self._is_met_by(message):
             self._received += 1
             self._on_both_there(message.element, message.turn, now)
-        elif isinstance(message, wire.Claimed) and self._awaits(Role.JOIN, _State.ASKED):
+        elif isinstance(message, wire.Claimed) and self._is_claimed_by(message):
             self._token = message.token
             self._on_both_there(message.element, message.turn, now)
         elif isinstance(message, wire.Left) and self._handshake is not None:
@@ -265,31 +258,38 @@ class Meeting:
             self._events.append(PeerReturned())
         elif isinstance(message, wire.Budget):
             self._events.append(BudgetGranted(message.limit, message.final))
-        elif isinstance(message, wire.Vouched) and message.host in self._asked_hosts:
-            self._asked_hosts.discard(message.host)
+        elif isinstance(message, wire.Vouched) and self._vouching.hear(message.host):
             self._events.append(HostVouched(message.host))
         elif isinstance(message, wire.Gone):
             self._fail(of_gone(message, met=self._handshake is not None))
         elif not isinstance(message, wire.Pong):
             self.counters["unexpected"] += 1
 
-    def _awaits(self, role: Role, state: _State) -> bool:
-        return self._role is role and self._state is state
+    def _is_placed_by(self, message: wire.HubMessage) -> bool:
+        return self._state is _State.ASKED and self._entrance.is_place(message)
 
-    def _on_allocated(self, message: wire.Allocated) -> None:
-        self._code = Code.from_secret(message.number, self._secret)
+    def _is_met_by(self, message: wire.HubMessage) -> bool:
+        return self._state is _State.WAITING and self._entrance.is_meeting(message)
+
+    def _is_claimed_by(self, message: wire.HubMessage) -> bool:
+        return self._state is _State.ASKED and self._entrance.is_claimed(message)
+
+    def _on_placed(self, message: wire.Allocated | wire.Placed) -> None:
         self._token = message.token
         self._state = _State.WAITING
         self._deadline = None
-        self._events.append(CodeReady(self._code))
+        if isinstance(message, wire.Allocated):
+            self._events.append(CodeReady(self._entrance.name_code(message.number)))
+        else:
+            self._events.append(PlaceReady())
 
     def _on_both_there(self, theirs: bytes, turn: wire.TurnGrant | None, now: float) -> None:
-        assert self._pake is not None and self._code is not None
+        assert self._pake is not None
         self._events.append(PeerPresent(turn))
         try:
-            self._handshake = Handshake(self._role, self._code.number, self._pake, theirs)
+            self._handshake = Handshake(self._role, self._entrance.label, self._pake, theirs)
         except BadElement:
-            self._burn(wrong_guess(self._role))
+            self._burn(self._wrong_guess())
             return
         self._pake = None
         self._state = _State.PROVING
@@ -322,7 +322,10 @@ class Meeting:
             self._deadline = None
             self._events.append(Keyed(self._handshake.key, self._handshake.verifier()))
         else:
-            self._burn(wrong_guess(self._role))
+            self._burn(self._wrong_guess())
+
+    def _wrong_guess(self) -> CrowlineError:
+        return stranger() if self._entrance.has_appointment else wrong_guess(self._role)
 
     def _on_sealed(self, body: bytes) -> None:
         assert self._opener is not None
@@ -340,7 +343,7 @@ class Meeting:
         self._events.append(PeerLeft(message.final))
         if not message.final or self._state is _State.KEYED:
             return
-        if self._role is Role.HOST:
+        if self._role is Role.HOST and not self._entrance.has_appointment:
             self._fail(wrong_guess(self._role))
         else:
             self._fail(NobodyCame("The other side left before the meeting had begun."))

@@ -8,12 +8,12 @@ from crowline.rendezvous.mailbox import Mailbox, Side
 
 
 class Store(Protocol):
-    """Finds meetings by number, by a side's token and by a side's TURN user."""
+    """Finds meetings by number or name, by a side's token and by a side's TURN user."""
 
     def __len__(self) -> int: ...
 
     def add(self, box: Mailbox) -> bool:
-        """Keep a new meeting with its host. False if the number is taken."""
+        """Keep a new meeting with its host. False if the number or name is taken."""
 
     def join(self, box: Mailbox, side: Side) -> bool:
         """Give the second place to `side`, in one step: of many that try, one wins."""
@@ -21,6 +21,8 @@ class Store(Protocol):
     def remove(self, box: Mailbox) -> None: ...
 
     def by_number(self, number: int) -> Mailbox | None: ...
+
+    def by_name(self, name: bytes) -> Mailbox | None: ...
 
     def by_token(self, token: str) -> tuple[Mailbox, Side] | None: ...
 
@@ -34,18 +36,18 @@ class MemoryStore:
     """All in this process; a restart forgets everything, and clients begin anew."""
 
     def __init__(self) -> None:
-        self._numbers: dict[int, Mailbox] = {}
+        self._boxes: dict[int | bytes, Mailbox] = {}
         self._tokens: dict[str, tuple[Mailbox, Side]] = {}
         self._users: dict[str, Mailbox] = {}
         self._sources: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._boxes)
 
     def add(self, box: Mailbox) -> bool:
-        if box.number in self._numbers:
+        if (key := box.name or box.number) in self._boxes:
             return False
-        self._numbers[box.number] = box
+        self._boxes[key] = box
         self._sources[box.source] = self._sources.get(box.source, 0) + 1
         self._index(box, box.host)
         return True
@@ -58,9 +60,9 @@ class MemoryStore:
         return True
 
     def remove(self, box: Mailbox) -> None:
-        if self._numbers.get(box.number) is not box:
+        if self._boxes.get(key := box.name or box.number) is not box:
             return
-        del self._numbers[box.number]
+        del self._boxes[key]
         for side in box.sides():
             del self._tokens[side.token]
             del self._users[side.user]
@@ -69,7 +71,10 @@ class MemoryStore:
             del self._sources[box.source]
 
     def by_number(self, number: int) -> Mailbox | None:
-        return self._numbers.get(number)
+        return self._boxes.get(number)
+
+    def by_name(self, name: bytes) -> Mailbox | None:
+        return self._boxes.get(name)
 
     def by_token(self, token: str) -> tuple[Mailbox, Side] | None:
         return self._tokens.get(token)

@@ -12,6 +12,7 @@ import msgspec
 
 from crowline.base.errors import MalformedMessage
 from crowline.base.machine import Buffer
+from crowline.rendezvous.appointment import NAME_BYTES
 from crowline.rendezvous.code import MAX_NUMBER
 from crowline.rendezvous.pake import MAX_ELEMENT
 
@@ -23,6 +24,7 @@ MAX_MESSAGE = 64 * 1024
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 Element = Annotated[bytes, msgspec.Meta(max_length=MAX_ELEMENT)]
+Name = Annotated[bytes, msgspec.Meta(min_length=NAME_BYTES, max_length=NAME_BYTES)]
 SideToken = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 HostText = Annotated[str, msgspec.Meta(max_length=253)]
@@ -31,7 +33,11 @@ IpText = Annotated[str, msgspec.Meta(max_length=45)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Fingerprint = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 MessageKind = Literal["confirm", "sealed"]
-Ending = Literal["burned", "expired", "flood"]
+Place = Literal["host", "join"]
+Ending = Literal["burned", "expired", "flood", "replaced", "renewed"]
+
+MAX_LOOKED_UP = 64
+"""Mailboxes that one `Look` asks for: more than most people's list of other sides."""
 
 
 class MalformedWire(MalformedMessage):
@@ -86,6 +92,27 @@ class Claim(msgspec.Struct, frozen=True, tag_field="t", tag="claim"):
     hidden: bool = False
 
 
+class Meet(msgspec.Struct, frozen=True, tag_field="t", tag="meet"):
+    """One of two that share a secret takes its place in the mailbox `name`, whoever of them comes first.
+
+    Who held that place before is sent away: it is an earlier life of the same side. `hidden` as with
+    `Allocate`.
+    """
+
+    v: Version
+    name: Name
+    place: Place
+    element: Element
+    hidden: bool = False
+
+
+class Look(msgspec.Struct, frozen=True, tag_field="t", tag="look"):
+    """Who is in these mailboxes now? Only who shares a mailbox's secret can name it."""
+
+    v: Version
+    names: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_LOOKED_UP)]
+
+
 class Resume(msgspec.Struct, frozen=True, tag_field="t", tag="resume"):
     """A side is back on a new WebSocket and has `received` messages of the other side so far."""
 
@@ -119,7 +146,7 @@ class Vouch(msgspec.Struct, frozen=True, tag_field="t", tag="vouch"):
     host: IpText
 
 
-ClientMessage: TypeAlias = Allocate | Claim | Resume | Relay | Burn | Leave | Ping | Vouch
+ClientMessage: TypeAlias = Allocate | Claim | Meet | Look | Resume | Relay | Burn | Leave | Ping | Vouch
 
 # From the hub
 
@@ -170,6 +197,26 @@ class Joined(msgspec.Struct, frozen=True, tag_field="t", tag="joined"):
     turn: TurnGrant | None = None
 
 
+class Placed(msgspec.Struct, frozen=True, tag_field="t", tag="placed"):
+    """The answer to `Meet`: the place is yours while you are connected, or back within `lifetime` seconds."""
+
+    token: SideToken
+    lifetime: Count
+
+
+class Met(msgspec.Struct, frozen=True, tag_field="t", tag="met"):
+    """Both who share the secret are there: each gets the other's element."""
+
+    element: Element
+    turn: TurnGrant | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, tag_field="t", tag="waiting"):
+    """The answer to `Look`: for each name the places that are taken by somebody who is connected now."""
+
+    places: Annotated[tuple[tuple[Place, ...], ...], msgspec.Meta(max_length=MAX_LOOKED_UP)]
+
+
 class Relayed(msgspec.Struct, frozen=True, tag_field="t", tag="relayed"):
     """From the other side, by the hub's own knowledge of who sent it."""
 
@@ -201,7 +248,8 @@ class Budget(msgspec.Struct, frozen=True, tag_field="t", tag="budget"):
 
 
 class Gone(msgspec.Struct, frozen=True, tag_field="t", tag="gone"):
-    """The mailbox is closed."""
+    """The mailbox is closed. ``replaced``: this side came once more by another connection; ``renewed``: the
+    other side did, and waits there now."""
 
     reason: Ending
 
@@ -229,6 +277,9 @@ HubMessage: TypeAlias = (
     | Allocated
     | Claimed
     | Joined
+    | Placed
+    | Met
+    | Waiting
     | Relayed
     | Resumed
     | Left
