@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import NoReturn
 
 from crowline.api.connection import Connection
 from crowline.api.path import Path
@@ -113,6 +114,11 @@ class Stream:
     async def delivered(self) -> None:
         """Wait until the other side has everything, the end included; call it after `close`."""
         while not self._session.is_delivered(self._number):
+            await self._wait()
+
+    async def broken(self) -> NoReturn:
+        """Wait until the stream cannot go on: raises why, when either side gave it up or all has ended."""
+        while True:
             await self._wait()
 
     def abort(self, code: int = 0) -> None:

@@ -16,6 +16,8 @@ INTERRUPTED = 130
 VERBS = {
     "send": ("crowline.cli.send", "Send files and folders to somebody with a code."),
     "receive": ("crowline.cli.receive", "Receive what somebody sends."),
+    "pipe": ("crowline.cli.pipe", "Join standard input and output of two computers."),
+    "chat": ("crowline.cli.chat", "Write to each other."),
     "doctor": ("crowline.cli.doctor", "Say what this network allows, why, and what would help."),
     "serve": ("crowline.cli.serve", "Run a server: meeting point, STUN and TURN in one process."),
     "stun": ("crowline.cli.stun", "Ask a server under which address it sees this machine."),

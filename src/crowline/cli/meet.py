@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.cli.options import MeetingFlags
@@ -110,6 +110,13 @@ def tell_path(output: Output, now: Path | None, before: Path | None) -> None:
     output.path(now, before)
     if now is not None:
         output.say(f"Path: {describe_path(now)}  ({now.reason})")
+
+
+def carriage(peer: Peer) -> dict[str, Any]:
+    """What every ``done`` object says of the paths: bytes on each kind, and the milliseconds to the first."""
+    carried = {f"{kind}_bytes": carried for kind, carried in peer.carried.items()}
+    times = {"setup_ms": peer.setup_ms, "direct_ms": peer.direct_ms}
+    return carried | {name: None if value is None else round(value, 1) for name, value in times.items()}
 
 
 async def _settle_code(output: Output, code: str | None) -> str:

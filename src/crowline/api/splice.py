@@ -1,0 +1,54 @@
+"""A program on this machine and a stream to the other side, joined in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+
+from crowline.api.peer import Stream
+from crowline.net.conduit import CHUNK, Conduit
+
+
+class Splice:
+    """Bytes go both ways, each direction until its end; each end reaches the other side as an end.
+
+    Whoever reads slowly slows down whoever writes: nothing is kept here but one piece of each direction.
+    `sent` and `received` count the bytes.
+    """
+
+    def __init__(self, conduit: Conduit, stream: Stream) -> None:
+        self.sent = self.received = 0
+        self._conduit = conduit
+        self._stream = stream
+
+    async def run(self) -> None:
+        """Until both directions have ended. Raises `OSError` or `CrowlineError` where one fails."""
+        outward = asyncio.ensure_future(self._outwards())
+        inward = asyncio.ensure_future(self._inwards())
+        # Reading the other side's bytes ends with the stream by itself; waiting for the program's does not.
+        broken = asyncio.ensure_future(self._stream.broken())
+        broken.add_done_callback(lambda _: outward.cancel())
+        tasks = (broken, outward, inward)
+        try:
+            await asyncio.gather(outward, inward)
+        except BaseException as error:
+            self._conduit.abort()
+            if isinstance(error, asyncio.CancelledError) and broken.done():
+                broken.result()
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._conduit.close()
+
+    async def _outwards(self) -> None:
+        while data := await self._conduit.read():
+            self.sent += len(data)
+            await self._stream.write(data)
+        await self._stream.close()
+
+    async def _inwards(self) -> None:
+        while data := await self._stream.read(CHUNK):
+            self.received += len(data)
+            await self._conduit.write(data)
+        await self._conduit.end()
