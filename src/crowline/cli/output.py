@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -32,6 +32,8 @@ class Output:
         self.quiet = quiet
         # Standard output is data: what programs read goes to standard error, and nothing else does.
         self._stdout_is_data = False
+        # Shows lines to a person in place of standard error: a screen on which the person writes too.
+        self.screen: Callable[[str], None] | None = None
         self._last_progress = 0.0
 
     @contextmanager
@@ -65,8 +67,14 @@ class Output:
 
     def insist(self, text: str) -> None:
         """A line that also a quiet person must see; with JSON too, unless objects are where it would be."""
-        if not (self.as_json and self._stdout_is_data):
+        if self.screen is not None:
+            self.screen(printable(text))
+        elif not (self.as_json and self._stdout_is_data):
             _write(sys.stderr, f"  {printable(text)}")
+
+    def data(self, text: str) -> None:
+        """A line of what the command is for, on standard output."""
+        _write(sys.stdout, printable(text))
 
     def warn(self, text: str) -> None:
         self.emit("warn", message=printable(text))
@@ -89,10 +97,10 @@ class Output:
             reason=now.reason,
         )
 
-    def progress(self, done: int, total: int, name: str, rate: float) -> None:
-        """At most ten a second, and always the last one."""
+    def progress(self, done: int, total: int | None, name: str, rate: float) -> None:
+        """At most ten a second, and always the last one where `total` says which that is."""
         now = time.monotonic()
-        if done < total and now - self._last_progress < PROGRESS_INTERVAL:
+        if (total is None or done < total) and now - self._last_progress < PROGRESS_INTERVAL:
             return
         self._last_progress = now
         self.emit("progress", bytes=done, total=total, file=name, rate=round(rate))

@@ -1,0 +1,223 @@
+"""A chat with the other side: text over one stream of the session, from the first path on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from crowline.api.path import Path
+from crowline.api.peer import Peer, Stream
+from crowline.api.service import Service, agreed_stream
+from crowline.base.errors import CrowlineError, ProtocolViolation
+from crowline.chat.events import (
+    Arrived,
+    Broken,
+    ChatEvent,
+    Delivered,
+    PeerAway,
+    PeerLeft,
+    PeerTyping,
+    Reachable,
+    Read,
+)
+from crowline.chat.messages import MAX_TEXT
+from crowline.chat.pages import pages
+from crowline.chat.talk import Said, Talk
+from crowline.net.standard_streams import StandardStreams
+
+__all__ = [
+    "MAX_TEXT",
+    "Arrived",
+    "Broken",
+    "Chat",
+    "ChatEvent",
+    "Delivered",
+    "PeerAway",
+    "PeerLeft",
+    "PeerTyping",
+    "Reachable",
+    "Read",
+    "Said",
+    "keyboard",
+    "pages",
+]
+
+SERVICE = Service("chat")
+
+
+def keyboard() -> StandardStreams:
+    """What comes by standard input, as it comes."""
+    return StandardStreams()
+
+
+# Seconds without any path before anybody hears of that: most breaks are shorter.
+UNREACHABLE_AFTER = 2.0
+# Events that wait for the program, above which nothing more is read, and bytes of one read.
+_EVENTS = 256
+_READ_BYTES = 16_384
+
+
+class Chat:
+    """One side of a chat. What is said before the other side is there, or while no path leads to it, is kept,
+    and delivered as soon as one does.
+
+    `say`, `typed`, `away` and `saw` are heard at once; `run` speaks with a peer; `events` tells the rest.
+    """
+
+    def __init__(self) -> None:
+        self._talk = Talk()
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[ChatEvent] = deque()
+        self._has_events = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._was_delivered = asyncio.Event()
+        self._is_over = False
+        self._is_ending = False
+        self._is_reachable = True
+        self._unreachable_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def undelivered(self) -> tuple[Said, ...]:
+        """This side's messages that the other side does not have yet, as far as is known."""
+        return self._talk.undelivered
+
+    def say(self, text: str) -> int:
+        """The number of that message, which `Delivered` and `Read` name. Raises `UsageError` for none, for a
+        text of more than `MAX_TEXT` characters (`pages` cuts one), and where too much waits already.
+        """
+        number = self._talk.say(text)
+        self._wake.set()
+        return number
+
+    async def has_room(self, most: int = 1000) -> None:
+        """Wait while more than `most` messages are not delivered; for who says more than a person does."""
+        while len(self.undelivered) > most and not self._is_over:
+            self._was_delivered.clear()
+            await self._was_delivered.wait()
+
+    def typed(self) -> None:
+        """This side's person pressed a key."""
+        self._talk.typed(self._loop.time())
+        self._wake.set()
+
+    def away(self, note: str | None) -> None:
+        """This side's person is away, with a line of at most 200 characters, or back (None)."""
+        self._talk.away(note)
+        self._wake.set()
+
+    def saw(self, number: int) -> None:
+        """This side's person has seen the other's messages up to `number`."""
+        self._talk.saw(number)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Say nothing more: `run` returns as soon as everything said is delivered."""
+        self._is_ending = True
+        self._wake.set()
+
+    async def events(self) -> AsyncIterator[ChatEvent]:
+        """What happens, in order, until the chat is over. The other side is not read faster than this is."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                self._has_room.set()
+                yield event
+            if self._is_over:
+                return
+            self._has_events.clear()
+            await self._has_events.wait()
+
+    async def run(self, peer: Peer) -> None:
+        """Speak until either side ends the chat.
+
+        Raises `ProtocolViolation` where the other side runs something else or breaks the protocol, and what
+        ended the connection.
+        """
+        try:
+            stream = await agreed_stream(peer, SERVICE)
+            peer.on_path(self._on_path)
+            await self._converse(stream)
+        finally:
+            if self._unreachable_timer is not None:
+                self._unreachable_timer.cancel()
+            self.stop()
+
+    def stop(self) -> None:
+        """There is no chat any more: `events` ends after what it has."""
+        self._is_over = True
+        self._has_events.set()
+        self._was_delivered.set()
+
+    async def _converse(self, stream: Stream) -> None:
+        tasks = {asyncio.create_task(self._read(stream)), asyncio.create_task(self._write(stream))}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with suppress(CrowlineError):
+                await stream.close()
+
+    async def _read(self, stream: Stream) -> None:
+        """Until the other side's end."""
+        data: bytes | None = None
+        while data != b"":
+            data = await stream.read(_READ_BYTES)
+            self._talk.receive(data, self._loop.time())
+            self._wake.set()
+            self._collect()
+            while len(self._events) >= _EVENTS:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    async def _write(self, stream: Stream) -> None:
+        """Until this side's end, once everything is delivered."""
+        while not (self._is_ending and not self._talk.undelivered):
+            self._wake.clear()
+            now = self._loop.time()
+            self._talk.handle_timeout(now)
+            self._collect()
+            while (data := self._talk.next_transmit(now)) is not None:
+                await stream.write(data)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait for something to do."""
+        at = self._talk.next_timeout()
+        try:
+            async with asyncio.timeout_at(at):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _collect(self) -> None:
+        while (event := self._talk.next_event()) is not None:
+            if isinstance(event, Broken):
+                raise ProtocolViolation(event.reason)
+            self._tell(event)
+
+    def _on_path(self, now: Path | None, before: Path | None) -> None:
+        if self._unreachable_timer is not None:
+            self._unreachable_timer.cancel()
+            self._unreachable_timer = None
+        if now is None:
+            self._unreachable_timer = self._loop.call_later(UNREACHABLE_AFTER, self._set_reachable, False)
+        else:
+            self._set_reachable(True)
+
+    def _set_reachable(self, on: bool) -> None:
+        if on is not self._is_reachable and not self._is_over:
+            self._is_reachable = on
+            self._tell(Reachable(on))
+
+    def _tell(self, event: ChatEvent) -> None:
+        if isinstance(event, Delivered):
+            self._was_delivered.set()
+        self._events.append(event)
+        self._has_events.set()

@@ -1,0 +1,156 @@
+"""Chats between two sides of a meeting in one process, through a real server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import pytest
+
+import crowline
+from crowline.api import chat as chat_api
+from crowline.api.chat import (
+    Arrived,
+    Chat,
+    ChatEvent,
+    Delivered,
+    PeerAway,
+    PeerLeft,
+    PeerTyping,
+    Reachable,
+    Read,
+)
+from crowline.api.path import Path
+from crowline.server.server import Server
+from serving import serving
+
+PATIENCE = 30.0  # seconds for anything that must happen here
+E = TypeVar("E", bound=ChatEvent)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as running:
+        yield running
+
+
+@asynccontextmanager
+async def speaking(chat: Chat, peer: crowline.Peer) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(chat.run(peer))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, crowline.CrowlineError):
+            await task
+
+
+@asynccontextmanager
+async def two_chats(server: Server) -> AsyncIterator[tuple[Chat, Chat]]:
+    """The host's and the other side's, each with a first message that was said before they met."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        host, join = Chat(), Chat()
+        host.say("hello from the host")
+        join.say("hello from over there")
+        async with speaking(host, await room.peer()), speaking(join, there):
+            yield host, join
+
+
+async def wanted(chat: Chat, kind: type[E]) -> E:
+    """The next event of that kind; those before it are left out."""
+    async with asyncio.timeout(PATIENCE):
+        async for event in chat.events():
+            if isinstance(event, kind):
+                return event
+    raise AssertionError(f"the chat ended before {kind}")
+
+
+async def test_what_was_said_before_arrives_first(server: Server) -> None:
+    """And is marked as delivered, then as read; then a word about writing and about being away."""
+    async with two_chats(server) as (host, join):
+        assert await wanted(join, Arrived) == Arrived(1, "hello from the host")
+        assert await wanted(host, Arrived) == Arrived(1, "hello from over there")
+        assert await wanted(host, Delivered) == Delivered(1)
+        assert not host.undelivered
+        join.saw(1)
+        assert await wanted(host, Read) == Read(1)
+        host.typed()
+        assert await wanted(join, PeerTyping) == PeerTyping(True)
+        host.away("lunch")
+        assert await wanted(join, PeerAway) == PeerAway(True, "lunch")
+
+
+async def test_a_chat_ends_when_everything_is_delivered(server: Server) -> None:
+    """The other side gets it all, then hears that this one left."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        host, join = Chat(), Chat()
+        for number in range(500):
+            host.say(f"line {number}")
+        host.end()
+        async with speaking(join, there), speaking(host, await room.peer()) as running:
+            async with asyncio.timeout(PATIENCE):
+                told = [event async for event in join.events()]
+                await running
+            assert not host.undelivered
+    assert [event.text for event in told if isinstance(event, Arrived)] == [f"line {n}" for n in range(500)]
+    assert told[-1] == PeerLeft()
+
+
+async def test_a_side_that_runs_something_else_is_named(server: Server) -> None:
+    """In the sentence of the error, on the side that chats."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        async with asyncio.timeout(PATIENCE):
+            peer = await room.peer()
+            stream = await peer.open_stream()
+            await stream.write(b"crowline/pipe 1\n")
+            with pytest.raises(crowline.ProtocolViolation, match="runs `crowline pipe`"):
+                await Chat().run(there)
+
+
+async def test_a_side_that_breaks_the_protocol_ends_the_chat(server: Server) -> None:
+    """With an error, and with the events from before it."""
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        async with asyncio.timeout(PATIENCE):
+            peer = await room.peer()
+            stream = await peer.open_stream()
+            await stream.write(b"crowline/chat 1\n\xff\xff\xff\xff")
+            chat = Chat()
+            with pytest.raises(crowline.ProtocolViolation):
+                await chat.run(there)
+            assert [event async for event in chat.events()] == []
+
+
+async def test_nobody_hears_of_a_short_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that lasts, and of its end, once each."""
+    path = Path("hub", "ws", "", "ws://192.0.2.1", None, "in use")
+    chat = Chat()
+    chat._on_path(None, path)
+    chat._on_path(path, None)
+    monkeypatch.setattr(chat_api, "UNREACHABLE_AFTER", 0.0)
+    chat._on_path(None, path)
+    assert await wanted(chat, Reachable) == Reachable(False)
+    chat._on_path(path, None)
+    assert await wanted(chat, Reachable) == Reachable(True)
+    chat.stop()
+    assert [event async for event in chat.events()] == []
+
+
+async def test_a_program_that_does_not_listen_stops_the_other_side(server: Server) -> None:
+    """What comes is not piled up: the other side's messages wait over there."""
+    count = 2000
+    async with two_chats(server) as (host, join):
+        for number in range(count):
+            host.say("x" * 1000 + str(number))
+        await wanted(host, Delivered)
+        await asyncio.sleep(0)
+        assert len(join._events) < chat_api._EVENTS + chat_api._READ_BYTES
+        texts = []
+        async with asyncio.timeout(PATIENCE):
+            async for event in join.events():
+                if isinstance(event, Arrived):
+                    texts.append(event.text)
+                if len(texts) == count + 1:
+                    break
+        assert texts[-1].endswith(str(count - 1))
