@@ -20,6 +20,7 @@ from crowline.cli import ask as asking
 from crowline.cli import main, receive
 from crowline.cli.output import Output
 from crowline.cli.run import run
+from crowline.cli.screen import Bar, Screen
 from crowline.cli.view import TransferView
 
 EVIL = "\x1b[2J\x9b31m\u202eowned\r\n"
@@ -52,10 +53,10 @@ def test_the_live_path_line_holds_no_control_characters() -> None:
 
     view = TransferView(Output(), 10)
     view.peer = Peer()  # type: ignore[assignment]
-    view._start_live()
-    view.__exit__(None, None, None)
+    screen = Screen()
+    screen._bars.append(Bar(view, 10))
     shown = io.StringIO()
-    Console(file=shown, width=200).print(view._render())
+    Console(file=shown, width=200).print(screen.render())
     assert all(line.isprintable() for line in shown.getvalue().splitlines())
 
 

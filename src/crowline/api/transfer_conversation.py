@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from crowline.base.errors import (
     CrowlineError,
+    Declined,
     IntegrityFailed,
     Interrupted,
     LocalProblem,
@@ -152,7 +153,7 @@ def stopped(reason: Reason, sentence: str) -> CrowlineError:
                 "The other side's disk is too full." + said, hint="Send less, or ask for more room."
             )
         case Reason.DECLINED:
-            return Refused("The other side declined." + said)
+            return Declined("The other side declined." + said)
         case Reason.CANCELLED:
             return Interrupted("The other side stopped the transfer." + said, hint=AGAIN)
         case Reason.INTEGRITY:

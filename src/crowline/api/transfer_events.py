@@ -26,20 +26,23 @@ class FileStarted:
 
 @dataclass(frozen=True, slots=True)
 class FileFinished:
-    """A file was received whole, and its SHA-256 verified by the receiver."""
+    """A file is whole, its SHA-256 verified by the receiver; `skipped`: it was there already."""
 
     path: str
     size: int
     sha256: bytes
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """At most ten a second, and one at the end. `file` is the path of the current file in the offer."""
+    """At most ten a second, and one at the end. `file` is the path of the current file in the offer; `kept`
+    of `bytes_done` were there already."""
 
     bytes_done: int
     bytes_total: int
     file: str
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,13 +33,21 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """How a transfer ended. `saved` are the receiver's top-level names as they are on its disk; `seconds`
-    count from the acceptance. A receiver that declined has `declined`."""
+    count from the acceptance. A receiver that declined has `declined`. `skipped` of the files and `kept` of
+    the bytes were there already."""
 
     files: int
     bytes: int
     seconds: float
     saved: tuple[str, ...] = ()
     declined: bool = False
+    skipped: int = 0
+    kept: int = 0
+
+    @property
+    def moved(self) -> int:
+        """Bytes that had to come."""
+        return self.bytes - self.kept
 
 
 @dataclass(frozen=True, slots=True)

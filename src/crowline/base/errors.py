@@ -12,6 +12,7 @@
     ├── LocalProblem          (8)     a file, the disk, a port of this machine
     ├── IntegrityFailed       (9)     what arrived is not what was sent
     └── Interrupted           (10)    broken off, and can be resumed
+        └── PeerRestarted             the other side is there again, as another process
 
 The message is the sentence a person reads; the hint says what to do about it. `MalformedMessage` and
 `ProtocolViolation` are the peer's misbehaviour, `UsageError` the caller's misuse.
@@ -65,6 +66,10 @@ class Refused(CrowlineError):
     exit_code = 5
 
 
+class Declined(Refused):
+    """The other side does not want it."""
+
+
 class NoPath(CrowlineError):
     """There is no usable path to the other side."""
 
@@ -93,6 +98,10 @@ class Interrupted(CrowlineError):
     """The transfer was broken off; run the same command again to resume."""
 
     exit_code = 10
+
+
+class PeerRestarted(Interrupted):
+    """The other side began again, in another process."""
 
 
 def error_for(exit_code: int, message: str) -> CrowlineError:
