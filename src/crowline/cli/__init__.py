@@ -18,6 +18,7 @@ VERBS = {
     "receive": ("crowline.cli.receive", "Receive what somebody sends."),
     "pipe": ("crowline.cli.pipe", "Join standard input and output of two computers."),
     "chat": ("crowline.cli.chat", "Write to each other."),
+    "ping": ("crowline.cli.ping", "Measure the round trip to the other side, and say by which path."),
     "doctor": ("crowline.cli.doctor", "Say what this network allows, why, and what would help."),
     "serve": ("crowline.cli.serve", "Run a server: meeting point, STUN and TURN in one process."),
     "stun": ("crowline.cli.stun", "Ask a server under which address it sees this machine."),
