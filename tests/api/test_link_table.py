@@ -55,6 +55,7 @@ class Desk:
             is_ailing=lambda number: False,
             on_up=lambda link: None,
             on_data=lambda link, data: None,
+            on_datagram=lambda link, data: None,
             on_down=lambda link, reason: self.downs.append(reason),
         )
 

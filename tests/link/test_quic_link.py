@@ -3,107 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 import pytest
 
-from crowline.base.addresses import Address
-from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
-from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
+from crowline.link.events import LinkDown, LinkUp
 from crowline.link.identity import Identity
 from crowline.link.quic import (
     AUTHENTICATION_LIMIT,
     BACKLOG_LIMIT,
     DATAGRAM_SIZE,
-    LINK_ID_LENGTH,
     QuicLink,
     is_initial,
 )
-
-CLIENT, SERVER = Address("192.0.2.1", 1000), Address("198.51.100.2", 2000)
-KEY = Secret(b"k" * 32)
-IDENTITY = Identity.generate()
-
-
-@dataclass
-class Wire:
-    """A client and, from its first datagram on, a server; every run arrives after 10 ms of virtual time."""
-
-    client: QuicLink
-    identity: Identity = field(default_factory=lambda: IDENTITY)
-    key: Secret = KEY
-    now: float = 0.0
-    server: QuicLink | None = None
-    events: dict[str, list[LinkEvent]] = field(default_factory=lambda: {"client": [], "server": []})
-    sent: list[Transmit] = field(default_factory=list)
-    # The sides whose full-size datagrams get lost.
-    narrow: tuple[str, ...] = ()
-
-    def run(self, seconds: float = 1.0) -> None:
-        end = self.now + seconds
-        while self.now < end:
-            self._exchange()
-            times = [link.next_timeout() for link in (self.client, self.server) if link is not None]
-            later = [t for t in times if t is not None and t > self.now]
-            self.now = min([self.now + 0.01, end, *later])
-            for link in (self.client, self.server):
-                if link is not None and (t := link.next_timeout()) is not None and t <= self.now:
-                    link.handle_timeout(self.now)
-        self._exchange()
-
-    def data(self, side: str) -> bytes:
-        return b"".join(bytes(e.data) for e in self.events[side] if isinstance(e, LinkData))
-
-    def downs(self, side: str) -> list[str]:
-        return [e.reason for e in self.events[side] if isinstance(e, LinkDown)]
-
-    def _exchange(self) -> None:
-        moving = True
-        while moving:
-            moving = False
-            while (transmit := self.client.next_transmit()) is not None:
-                moving = True
-                self.sent.append(transmit)
-                if not (data := self._passing("client", transmit)):
-                    continue
-                if self.server is None:
-                    self.server = QuicLink.accept(
-                        transmit.data,
-                        destination=CLIENT,
-                        local=SERVER,
-                        identity=self.identity,
-                        client_key=self.key,
-                        now=self.now,
-                    )
-                self.server.receive_run(data, transmit.segment_size or len(data), self.now)
-            while self.server is not None and (transmit := self.server.next_transmit()) is not None:
-                moving = True
-                if data := self._passing("server", transmit):
-                    self.client.receive_run(data, transmit.segment_size or len(data), self.now)
-            for name, link in (("client", self.client), ("server", self.server)):
-                while link is not None and (event := link.next_event()) is not None:
-                    self.events[name].append(event)
-
-    def _passing(self, side: str, transmit: Transmit) -> bytes:
-        """What of a run comes through."""
-        size = transmit.segment_size or len(transmit.data)
-        data = bytes(transmit.data)
-        if side not in self.narrow or size < DATAGRAM_SIZE:
-            return data
-        return data[len(data) // size * size :]  # only the last one may be shorter
-
-
-def connect(key: Secret = KEY, fingerprint: bytes = IDENTITY.fingerprint) -> QuicLink:
-    return QuicLink.connect(
-        destination=SERVER,
-        local=CLIENT,
-        peer_fingerprint=fingerprint,
-        client_key=key,
-        link_id=os.urandom(LINK_ID_LENGTH),
-        now=0.0,
-        rtt=0.04,
-    )
+from quic_wire import CLIENT, IDENTITY, KEY, SERVER, Wire, connect
 
 
 def test_bytes_flow_both_ways_once_both_ends_are_authenticated() -> None:
@@ -124,7 +37,8 @@ def test_bytes_flow_both_ways_once_both_ends_are_authenticated() -> None:
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_path_that_loses_full_size_datagrams_of_one_direction_gets_no_link(side: str) -> None:
     """Small packets pass, and checks with them; bulk would not. The handshake is padded (RFC 9000 §14.1)."""
-    wire = Wire(connect(), narrow=(side,))
+    wire = Wire(connect())
+    wire.mtu[side] = DATAGRAM_SIZE - 1
     wire.run(AUTHENTICATION_LIMIT + 1)
     assert not any(isinstance(event, LinkUp) for events in wire.events.values() for event in events)
     assert wire.downs("client") == ["the other side did not prove itself in time"]

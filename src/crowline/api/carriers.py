@@ -79,6 +79,7 @@ class Carriers:
             is_ailing=self._session.links.is_ailing,
             on_up=on_up,
             on_data=on_data,
+            on_datagram=lambda number, data: None,
             on_down=self.link_down,
             on_drained=self._on_change,
         )

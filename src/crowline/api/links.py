@@ -11,7 +11,7 @@ from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
 from crowline.link.choice import MAX_LINKS, category_of, rank_of
-from crowline.link.events import LinkData, LinkEvent, LinkUp
+from crowline.link.events import LinkData, LinkDatagram, LinkEvent, LinkUp
 from crowline.link.identity import Identity
 from crowline.link.plan import LinkPlan
 from crowline.link.quic import LINK_ID_LENGTH, QuicLink, is_initial
@@ -64,6 +64,14 @@ class PairLink:
         self.quic.send(data, now)
         self._table.dirty.add(self)
 
+    @property
+    def max_datagram_size(self) -> int:
+        return self.quic.max_datagram_size
+
+    def send_datagram(self, data: Buffer, now: float) -> bool:
+        self._table.dirty.add(self)
+        return self.quic.send_datagram(data, now)
+
 
 class LinkTable:
     """All links, by the pair they use. `client` is the session role that plays the TLS client.
@@ -86,6 +94,7 @@ class LinkTable:
         is_ailing: Callable[[int], bool],
         on_up: Callable[[PairLink], None],
         on_data: Callable[[PairLink, Buffer], None],
+        on_datagram: Callable[[PairLink, Buffer], None],
         on_down: Callable[[PairLink, str], None],
     ) -> None:
         self.send = send
@@ -96,6 +105,7 @@ class LinkTable:
         self._valid_pairs = valid_pairs
         self._on_open, self._is_ailing = on_open, is_ailing
         self._on_up, self._on_data, self._on_down = on_up, on_data, on_down
+        self._on_datagram = on_datagram
         self._links: dict[tuple[Address, Address], PairLink] = {}
         self._early: dict[tuple[Address, Address], list[tuple[bytes, int]]] = {}
         self._plan = LinkPlan()
@@ -192,6 +202,8 @@ class LinkTable:
     def on_event(self, link: PairLink, event: LinkEvent) -> None:
         if isinstance(event, LinkData):
             self._on_data(link, event.data)
+        elif isinstance(event, LinkDatagram):
+            self._on_datagram(link, event.data)
         elif isinstance(event, LinkUp):
             self._plan.up(link.pair, self._loop.time())
             self._on_up(link)

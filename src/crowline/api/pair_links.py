@@ -61,6 +61,7 @@ class PairLinks:
         is_ailing: Callable[[int], bool],
         on_up: Callable[[Link], None],
         on_data: Callable[[int, Buffer], None],
+        on_datagram: Callable[[int, Buffer], None],
         on_down: Callable[[int, str], None],
         on_drained: Callable[[], None],
     ) -> None:
@@ -80,6 +81,7 @@ class PairLinks:
             is_ailing=is_ailing,
             on_up=on_up,
             on_data=lambda link, data: on_data(link.number, data),
+            on_datagram=lambda link, data: on_datagram(link.number, data),
             on_down=self._quic_down,
         )
         self._tls: TlsLinkTable | None = None

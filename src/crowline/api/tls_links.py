@@ -14,7 +14,7 @@ from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
 from crowline.link.choice import MAX_LINKS, category_of
 from crowline.link.client_auth import LINK_ID_LENGTH
-from crowline.link.events import LinkData, LinkEvent, LinkUp
+from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
 from crowline.link.tls import TlsLink
 from crowline.link.tls_trust import TlsTrust
 from crowline.net.pump import Pump
@@ -61,6 +61,14 @@ class TlsPairLink:
         self._count()
         self.tls.send(data, now)
         self._table.dirty.add(self)
+
+    @property
+    def max_datagram_size(self) -> int:
+        """None: a stream has no packets of its own to lose."""
+        return 0
+
+    def send_datagram(self, data: Buffer, now: float) -> bool:
+        return False
 
     # For the connection -----------------------------------------------------------------------------
 
@@ -178,7 +186,7 @@ class TlsLinkTable:
             self._on_data(link, event.data)
         elif isinstance(event, LinkUp):
             self._on_up(link)
-        else:
+        elif isinstance(event, LinkDown):
             self.end(link, event.reason)
 
     def _begin(self, stream: FramedStream) -> TlsLink:

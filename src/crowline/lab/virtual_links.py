@@ -13,7 +13,7 @@ from crowline.lab.stand_in_link import LINK_ID_LENGTH, StandInLink, is_hello
 from crowline.lab.virtual import Internet
 from crowline.lab.virtual_pump import VirtualPump
 from crowline.link.choice import MAX_LINKS, category_of, rank_of
-from crowline.link.events import LinkData, LinkEvent, LinkUp
+from crowline.link.events import LinkData, LinkDown, LinkEvent, LinkUp
 from crowline.link.plan import LinkPlan
 
 
@@ -149,7 +149,7 @@ class VirtualLinks:
             self._plan.up(link.pair, self._internet.now)
             self._on_up(link)
             self._settle()
-        else:
+        elif isinstance(event, LinkDown):
             self._remove(link, event.reason)
 
     def _connect(self, pair: ValidPair) -> None:

@@ -19,10 +19,17 @@ class LinkData:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkDatagram:
+    """Bytes that came in a packet of their own, once, late or never."""
+
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class LinkDown:
     """The link carries nothing more. `reason` is for people."""
 
     reason: str
 
 
-LinkEvent: TypeAlias = LinkUp | LinkData | LinkDown
+LinkEvent: TypeAlias = LinkUp | LinkData | LinkDatagram | LinkDown
