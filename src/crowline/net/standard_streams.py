@@ -32,8 +32,8 @@ class StandardStreams:
 
             for number in (stdin, stdout):
                 msvcrt.setmode(number, os.O_BINARY)
-        self._input = _Input(stdin) if takes_input else None
-        self._output = _Output(stdout)
+        self._input = StandardInput(stdin) if takes_input else None
+        self._output = StandardOutput(stdout)
 
     async def read(self) -> bytes:
         return b"" if self._input is None else await self._input.read()
@@ -53,8 +53,10 @@ class StandardStreams:
         self._output.close()
 
 
-class _Input:
-    def __init__(self, number: int) -> None:
+class StandardInput:
+    """Reads one descriptor without holding up the event loop; raises `OSError`."""
+
+    def __init__(self, number: int = _STDIN) -> None:
         self._number = number
         self._loop = asyncio.get_running_loop()
         self._is_ended = False
@@ -62,6 +64,7 @@ class _Input:
         self._handoff: Handoff[bytes | OSError] | None = None
 
     async def read(self) -> bytes:
+        """What is there, up to `CHUNK` bytes, as soon as there is anything; ``b""`` at the end."""
         if self._is_ended:
             return b""
         if self._handoff is None and await self._is_ready():
@@ -108,8 +111,12 @@ class _Input:
                 return
 
 
-class _Output:
-    def __init__(self, number: int) -> None:
+class StandardOutput:
+    """Writes to one descriptor without holding up the event loop. Raises `OSError`, and `LocalProblem` where
+    nobody reads any more.
+    """
+
+    def __init__(self, number: int = _STDOUT) -> None:
         self._number = number
         self._loop = asyncio.get_running_loop()
         self._handoff = Handoff[Buffer](_LIMIT)
@@ -117,6 +124,7 @@ class _Output:
         threading.Thread(target=self._run, daemon=True).start()
 
     async def write(self, data: Buffer) -> None:
+        """Returns when it is taken over, which must not change afterwards; waits while too much is waiting."""
         self._check()
         await self._handoff.put(data, len(data))
         self._check()
