@@ -90,6 +90,16 @@ class IceAgent(IceEndpoint):
                         self._pair(sender, remote)
         self._settle(now)
 
+    def nominate(self, pair: ValidPair, now: float) -> bool:
+        """Have both sides agree on `pair`, which works but need not be the best; whether that begins.
+
+        For a pair whose connection is to be handed over beside the one that carries data. Only the
+        controlling side can, with renomination, and one at a time. Then the best pair is nominated again.
+        """
+        begins = not self._over and self._checker.nominate(pair, now)
+        self._settle(now)
+        return begins
+
     def abandon(self, pair: ValidPair) -> None:
         """Do not try to regain `pair`, which is lost."""
         self._session.retries.forget(pair.checked)

@@ -60,6 +60,14 @@ class Checker:
         self._rto = rto
         self._next_check = float("-inf")
 
+    def nominate(self, valid: ValidPair, now: float) -> bool:
+        """Nominate `valid` although it need not be the best; whether that begins."""
+        pair = self._nominator.nominate(valid, now)
+        if pair is not None and self._outstanding.has_room():
+            self.session.checklist.untrigger(pair)
+            self._start(pair, now)
+        return pair is not None
+
     def run(self, now: float) -> None:
         """Start the checks whose time has come: the first at once, each further one Ta later.
 

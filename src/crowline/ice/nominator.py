@@ -52,6 +52,19 @@ class Nominator:
         self._nominate(decision.pair, now)
         return decision.pair.checked
 
+    def nominate(self, valid: ValidPair, now: float) -> CandidatePair | None:
+        """Nominate `valid` although it need not be the best: its check is queued. None where that cannot be.
+
+        What is better is nominated again afterwards; the user of the agent hears of both.
+        """
+        session = self._session
+        is_free = session.valid.nominating is None and self._renominate
+        works = session.valid.find(valid.way) is valid and valid.may_be_nominated
+        if not (session.role.controlling and is_free and works and session.valid.selected is not valid):
+            return None
+        self._nominate(valid, now)
+        return valid.checked
+
     def goes_along(self, pair: CandidatePair) -> bool:
         """Whether an ordinary check of `pair` is to nominate it; if so, it has its rank.
 
