@@ -89,6 +89,10 @@ class LiteAgent(IceEndpoint):
         self._session.locals.add(candidate)
         self._settle(now)
 
+    def nominate(self, pair: ValidPair, now: float) -> bool:
+        """Never: that is the other side's to do."""
+        return False
+
     def abandon(self, pair: ValidPair) -> None:
         """Do not take `pair`, which is lost, back: for symmetry with `IceAgent`; a lite agent never tries."""
         pair.checked.revoked = True
