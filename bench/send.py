@@ -2,8 +2,8 @@
 
 Time counts from the code on the sender's screen, when the receiver is started, to the receiver's end, when
 all is verified and in its place; for scp, which has no code, from its start to its end. They are whole
-programs, so that their start counts. Servers: our own on loopback, a mailbox server for wormhole, an sshd with
-keys of its own for scp, where there is one. In turns, `--rounds` times; medians.
+programs, so that their start counts. Servers: our own on loopback, a mailbox server for wormhole, an sshd
+with keys of its own for scp, where there is one. In turns, `--rounds` times; medians.
 """
 
 from __future__ import annotations
