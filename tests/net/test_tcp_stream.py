@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,17 @@ async def test_a_connection_that_is_kept_for_later_is_found_dead_in_time() -> No
         options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         idle, interval, count = (sock.getsockopt(socket.IPPROTO_TCP, each) for each in options)
         assert idle + interval * count <= 60
+
+
+async def test_a_lost_packet_slows_no_connection_down_where_the_kernel_allows() -> None:
+    """BBR where anybody may choose it; what the system has chosen elsewhere."""
+    file = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+    if not file.exists() or "bbr" not in file.read_text().split():
+        pytest.skip("this kernel lets nobody choose BBR")
+    async with pair() as (end, _):
+        sock = end.stream._socket
+        assert sock is not None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"bbr"
 
 
 async def test_what_comes_before_the_start_waits() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer
@@ -24,6 +25,8 @@ _UNSENT_LIMIT = 128 * 1024
 # questions, and how many stay without an answer. On pairs that are kept for later nothing else is sent, and
 # who finds them dead only when they are needed has lost half a minute; NATs forget what is idle for longer.
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+# Of what the kernel lets anybody choose, the one that a lost packet does not slow down.
+_CONGESTION_CONTROL = b"bbr"
 # Seconds in which what was written before the end may still leave.
 CLOSE_LIMIT = 5.0
 
@@ -248,3 +251,6 @@ def _prepare(sock: socket.socket) -> None:
         option = getattr(socket, name, None)
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    if (option := getattr(socket, "TCP_CONGESTION", None)) is not None:
+        with suppress(OSError):  # this kernel does not have it, or keeps it for others
+            sock.setsockopt(socket.IPPROTO_TCP, option, _CONGESTION_CONTROL)
