@@ -37,7 +37,7 @@ class Sender:
         while self.now < end:
             self.now += STEP
             if is_busy:
-                self.route.meter.full(self.now)
+                self.route.meter.full()
                 size = int(self.rates[self.link] * STEP)
                 self.route.meter.arrived(size, self.now)
                 self.carried[self.link] += size

@@ -97,6 +97,7 @@ class BulkRoute:
     ) -> Verdict | None:
         """The link for the streams; None without any. `on_the_way`: bytes given to links that nobody has
         acknowledged."""
+        self.meter.look(now)
         if natural is None:
             self._forget(None)
             return None

@@ -20,6 +20,7 @@ class Throughput:
     measure of a link: then the link is not full, and there is no rate."""
 
     def __init__(self) -> None:
+        self._is_full = False
         self._began: float | None = None
         self._last_full = float("-inf")
         self._total = 0
@@ -38,8 +39,15 @@ class Throughput:
         self._marks.clear()
         self._marks.append((now, 0))
 
-    def full(self, now: float) -> None:
+    def full(self) -> None:
         """Bytes wait, and the link has no room."""
+        self._is_full = True
+
+    def look(self, now: float) -> None:
+        """Note what has been said since the last look, as of now."""
+        if not self._is_full:
+            return
+        self._is_full = False
         if self._began is None or now - self._last_full > LONGEST_GAP:
             self._began = now
             self.restart(now)
