@@ -4,7 +4,8 @@
 
 Side a opens a room and leaves its code in the shared folder, side b joins with it. Both talk over whatever
 path there is, and end when both have a direct one, or `SETTLE` seconds after they met; `MORE` seconds later
-where it is not known by then that no plan leads through their translators, however lucky.
+where it is not known by then that no plan leads through their translators, however lucky. All of that ends
+within the attempt's patience.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SETTLE = 4.5
 # Seconds for all plans, and after their rest, of 20 s, for the likely ones again: once in sixty times the
 # longest one misses.
 MORE = 45.0
+# Seconds of an attempt's patience that are left for meeting, and for the two to take leave of each other.
+_MARGIN = 8.0
 _POLL = 0.01  # seconds between looks for the code
 _YET = (NOTHING_YET, STILL_SOUGHT, MISSED)
 _READY, _DIRECT, _DONE = b"ready\n", b"direct\n", b"done\n"
@@ -48,14 +51,14 @@ async def _attempt(role: str) -> Outcome:
     async with _peer(role) as peer:
         is_asker = role == "b"
         stream = await peer.open_stream() if is_asker else await anext(peer.streams())
-        await _settle(peer, stream, is_asker)
+        await _settle(peer, stream, is_asker, more=min(MORE, max(0.0, _patience() - SETTLE - _MARGIN)))
         return _outcome(peer)
 
 
 @asynccontextmanager
 async def _peer(role: str) -> AsyncIterator[Peer]:
     server, file = os.environ["CROWLINE_LAB_URL"], File(os.environ["CROWLINE_LAB_FOLDER"]) / "code"
-    timeout = float(os.environ["CROWLINE_LAB_TIMEOUT"])
+    timeout = _patience()
     if role == "a":
         async with host(server, timeout=timeout) as room:
             unfinished = file.with_suffix(".unfinished")
@@ -69,8 +72,11 @@ async def _peer(role: str) -> AsyncIterator[Peer]:
             yield peer
 
 
-async def _settle(peer: Peer, stream: Stream, is_asker: bool) -> None:
-    """Exchange first bytes, then wait until both sides have said that they need no better path."""
+async def _settle(peer: Peer, stream: Stream, is_asker: bool, *, more: float) -> None:
+    """Exchange first bytes, then wait until both sides have said that they need no better path.
+
+    `more`: seconds in which plans may still lead somewhere.
+    """
     await stream.write(_READY)
     await _expect(stream, _READY)
     is_direct, is_known = asyncio.Event(), asyncio.Event()
@@ -83,7 +89,7 @@ async def _settle(peer: Peer, stream: Stream, is_asker: bool) -> None:
 
     peer.on_path(lambda now, _: look(now))
     look(peer.path)
-    for event, limit in ((is_direct, SETTLE), (is_known, MORE)):
+    for event, limit in ((is_direct, SETTLE), (is_known, more)):
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), limit)
     await stream.write(_DIRECT)
@@ -96,6 +102,11 @@ async def _settle(peer: Peer, stream: Stream, is_asker: bool) -> None:
         await _expect(stream, _DONE)
         await stream.write(_DONE)
         await stream.close()
+
+
+def _patience() -> float:
+    """Seconds for the whole attempt."""
+    return float(os.environ["CROWLINE_LAB_TIMEOUT"])
 
 
 async def _expect(stream: Stream, line: bytes) -> None:
