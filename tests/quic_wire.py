@@ -32,6 +32,8 @@ class Wire:
     now: float = 0.0
     delay: float = 0.0
     server: QuicLink | None = None
+    # As the client's where it is not given.
+    server_size: int | None = None
     events: dict[str, list[LinkEvent]] = field(default_factory=lambda: {"client": [], "server": []})
     # By the client.
     sent: list[Transmit] = field(default_factory=list)
@@ -108,14 +110,17 @@ class Wire:
                     identity=self.identity,
                     client_key=self.key,
                     now=self.now,
-                    size=self.client.size,
+                    size=self.server_size or self.client.size,
                 )
             self.server.receive_run(data, size, self.now)
         return moved
 
 
 def connect(
-    key: Secret = KEY, fingerprint: bytes = IDENTITY.fingerprint, size: int = DATAGRAM_SIZE
+    key: Secret = KEY,
+    fingerprint: bytes = IDENTITY.fingerprint,
+    size: int = DATAGRAM_SIZE,
+    rtt: float = 0.04,
 ) -> QuicLink:
     return QuicLink.connect(
         destination=SERVER,
@@ -124,14 +129,14 @@ def connect(
         client_key=key,
         link_id=os.urandom(LINK_ID_LENGTH),
         now=0.0,
-        rtt=0.04,
+        rtt=rtt,
         size=size,
     )
 
 
 def up(size: int = DATAGRAM_SIZE, delay: float = 0.0) -> Wire:
     """Both ends up."""
-    wire = Wire(connect(size=size), delay=delay)
-    wire.run(0.2 + 4 * delay)
+    wire = Wire(connect(size=size, rtt=max(0.04, 2 * delay)), delay=delay)
+    wire.run(0.2 + 10 * delay)
     assert wire.client.is_up and wire.server is not None and wire.server.is_up
     return wire

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from ssl import CERT_NONE
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
     ConnectionTerminated,
     DatagramFrameReceived,
     HandshakeCompleted,
@@ -27,7 +27,15 @@ from crowline.base.secrets import Secret
 from crowline.link.client_auth import AUTHENTICATION_LIMIT, LINK_ID_LENGTH, ClientGate, preamble
 from crowline.link.events import LinkData, LinkDatagram, LinkDown, LinkEvent, LinkUp
 from crowline.link.identity import Identity
-from crowline.link.quic_connection import DATAGRAM_OVERHEAD, LinkConnection
+from crowline.link.quic_connection import (
+    ALPN,
+    DATAGRAM_OVERHEAD,
+    PSEUDO_ADDRESS,
+    LinkConnection,
+    warm_up,
+)
+from crowline.link.quic_packets import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE, is_initial
+from crowline.link.size_proof import FOR_SESSION, PROBE, SEEN, SizeProof
 
 __all__ = [
     "ALPN",
@@ -45,16 +53,6 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ALPN = "crowline/1"
-# Every IPv6 path carries 1,232 bytes of UDP payload; a TURN channel header takes 4 of them (RFC 8656 §12.4).
-DATAGRAM_SIZE = 1200
-# What a run of two still fits into the largest UDP payload with, and what the library can take.
-MAX_DATAGRAM_SIZE = 32000
-# Seconds without any packet after which the connection is gone; the session pings far more often.
-_IDLE_TIMEOUT = 30.0
-# Bytes in flight: 170 MB/s over a round trip of 40 ms (windows are renewed when half of them is used),
-# and a bound on what a fast local path lets the congestion window grow to.
-_WINDOW = 16 << 20
 # Bytes given to QUIC and not yet sent, above which the session keeps the rest to itself.
 BACKLOG_LIMIT = 1 << 20
 # The same with control frames, which are always taken: a peer may cause more of them than it takes.
@@ -62,31 +60,7 @@ _HARD_LIMIT = 2 * BACKLOG_LIMIT
 # Datagrams that wait for congestion control, beyond which new ones are lost: bulk fills the window, and what
 # waits longer than a few round trips is of no use to those who send datagrams.
 DATAGRAMS_WAITING = 64
-# The first byte of the data of a DATAGRAM frame: what follows is for the session.
-_FOR_SESSION = b"\x00"
-# Announced to the other side (RFC 9221 §3): any frame that fits into a packet.
-_MAX_DATAGRAM_FRAME = 65535
-# The first round-trip estimate without a measured one (RFC 9002 §6.2.2).
-_DEFAULT_RTT = 0.333
-# The connection sees one fixed address; which pair carries it is ICE's business.
-_PSEUDO_ADDRESS = ("192.0.2.1", 443)
 _STREAM = 0
-
-
-def is_initial(data: Buffer) -> bool:
-    """Whether a datagram could begin a connection of ours: a full-size Initial (RFC 9000 §14.1, §17.2.2)."""
-    return (
-        len(data) >= DATAGRAM_SIZE
-        and data[0] & 0xF0 == 0xC0
-        and bytes(data[1:5]) == b"\x00\x00\x00\x01"
-        and 8 <= data[5] <= 20
-    )
-
-
-def warm_up() -> None:
-    """Make the TLS library build its tables now: they cost 20 ms that a first link would wait for."""
-    configuration = QuicConfiguration(alpn_protocols=[ALPN], verify_mode=CERT_NONE, **_options(None))
-    LinkConnection(configuration=configuration).connect(_PSEUDO_ADDRESS, 0.0)
 
 
 class QuicLink:
@@ -105,6 +79,7 @@ class QuicLink:
         size: int = DATAGRAM_SIZE,
         first: bytes = b"",
         gate: ClientGate | None = None,
+        proves_size: bool = False,
     ) -> None:
         """`first`: what a client sends before all else; `gate`: what a server has its client go through."""
         self.destination = destination
@@ -114,6 +89,9 @@ class QuicLink:
         self._deadline: float | None = deadline
         self._first = first
         self._gate = gate
+        self._proof = SizeProof() if proves_size else None
+        self._ids = {connection.host_cid, connection.original_destination_connection_id}
+        self._is_authentic = False
         self._up = False
         self._down = False
         self._events: deque[LinkEvent] = deque()
@@ -138,19 +116,11 @@ class QuicLink:
     ) -> QuicLink:
         """Begin as the TLS client. `link_id` is `LINK_ID_LENGTH` fresh random bytes.
 
-        Datagrams have at most `size` bytes; those of the handshake are padded to it in both directions and
-        may not be cut on their way, so that a link that is up has proven it.
+        Datagrams have at most `size` bytes. Where that is more than `DATAGRAM_SIZE`, the link comes up when
+        such datagrams came through in both directions, and ends when they do not.
         """
-        configuration = QuicConfiguration(
-            alpn_protocols=[ALPN],
-            is_client=True,
-            verify_mode=CERT_NONE,
-            assert_fingerprint=peer_fingerprint.hex(),
-            server_name="crowline",
-            **_options(rtt, size),
-        )
-        connection = LinkConnection(configuration=configuration)
-        connection.connect(_PSEUDO_ADDRESS, now)
+        connection = LinkConnection.client(peer_fingerprint, size, rtt)
+        connection.connect(PSEUDO_ADDRESS, now)
         link = cls(
             connection,
             destination=destination,
@@ -158,6 +128,7 @@ class QuicLink:
             deadline=now + AUTHENTICATION_LIMIT,
             size=size,
             first=preamble(client_key, peer_fingerprint, link_id),
+            proves_size=size > DATAGRAM_SIZE,
         )
         link._now = now
         return link
@@ -176,15 +147,12 @@ class QuicLink:
     ) -> QuicLink:
         """Begin as the TLS server on a datagram for which `is_initial` holds; hand it to `receive` next.
 
-        `size`: as of `connect`; each side has its own.
+        `size`: as of `connect`; each side has its own. A client that has something to prove sends a first
+        datagram that is larger than `DATAGRAM_SIZE`.
         """
-        destination_id = bytes(first[6 : 6 + first[5]])
-        options = _options(None, size)
-        configuration = QuicConfiguration(alpn_protocols=[ALPN], is_client=False, **options)
-        configuration.load_cert_chain(identity.certificate, identity.private_key)
-        connection = LinkConnection(
-            configuration=configuration, original_destination_connection_id=destination_id
-        )
+        proves_size = len(first) > DATAGRAM_SIZE
+        size = size if proves_size else DATAGRAM_SIZE
+        connection = LinkConnection.server(first, identity, size)
         link = cls(
             connection,
             destination=destination,
@@ -192,6 +160,7 @@ class QuicLink:
             deadline=now + AUTHENTICATION_LIMIT,
             size=size,
             gate=ClientGate(client_key, identity.fingerprint),
+            proves_size=proves_size,
         )
         link._now = now
         return link
@@ -199,6 +168,10 @@ class QuicLink:
     @property
     def is_up(self) -> bool:
         return self._up and not self._down
+
+    def owns(self, connection_id: bytes) -> bool:
+        """Whether a datagram with that destination is for this link."""
+        return connection_id in self._ids
 
     def room(self) -> int:
         """Bytes that `send` takes now without its queue growing past `BACKLOG_LIMIT`."""
@@ -223,7 +196,7 @@ class QuicLink:
         """Bytes that `send_datagram` takes at most; 0 where the other side takes none, or nothing yet."""
         if not self.is_up or not self._connection.takes_datagrams:
             return 0
-        return self.size - DATAGRAM_OVERHEAD - len(_FOR_SESSION)
+        return self._connection.largest_datagram - DATAGRAM_OVERHEAD - len(FOR_SESSION)
 
     def send_datagram(self, data: Buffer, now: float) -> bool:
         """Send bytes that may be lost, in a packet of their own (RFC 9221); False where they are lost here.
@@ -233,7 +206,7 @@ class QuicLink:
         if len(data) > self.max_datagram_size or len(self._datagrams) >= DATAGRAMS_WAITING:
             return False
         self._now = now
-        self._datagrams.append(b"".join((_FOR_SESSION, data)))
+        self._datagrams.append(b"".join((FOR_SESSION, data)))
         self._dirty = True
         if self.unanswered_since is None:
             self.unanswered_since = now
@@ -254,7 +227,7 @@ class QuicLink:
     def receive_run(self, data: Buffer, segment_size: int, now: float) -> None:
         """A run of datagrams of `segment_size` bytes each, the last of which may be shorter."""
         self._now = now
-        self._guarded(self._connection.receive_gro_buffer, bytes(data), segment_size, _PSEUDO_ADDRESS, now)
+        self._guarded(self._connection.receive_gro_buffer, bytes(data), segment_size, PSEUDO_ADDRESS, now)
         self.unanswered_since = None
         self._after(now)
         if self._up and not self._down and self._connection.is_backing_off:
@@ -270,15 +243,15 @@ class QuicLink:
         timer = self._connection.get_timer()
         if timer is not None and now >= timer:
             self._guarded(self._connection.handle_timer, now)
+        self._prove_size(now)
         self._after(now)
 
     def next_timeout(self) -> float | None:
         if self._down:
             return None
-        timer = self._connection.get_timer()
-        if self._deadline is None:
-            return timer
-        return self._deadline if timer is None else min(timer, self._deadline)
+        proof = self._proof.next_timeout() if self._proof is not None and not self._up else None
+        times = [t for t in (self._connection.get_timer(), self._deadline, proof) if t is not None]
+        return min(times, default=None)
 
     def next_transmit(self) -> Transmit | None:
         if self._dirty:
@@ -298,18 +271,22 @@ class QuicLink:
         if isinstance(event, HandshakeCompleted):
             if self._first:
                 self._guarded(self._connection.send_stream_data, _STREAM, self._first)
-                self._rise()
+                self._authenticated(now)
         elif isinstance(event, StreamDataReceived):
-            self._take(event)
+            self._take(event, now)
         elif isinstance(event, DatagramFrameReceived):
-            self._take_datagram(event.data)
+            self._take_datagram(event.data, now)
+        elif isinstance(event, ConnectionIdIssued):
+            self._ids.add(event.connection_id)
+        elif isinstance(event, ConnectionIdRetired):
+            self._ids.discard(event.connection_id)
         elif isinstance(event, ConnectionTerminated):
             # The phrase in it may be the other side's, and reasons are shown on screens.
             self._sink("the connection ended")
         elif isinstance(event, StreamReset):
             self._fail("the other side reset the link's stream")
 
-    def _take(self, event: StreamDataReceived) -> None:
+    def _take(self, event: StreamDataReceived, now: float) -> None:
         if self._down:
             return
         if event.stream_id != _STREAM:
@@ -317,28 +294,66 @@ class QuicLink:
             return
         data = event.data
         if self._gate is not None:
-            data = self._pass(event.data, self._gate)
-        if len(data) and not self._down:
+            data = self._pass(event.data, self._gate, now)
+        if len(data) and not self._up and self._proof is not None:
+            self._proof.heard_stream()
+            self._rise()
+        if len(data) and self.is_up:
             self._events.append(LinkData(data))
         if event.end_stream:
             self._sink("the other side ended the link")
 
-    def _take_datagram(self, data: bytes) -> None:
+    def _take_datagram(self, data: bytes, now: float) -> None:
         """Nothing of one who has not proven itself, and nothing of a kind that is not known."""
-        if self.is_up and data[:1] == _FOR_SESSION:
-            self._events.append(LinkDatagram(memoryview(data)[1:]))
+        if not self._is_authentic or self._down:
+            return
+        if data[:1] == FOR_SESSION:
+            if self._up:
+                self._events.append(LinkDatagram(memoryview(data)[1:]))
+        elif self._proof is not None:
+            if data[:1] == PROBE:
+                self._guarded(self._connection.send_datagram_frame, SEEN)
+            self._proof.hear(data)
+            if not self._up:
+                self._rise()
 
-    def _pass(self, data: bytes, gate: ClientGate) -> bytes:
+    def _pass(self, data: bytes, gate: ClientGate, now: float) -> bytes:
         """What the gate lets through, now that `data` has come."""
         data = gate.feed(data)
         if gate.is_refused:
             self._fail("the other side could not prove itself")
         elif gate.is_open:
             self._gate = None
-            self._rise()
+            self._authenticated(now)
         return data
 
+    def _authenticated(self, now: float) -> None:
+        """The other side is the right one; what is left is the path."""
+        self._is_authentic = True
+        # The library falls back to the least size where the handshake lost packets.
+        wanted, self.size = self.size, min(self.size, self._connection.largest_datagram)
+        if self._proof is not None:
+            if self._gate is None and self._first and self.size < wanted:
+                self._fail("the handshake lost packets")
+                return
+            self._proof.begin(self.size - DATAGRAM_OVERHEAD, self._connection.smoothed_rtt, now)
+            self._prove_size(now)
+        self._rise()
+
+    def _prove_size(self, now: float) -> None:
+        """Send a packet of full size, past the congestion window: there is nothing else on this link yet."""
+        if self._proof is None or self._up or self._down:
+            return
+        if (probe := self._proof.due(now)) is not None and self._connection.takes_datagrams:
+            self._guarded(self._connection.send_datagram_frame, probe)
+            self._dirty = True
+        if self._proof.has_failed(now):
+            self._fail("the path does not carry packets of that size")
+
     def _rise(self) -> None:
+        """Be up, if all is proven."""
+        if self._proof is not None and not self._proof.is_done:
+            return
         self._up = True
         self._deadline = None
         self._events.append(LinkUp())
@@ -377,15 +392,3 @@ class QuicLink:
             self._transmits.append(
                 Transmit(data, self.destination, self.local, segment, dont_fragment=is_whole)
             )
-
-
-def _options(rtt: float | None, size: int = DATAGRAM_SIZE) -> dict[str, Any]:
-    return {
-        "idle_timeout": _IDLE_TIMEOUT,
-        "max_data": _WINDOW,
-        "max_stream_data": _WINDOW,
-        "max_datagram_size": size,
-        "max_datagram_frame_size": _MAX_DATAGRAM_FRAME,
-        "probe_datagram_size": False,
-        "initial_rtt": _DEFAULT_RTT if rtt is None else max(rtt, 0.001),
-    }

@@ -6,19 +6,65 @@ The one file that knows more of the library than its public names: `constraints.
 
 from __future__ import annotations
 
-from typing import Any
+from ssl import CERT_NONE
+from typing import Any, Self
 
+from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 
-__all__ = ["DATAGRAM_OVERHEAD", "LinkConnection"]
+from crowline.base.machine import Buffer
+from crowline.link.identity import Identity
+from crowline.link.quic_packets import DATAGRAM_SIZE, ID_LENGTH
 
+__all__ = ["ALPN", "DATAGRAM_OVERHEAD", "PSEUDO_ADDRESS", "LinkConnection", "warm_up"]
+
+ALPN = "crowline/1"
+# The connection sees one fixed address; which pair carries it is ICE's business.
+PSEUDO_ADDRESS = ("192.0.2.1", 443)
 # Bytes of a packet around the data of one DATAGRAM frame: a short header with an 8-byte connection id and at
 # most 4 of packet number, the frame's type and length, the tag, and an acknowledgement beside it.
 DATAGRAM_OVERHEAD = 40
 
 
+# Announced to the other side (RFC 9221 §3): any frame that fits into a packet.
+_MAX_DATAGRAM_FRAME = 65535
+# Seconds without any packet after which the connection is gone; the session pings far more often.
+_IDLE_TIMEOUT = 30.0
+# Bytes in flight: 170 MB/s over a round trip of 40 ms (windows are renewed when half of them is used),
+# and a bound on what a fast local path lets the congestion window grow to.
+_WINDOW = 16 << 20
+# The first round-trip estimate without a measured one (RFC 9002 §6.2.2), and the least that is believed.
+_DEFAULT_RTT = 0.333
+_LEAST_RTT = 0.001
+
+
+def warm_up() -> None:
+    """Make the TLS library build its tables now: they cost 20 ms that a first link would wait for."""
+    LinkConnection.client(bytes(32), DATAGRAM_SIZE, None).connect(PSEUDO_ADDRESS, 0.0)
+
+
 class LinkConnection(QuicConnection):
     """Whole batches in and out, and no packet log, for which every header would be parsed again."""
+
+    @classmethod
+    def client(cls, peer_fingerprint: bytes, size: int, rtt: float | None) -> Self:
+        """For datagrams of at most `size` bytes, with a server whose certificate is that one."""
+        configuration = QuicConfiguration(
+            is_client=True,
+            verify_mode=CERT_NONE,
+            assert_fingerprint=peer_fingerprint.hex(),
+            server_name="crowline",
+            **_options(size, rtt),
+        )
+        return cls(configuration=configuration)
+
+    @classmethod
+    def server(cls, first: Buffer, identity: Identity, size: int) -> Self:
+        """For the client whose first datagram that is."""
+        configuration = QuicConfiguration(is_client=False, **_options(size, None))
+        configuration.load_cert_chain(identity.certificate, identity.private_key)
+        asked = bytes(first[6 : 6 + first[5]])
+        return cls(configuration=configuration, original_destination_connection_id=asked)
 
     @property
     def takes_datagrams(self) -> bool:
@@ -35,6 +81,17 @@ class LinkConnection(QuicConnection):
     def is_backing_off(self) -> bool:
         """Whether what was sent stays unanswered, so that each further try waits longer."""
         return self._core is not None and self._core.pto_count > 0
+
+    @property
+    def largest_datagram(self) -> int:
+        """Bytes of the largest datagram that the library sends now. It ends the connection over a DATAGRAM
+        frame that does not fit."""
+        return 0 if self._core is None else int(self._core.active_path[5])
+
+    @property
+    def smoothed_rtt(self) -> float | None:
+        """Seconds; None until something was acknowledged."""
+        return None if self._core is None else self._core.smoothed_rtt
 
     def receive_gro_buffer(self, buffer: bytes, segment_size: int, addr: Any, now: float) -> None:
         if self._handshake_complete and self._core is not None and segment_size > 0:
@@ -78,3 +135,17 @@ class LinkConnection(QuicConnection):
 
     def _log_packets(self, event: str, data: bytes) -> None:
         pass
+
+
+def _options(size: int, rtt: float | None) -> dict[str, Any]:
+    return {
+        "alpn_protocols": [ALPN],
+        "connection_id_length": ID_LENGTH,
+        "idle_timeout": _IDLE_TIMEOUT,
+        "max_data": _WINDOW,
+        "max_stream_data": _WINDOW,
+        "max_datagram_size": size,
+        "max_datagram_frame_size": _MAX_DATAGRAM_FRAME,
+        "probe_datagram_size": False,
+        "initial_rtt": _DEFAULT_RTT if rtt is None else max(rtt, _LEAST_RTT),
+    }

@@ -1,0 +1,47 @@
+"""What is read of the datagrams of QUIC links before any connection is asked: RFC 9000 §17."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crowline.base.machine import Buffer
+
+# Every IPv6 path carries 1,232 bytes of UDP payload; a TURN channel header takes 4 of them (RFC 8656 §12.4).
+DATAGRAM_SIZE = 1200
+# What an Ethernet of jumbo frames carries. Larger ones cost each run more than they save.
+MAX_DATAGRAM_SIZE = 8952
+# Bytes of the connection ids that connections of ours go by.
+ID_LENGTH = 8
+
+
+def is_initial(data: Buffer) -> bool:
+    """Whether a datagram could begin a connection of ours: a full-size Initial (RFC 9000 §14.1, §17.2.2)."""
+    return (
+        len(data) >= DATAGRAM_SIZE
+        and data[0] & 0xF0 == 0xC0
+        and bytes(data[1:5]) == b"\x00\x00\x00\x01"
+        and 8 <= data[5] <= 20
+    )
+
+
+def has_long_header(data: Buffer) -> bool:
+    """Whether it is of a handshake; its source chose its destination's id, perhaps."""
+    return bool(data[0] & 0x80)
+
+
+def destination_id(data: Buffer) -> bytes:
+    """The id of the connection that a datagram is for (RFC 9000 §17.2, §17.3)."""
+    if not has_long_header(data):
+        return bytes(data[1 : 1 + ID_LENGTH])
+    return bytes(data[6 : 6 + data[5]]) if len(data) > 6 else b""
+
+
+def by_connection(data: memoryview, size: int) -> Iterator[tuple[bytes, memoryview]]:
+    """Cut a run of datagrams of `size` bytes, the last perhaps shorter, where the connection changes."""
+    start, current = 0, destination_id(data[:size])
+    for offset in range(size, len(data), size):
+        found = destination_id(data[offset : offset + size])
+        if found != current:
+            yield current, data[start:offset]
+            start, current = offset, found
+    yield current, data[start:]

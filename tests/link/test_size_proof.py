@@ -1,0 +1,128 @@
+"""A link with large packets is up when such packets came through in both directions, and only then."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from crowline.link.events import LinkUp
+from crowline.link.quic import AUTHENTICATION_LIMIT, DATAGRAM_SIZE
+from crowline.link.size_proof import PROBE, SEEN, TRIES, SizeProof
+from quic_wire import Wire, connect, up
+
+
+@pytest.mark.parametrize("size", [1201, 1280, 1372, 1452, 1472, 4000, 8952])
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_packets_of_that_size_carry_what_is_sent(size: int, delay: float) -> None:
+    """Once up, both ends send packets that are as large as was proven, and no larger."""
+    wire = up(size=size, delay=delay)
+    assert wire.server is not None
+    there, back = os.urandom(600_000), os.urandom(600_000)
+    wire.sent.clear()
+    wire.client.send(there, wire.now)
+    wire.server.send(back, wire.now)
+    wire.run(5.0)
+    assert wire.data("server") == there and wire.data("client") == back
+    largest = max(transmit.segment_size or len(transmit.data) for transmit in wire.sent)
+    assert size - 60 < largest <= size
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_path_that_drops_large_packets_of_one_direction_gets_no_such_link(side: str) -> None:
+    """The handshake goes through, the proof does not; both ends know it soon."""
+    wire = Wire(connect(size=1452), delay=0.02)
+    wire.mtu[side] = 1400
+    wire.run(2.0, until=lambda: bool(wire.downs("client") and wire.downs("server")))
+    assert wire.now < AUTHENTICATION_LIMIT / 2
+    assert not any(LinkUp() in events for events in wire.events.values())
+
+
+def test_what_proves_a_size_may_not_be_cut_on_its_way_and_bulk_is_left_to_the_kernel() -> None:
+    """Fragments would prove nothing; later on, a path that shrank and says so costs fragments only."""
+    wire = up(size=1452)
+    proofs = [transmit for transmit in wire.sent if len(transmit.data) > 1400]
+    assert proofs and all(transmit.dont_fragment for transmit in proofs)
+    wire.sent.clear()
+    wire.client.send(bytes(10_000), wire.now)
+    wire.run(0.1)
+    assert wire.sent and not any(transmit.dont_fragment for transmit in wire.sent)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_losses_delay_the_proof_and_break_no_bytes(seed: int) -> None:
+    """Whichever of its packets get lost, both ends come up, or neither does; nothing is handed on before."""
+    wire = Wire(connect(size=1452), delay=0.01)
+    chance = random.Random(seed)
+    wire.loses = lambda side: chance.random() < 0.2
+    wire.run(AUTHENTICATION_LIMIT, until=lambda: wire.client.is_up)
+    if not wire.client.is_up:
+        return
+    sent = os.urandom(100_000)
+    wire.client.send(sent, wire.now)
+    wire.run(20.0, until=lambda: len(wire.data("server")) == len(sent))
+    assert wire.data("server") == sent
+    assert wire.events["server"][0] == LinkUp()
+
+
+def test_each_end_has_its_own_size() -> None:
+    """A side whose network carries no more than the least size answers to larger packets all the same."""
+    wire = Wire(connect(size=1452), server_size=DATAGRAM_SIZE)
+    wire.mtu["server"] = DATAGRAM_SIZE
+    wire.run(0.3)
+    assert wire.client.is_up and wire.server is not None and wire.server.is_up
+    assert wire.server.size == DATAGRAM_SIZE
+
+
+def test_a_server_with_larger_packets_keeps_to_the_least_where_the_client_proves_nothing() -> None:
+    """Without a proof there is none in either direction."""
+    wire = Wire(connect(), server_size=8952)
+    wire.run(0.3)
+    assert wire.server is not None and wire.server.is_up
+    assert wire.server.size == DATAGRAM_SIZE
+
+
+def test_whoever_never_answers_ends_the_proof() -> None:
+    """So many packets and no more, each after three round trips."""
+    proof = SizeProof()
+    proof.begin(1400, 0.1, 0.0)
+    probes, now = 0, 0.0
+    while not proof.has_failed(now):
+        probe = proof.due(now)
+        probes += probe is not None
+        assert probe is None or (len(probe) == 1400 and probe[:1] == PROBE)
+        now = proof.next_timeout() or now
+    assert probes == TRIES
+    assert now == pytest.approx(0.3 * TRIES)
+
+
+def test_an_answer_alone_is_not_enough() -> None:
+    """The other side must have shown that its packets come too, unless it has never been asked."""
+    proof = SizeProof()
+    proof.begin(1400, 0.1, 0.0)
+    proof.hear(SEEN)
+    proof.hear(b"")
+    proof.hear(b"\xff")
+    assert not proof.is_done
+    proof.hear(PROBE)
+    assert proof.is_done
+
+
+def test_who_uses_the_link_was_told_that_its_packets_come() -> None:
+    """The answer to this side's packet got lost, and the other side's bytes say the same."""
+    proof = SizeProof()
+    proof.begin(1400, 0.1, 0.0)
+    proof.heard_stream()
+    assert not proof.is_done
+    proof.hear(PROBE)
+    proof.heard_stream()
+    assert proof.is_done
+
+
+def test_a_handshake_that_lost_packets_proves_no_size() -> None:
+    """The QUIC library falls back to the least size then; the link ends, and no frame is too large for it."""
+    wire = Wire(connect(size=1452, rtt=0.02), delay=0.1)  # its first timer runs out before anything can come
+    wire.run(3.0)
+    assert not wire.client.is_up
+    assert wire.downs("client") == ["the handshake lost packets"]
