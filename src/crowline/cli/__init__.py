@@ -19,6 +19,8 @@ VERBS = {
     "pipe": ("crowline.cli.pipe", "Join standard input and output of two computers."),
     "chat": ("crowline.cli.chat", "Write to each other."),
     "ping": ("crowline.cli.ping", "Measure the round trip to the other side, and say by which path."),
+    "pair": ("crowline.cli.pair", "Get to know each other: no code is needed after that."),
+    "peers": ("crowline.cli.peers", "List who is known, and who of them waits for you now."),
     "doctor": ("crowline.cli.doctor", "Say what this network allows, why, and what would help."),
     "serve": ("crowline.cli.serve", "Run a server: meeting point, STUN and TURN in one process."),
     "stun": ("crowline.cli.stun", "Ask a server under which address it sees this machine."),

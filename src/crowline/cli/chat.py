@@ -105,7 +105,7 @@ def _voice(output: Output, talk: Chat, place: PlaceFlags) -> Voice:
     from crowline.cli.ask import can_ask
     from crowline.cli.chat_lines import JsonVoice, PlainVoice
 
-    name = _NAMELESS
+    name = place.peer or _NAMELESS
     if output.as_json:
         return JsonVoice(output, talk)
     if not can_ask() or not sys.stdout.isatty():

@@ -39,7 +39,7 @@ async def meet(
     hosts = code is None and not place.joins
     text = None if hosts else await settle(output, code, place)
     async with AsyncExitStack() as stack:
-        room, place = await enter(stack, output, flags, place, text)
+        room, place = await enter(stack, output, flags, place, text, verb=verb)
         if hosts:
             invite(output, room, place, verb)
         elif place.no_server:
@@ -48,12 +48,16 @@ async def meet(
         room.on_path(on_path or (lambda now, before: tell_path(output, now, before)))
         room.on_warning(output.warn)
         peer = await (peer_of_answer(output, room) if hosts and place.no_server else room.peer())
-        greet(output, peer)
+        greet(output, peer, place.peer)
         yield peer
 
 
 async def settle(output: Output, code: str | None, place: PlaceFlags) -> str:
     """What proves a joining side to the other: a code, a token, or nothing that is known here."""
+    if place.peer is not None:
+        if code is not None:
+            raise UsageError("Somebody who is known is met without a code.")
+        return ""
     if place.peer_host is not None:
         if code is not None:
             raise UsageError("Where a host is named there is no code.")
@@ -62,15 +66,23 @@ async def settle(output: Output, code: str | None, place: PlaceFlags) -> str:
 
 
 async def enter(
-    stack: AsyncExitStack, output: Output, flags: MeetingFlags, place: PlaceFlags, code: str | None
+    stack: AsyncExitStack,
+    output: Output,
+    flags: MeetingFlags,
+    place: PlaceFlags,
+    code: str | None,
+    *,
+    verb: str = "",
 ) -> tuple[Room, PlaceFlags]:
-    """The room, and where it is: a person whose server is out of reach may host without one."""
+    """The room, and where it is: a person whose server is out of reach may host without one. Known peers meet
+    by the `verb` that both run.
+    """
     from crowline.cli.ask import agree, can_ask
 
     try:
-        return await stack.enter_async_context(room_at(flags, place, code)), place
+        return await stack.enter_async_context(room_at(flags, place, code, verb)), place
     except ServerUnreachable as problem:
-        cannot = code is not None or place.is_serverless or flags.relay_only
+        cannot = code is not None or place.is_serverless or flags.relay_only or place.peer is not None
         if cannot or output.as_json or not can_ask():
             raise
         output.insist(problem.message)
@@ -82,6 +94,11 @@ async def enter(
 
 def invite(output: Output, room: Room, place: PlaceFlags, verb: str) -> None:
     """Say what the other side has to do: run `verb`."""
+    if place.peer is not None:
+        output.say(
+            f"Waiting for {place.peer}, who runs `crowline {verb} --peer` with your name. Ctrl-C stops."
+        )
+        return
     if place.no_server:
         output.insist(f"On the other computer:   crowline {verb} --no-server TOKEN")
         output.insist("with this token:")
@@ -99,9 +116,12 @@ def invite(output: Output, room: Room, place: PlaceFlags, verb: str) -> None:
     output.say(f"Waiting … the code is good for one use{network}. Ctrl-C to stop.")
 
 
-def greet(output: Output, peer: Peer) -> None:
-    """The words, which show that nobody is in between."""
-    output.emit("peer", words=list(peer.words))
+def greet(output: Output, peer: Peer, name: str | None = None) -> None:
+    """The words, which show that nobody is in between; and the `name` of somebody who is known."""
+    output.emit("peer", words=list(peer.words), **({} if name is None else {"name": name}))
+    if name is not None:
+        output.say(f"Connected to {name}.")
+        return
     output.say(f"Connected. Both screens show: {' '.join(peer.words)}")
 
 

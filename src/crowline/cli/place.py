@@ -23,7 +23,7 @@ PASSWORD_VARIABLE = "CROWLINE_PASSWORD"
 @dataclass(frozen=True, slots=True)
 class PlaceFlags:
     """`peer_host`: what stands behind --to or --from, a host with or without a port. `joins`: it was --from,
-    in a command that may do either.
+    in a command that may do either. `peer`: the name of somebody who is known, and met without a code.
     """
 
     no_server: bool
@@ -33,6 +33,7 @@ class PlaceFlags:
     password: str
     stun: tuple[str, ...]
     joins: bool = False
+    peer: str | None = None
 
     @property
     def is_serverless(self) -> bool:
@@ -46,6 +47,9 @@ def place_options(*directions: str) -> Callable[[Callable[..., None]], Callable[
     direction, *others = directions
     named = " or ".join(directions)
     options = (
+        click.option(
+            "--peer", metavar="NAME", help="Meet somebody whom you paired with; no code. [`crowline peers`]"
+        ),
         click.option("--lan", is_flag=True, help="Meet in this network, without a server."),
         click.option("--no-server", is_flag=True, help="Meet by two tokens that you hand each other."),
         click.option(
@@ -100,6 +104,8 @@ def check(flags: MeetingFlags, place: PlaceFlags) -> None:
     ways = [place.no_server, place.lan, place.peer_host is not None]
     if sum(ways) > 1:
         raise UsageError("--lan, --no-server and a named host exclude each other.")
+    if any(ways) and place.peer is not None:
+        raise UsageError("A known peer is met at a server.")
     if any(ways) and (flags.server is not None or flags.relay_only):
         raise UsageError("Without a server there is none to name, and no relay.")
     if place.stun and not place.no_server:
@@ -111,6 +117,8 @@ def check(flags: MeetingFlags, place: PlaceFlags) -> None:
 def sending_room(flags: MeetingFlags, place: PlaceFlags) -> AbstractAsyncContextManager[Room]:
     """The room of the side that sends."""
     check(flags, place)
+    if place.peer is not None:
+        return _known_room(flags, place.peer, "send")
     from crowline.api import room, serverless
 
     options = _without_server(flags)
@@ -126,8 +134,12 @@ def sending_room(flags: MeetingFlags, place: PlaceFlags) -> AbstractAsyncContext
 
 
 def receiving_room(flags: MeetingFlags, place: PlaceFlags, code: str) -> AbstractAsyncContextManager[Room]:
-    """The room of the side that receives; `code` is its code or token, or nothing where a host is named."""
+    """The room of the side that receives; `code` is its code or token, or nothing where a host or a peer is
+    named.
+    """
     check(flags, place)
+    if place.peer is not None:
+        return _known_room(flags, place.peer, "receive")
     from crowline.api import room, serverless
 
     options = _without_server(flags)
@@ -142,9 +154,24 @@ def receiving_room(flags: MeetingFlags, place: PlaceFlags, code: str) -> Abstrac
     return room.enter(code, **flags.keywords())
 
 
-def room_at(flags: MeetingFlags, place: PlaceFlags, code: str | None) -> AbstractAsyncContextManager[Room]:
-    """The room of a side that may do either: without a `code` it hosts; an empty one joins at a host."""
+def room_at(
+    flags: MeetingFlags, place: PlaceFlags, code: str | None, verb: str = ""
+) -> AbstractAsyncContextManager[Room]:
+    """The room of a side that may do either: without a `code` it hosts; an empty one joins at a host. Known
+    peers meet by the `verb` that both run, or, to send and to receive, by the one that this side runs.
+    """
+    if place.peer is not None:
+        check(flags, place)
+        return _known_room(flags, place.peer, verb)
     return sending_room(flags, place) if code is None else receiving_room(flags, place, code)
+
+
+def _known_room(flags: MeetingFlags, name: str, verb: str) -> AbstractAsyncContextManager[Room]:
+    from crowline.api.pairing import room_with
+
+    if verb in ("send", "receive"):
+        return room_with(name, "send", sends=verb == "send", **flags.keywords())
+    return room_with(name, verb, **flags.keywords())
 
 
 def parse_host(text: str) -> tuple[str, int]:

@@ -1,0 +1,185 @@
+"""`crowline pair`, `crowline peers` and `--peer NAME` as people and scripts run them: two users."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CROWLINE = [sys.executable, "-m", "crowline"]
+PATIENCE = 30.0  # seconds for anything that a command does here
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a real server process on ports that the kernel chose."""
+    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
+    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.communicate()
+
+
+class User:
+    """Somebody with a home of their own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CROWLINE", "XDG"))}
+        self._environment = kept | {
+            "HOME": str(home),
+            "XDG_DATA_HOME": str(home),
+            "XDG_STATE_HOME": str(home),
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*CROWLINE, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+        )
+        STARTED.append(process)
+        return process
+
+    def meet(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that meets somebody, without asking any router."""
+        return self.start(*arguments, "--no-port-mapping")
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert "Traceback" not in err, err
+        return process.returncode, out, err
+
+    def known(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `crowline peers` says to programs."""
+        exit_code, out, err = self.run("peers", "--json", *arguments)
+        assert exit_code == 0, err
+        return [event for line in out.splitlines() if (event := json.loads(line))["t"] == "known"]
+
+
+def wanted(process: subprocess.Popen[str], kind: str) -> dict[str, Any]:
+    """The next object of that kind; those before it are left out."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["t"] == kind:
+            return event
+    raise AssertionError(f"no {kind}: {process.stderr.read() if process.stderr else ''}")
+
+
+@pytest.fixture
+def ana(tmp_path: Path) -> User:
+    (tmp_path / "ana").mkdir()
+    return User(tmp_path / "ana")
+
+
+@pytest.fixture
+def ben(tmp_path: Path) -> User:
+    (tmp_path / "ben").mkdir()
+    return User(tmp_path / "ben")
+
+
+@pytest.fixture
+def paired(server: str, ana: User, ben: User) -> None:
+    """Each knows the other by name, and where they met."""
+    host = ana.meet("pair", "--json", "--name", "ana", "--server", server)
+    code = wanted(host, "code")["code"]
+    join = ben.meet("pair", code, "--json", "--name", "ben", "--as", "Ana", "--server", server)
+    assert wanted(host, "known")["name"] == "ben"
+    assert wanted(join, "known")["name"] == "Ana"
+    assert host.wait(PATIENCE) == 0 and join.wait(PATIENCE) == 0
+
+
+@pytest.mark.usefixtures("paired")
+def test_who_paired_chats_without_a_code(server: str, ana: User, ben: User) -> None:
+    """In a later process, at the server where they paired; who waits is shown to the other side."""
+    (entry,) = ana.known()
+    assert entry["name"] == "ben" and entry["server"] == server and entry["waits"] == []
+    waiting = ana.meet("chat", "--json", "--peer", "ben")
+    while not (seen := ben.known())[0]["waits"]:
+        assert waiting.poll() is None
+    assert seen[0]["waits"] == ["chat"]
+    _, out, _ = ben.run("peers")
+    assert "Ana" in out and "waits with `crowline chat`" in out
+    other = ben.meet("chat", "--json", "--peer", "ana")
+    assert wanted(waiting, "peer")["name"] == "ben"
+    assert wanted(other, "peer")["name"] == "ana"
+    assert other.stdin is not None
+    other.stdin.write('{"t":"say","text":"hello"}\n{"t":"end"}\n')
+    other.stdin.flush()
+    assert wanted(waiting, "message")["text"] == "hello"
+    assert other.wait(PATIENCE) == 0 and waiting.wait(PATIENCE) == 0
+
+
+@pytest.mark.usefixtures("paired")
+def test_names_are_the_persons_own(ana: User) -> None:
+    """They change and go, and then stand for nobody."""
+    assert ana.run("peers", "rename", "ben", "benjamin")[0] == 0
+    assert [each["name"] for each in ana.known("--offline")] == ["benjamin"]
+    assert ana.run("peers", "rename", "benjamin", "a b")[0] == 2
+    assert ana.run("peers", "remove", "ben")[0] == 2
+    assert ana.run("peers", "remove", "benjamin")[0] == 0
+    assert ana.known() == []
+    exit_code, _, err = ana.run("chat", "--peer", "benjamin", "--server", "ws://127.0.0.1:1")
+    assert exit_code == 2 and "benjamin" in err
+
+
+@pytest.mark.usefixtures("paired")
+def test_a_server_that_is_gone_is_a_warning(ana: User) -> None:
+    """Who is known is listed all the same."""
+    exit_code, out, err = ana.run("peers", "--server", "ws://127.0.0.1:1")
+    assert exit_code == 0 and "ben" in out and "ws://127.0.0.1:1" in err
+    (entry,) = ana.known("--server", "ws://127.0.0.1:1")
+    assert entry["waits"] is None
+
+
+def test_nobody_is_known_at_first(ana: User) -> None:
+    """And a person is told how that changes."""
+    exit_code, out, err = ana.run("peers")
+    assert exit_code == 0 and not out and "crowline pair" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["chat", "7-maple-orbit-candle", "--peer", "ben"],
+        ["chat", "--lan", "--peer", "ben"],
+        ["pair", "--peer", "ben"],
+        ["pair", "--as", "a b", "--server", "ws://127.0.0.1:1"],
+        ["send", "--to", "192.0.2.7", "--peer", "ben", "."],
+    ],
+    ids=" ".join,
+)
+def test_flags_that_make_no_sense_together_are_refused(ana: User, arguments: list[str]) -> None:
+    """As usage errors, before anybody is asked."""
+    assert ana.run(*arguments)[0] == 2
+
+
+def test_a_home_that_cannot_be_written_costs_no_code(ana: User) -> None:
+    """It is said before the server is asked for one."""
+    (ana.home / "crowline").touch()
+    exit_code, out, err = ana.run("pair", "--json", "--server", "ws://127.0.0.1:1")
+    assert exit_code == 8 and '"code"' not in out and "cannot be written" in err
