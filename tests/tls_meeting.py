@@ -24,7 +24,8 @@ from crowline.net.tcp_stream import TcpStream
 from crowline.punch.syn_budget import SynBudget
 from crowline.session.events import SessionEvent, StreamReadable
 from crowline.session.links import LinkTransmit
-from crowline.session.session import WINDOW, Session
+from crowline.session.session import Session
+from crowline.session.windows import LARGEST as WINDOW
 from tls_pair import ALICE, BOB, KEY, trust
 
 PATIENCE = 30.0  # seconds for something that must come

@@ -439,12 +439,20 @@ async def test_both_sides_at_once_may_use_link_zero_up(monkeypatch: pytest.Monke
     monkeypatch.setattr(watch, "PATH_LIMIT", 1.0)
     monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
 
+    async def drain(peer: crowline.Peer) -> None:
+        stream = await peer.accept_stream()
+        while await stream.read():
+            pass
+
     async def pour(peer: crowline.Peer) -> None:
         stream = await peer.open_stream()
+        reading = asyncio.create_task(drain(peer))
         with pytest.raises(crowline.NoPath, match="allowance"):
             async with asyncio.timeout(30):
                 await stream.write(bytes(5_000_000))
                 await stream.delivered()
+        with pytest.raises(crowline.NoPath):
+            await reading
 
     async with (
         serving(HubLimits(budget=600_000)) as server,

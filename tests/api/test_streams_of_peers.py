@@ -10,6 +10,7 @@ import pytest
 
 import crowline
 from crowline.api import connection as connections
+from crowline.api import datagrams, peer
 from crowline.session.streams import MAX_STREAMS
 from serving import serving
 
@@ -39,7 +40,7 @@ async def test_streams_that_were_opened_and_reset_leave_nothing_behind() -> None
             stream = await here.open_stream()
             await stream.write(b"x")
             stream.abort()
-            await until(lambda: not here._connection.session._table.resets, pause=0)
+            await until(lambda: not here._connection.session._streams._table.resets, pause=0)
         for _ in range(2 * MAX_STREAMS):
             stream = await here.open_stream()
             await stream.write(b"x")
@@ -75,14 +76,14 @@ async def test_a_cancelled_accept_loses_no_stream() -> None:
             await asyncio.sleep(0)
             stream = await here.open_stream()
             await stream.write(b"x")
-            await until(lambda: bool(list(there._connection.session._table)), pause=0)
+            await until(lambda: bool(list(there._connection.session._streams._table)), pause=0)
             accepting.cancel()
             await asyncio.gather(accepting, return_exceptions=True)
             if accepting.cancelled():
                 async with asyncio.timeout(30):
                     await there.accept_stream()
             stream.abort()
-            await until(lambda: not list(there._connection.session._table))
+            await until(lambda: not list(there._connection.session._streams._table))
 
 
 async def test_a_writer_hears_why_the_other_side_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,14 +126,94 @@ async def test_a_read_of_nothing_is_misuse(limit: int) -> None:
             await stream.read(limit)
 
 
-async def test_the_one_stream_too_many_is_refused_and_the_connection_lives() -> None:
-    """The caller hears of it; nobody else does."""
+async def test_the_one_stream_too_many_waits_for_another_to_end() -> None:
+    """In the order of asking; who has given up waiting does not stand in the way."""
     async with two_peers() as (here, there):
         streams = [await here.open_stream() for _ in range(MAX_STREAMS)]
-        with pytest.raises(crowline.UsageError):
-            await here.open_stream()
+        waiting = [asyncio.create_task(here.open_stream()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        waiting[0].cancel()
         await streams[0].write(b"alive\n")
         assert await (await there.accept_stream()).readline() == b"alive\n"
+        for stream in streams[:2]:
+            stream.abort()
+        async with asyncio.timeout(30):
+            opened = [await task for task in waiting[1:]]
+        assert [stream._number for stream in opened] == sorted(stream._number for stream in opened)
+
+
+async def test_very_many_who_wait_for_a_stream_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits costs memory too."""
+    monkeypatch.setattr(peer, "MAX_WAITING_OPENS", 2)
+    async with two_peers() as (here, _):
+        for _ in range(MAX_STREAMS):
+            await here.open_stream()
+        waiting = [asyncio.create_task(here.open_stream()) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(crowline.UsageError):
+            await here.open_stream()
+        for task in waiting:
+            task.cancel()
+
+
+async def test_who_waits_for_a_stream_hears_of_the_end() -> None:
+    """A connection that ends lets nobody wait on."""
+    async with two_peers() as (here, there):
+        for _ in range(MAX_STREAMS):
+            await here.open_stream()
+        waiting = asyncio.create_task(here.open_stream())
+        await asyncio.sleep(0)
+        await there.close(5, "No.")
+        async with asyncio.timeout(30):
+            with pytest.raises(crowline.Refused):
+                await waiting
+
+
+async def test_datagrams_arrive_whole_and_large_ones_too() -> None:
+    """Both ways; what is larger than a packet goes between the bytes of streams."""
+    async with two_peers() as (here, there):
+        for sender, receiver in ((here, there), (there, here)):
+            assert sender.max_datagram_size == 65_535
+            sizes = {1, 1000, 30_000, 65_535}
+            arrived: dict[int, bytes] = {}
+            arrivals = receiver.datagrams()
+            async with asyncio.timeout(30):
+                while set(arrived) != sizes:
+                    for size in sizes - set(arrived):
+                        sender.send_datagram(bytes([size % 251]) * size)
+                    data = await anext(arrivals)
+                    arrived[len(data)] = data
+            assert all(data == bytes([size % 251]) * size for size, data in arrived.items())
+        with pytest.raises(crowline.UsageError):
+            here.send_datagram(bytes(65_536))
+
+
+async def test_datagrams_end_with_the_connection() -> None:
+    """A good end ends the loop; a bad one is raised."""
+    for code, error in ((0, None), (5, crowline.Refused)):
+        async with two_peers() as (here, there):
+            await there.close(code, "No.")
+            async with asyncio.timeout(30):
+                if error is None:
+                    assert [data async for data in here.datagrams()] == []
+                else:
+                    with pytest.raises(error):
+                        await anext(here.datagrams())
+
+
+async def test_datagrams_that_nobody_takes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are lost."""
+    monkeypatch.setattr(datagrams, "MAX_WAITING", 3)
+    inbox = datagrams.DatagramInbox()
+    for number in range(10):
+        inbox.put(bytes([number]))
+    assert inbox.lost == 7
+    assert [await inbox.get() for _ in range(3)] == [b"\x07", b"\x08", b"\t"]
+    monkeypatch.setattr(datagrams, "MAX_WAITING_BYTES", 100)
+    for _ in range(3):
+        inbox.put(bytes(60))
+    assert inbox.lost == 9
 
 
 async def test_an_observer_that_raises_harms_nobody_but_itself() -> None:

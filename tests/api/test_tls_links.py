@@ -154,7 +154,7 @@ async def test_a_side_that_does_not_read_stops_the_other(meet: Meet) -> None:
 async def test_an_application_that_does_not_read_stops_the_other_side(meet: Meet) -> None:
     """The session's credit holds it back: no more than a window waits, and TCP itself goes on."""
     both = await meet().rise()
-    window, size = 1 << 20, 4 << 20
+    window, size = 1 << 16, 4 << 20
     speaker = Speaker(both.client, initiator=True, window=window)
     listener = Speaker(both.server, initiator=False, window=window)
     listener.is_reading = False

@@ -99,6 +99,7 @@ def test_every_fall_doubles_the_trial_and_a_steady_minute_forgets_them() -> None
         road.talk(rest)
         road.cut(DIRECT)
         road.until(RELAY, limit=2)
+        road.talk(0.5)
         road.mend(DIRECT)
         road.sessions[0].links.ping(road.now)
         road.sessions[1].links.ping(road.now)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from crowline.base.errors import UsageError
-from crowline.session.buffers import MAX_UNACKNOWLEDGED, ReceiveBuffer, SendBuffer
+from crowline.session.buffers import ReceiveBuffer, SendBuffer
 from crowline.session.events import SessionBroken, StreamDone, StreamOpened, StreamReset
-from crowline.session.frames import CREDIT, Kind, header
+from crowline.session.frames import CREDIT, MAX_DATA, Kind, header
+from crowline.session.multiplexer import MAX_IN_FLIGHT
 from crowline.session.session import Session
 from crowline.session.streams import MAX_STREAMS
 from session_pair import Pair
@@ -166,7 +165,7 @@ def test_a_peer_that_opens_and_resets_leaves_nothing_behind() -> None:
         while victim.next_event() is not None:
             pass
         frames(victim)
-    held = [vars(victim), vars(victim._table)]
+    held = [vars(victim), vars(victim._streams), vars(victim._streams._table)]
     assert max(len(v) for d in held for v in d.values() if hasattr(v, "__len__")) < 10
 
 
@@ -184,15 +183,19 @@ def test_a_peer_that_never_answers_resets_cannot_pile_them_up() -> None:
 
 def test_a_receiver_that_grants_all_and_acknowledges_nothing_gets_no_more_than_a_bound() -> None:
     """What is kept for sending again is bounded by this side."""
-    buffer = SendBuffer()
-    buffer.credit = 1 << 60
+    pair = Pair()
+    pair.link(1, rank=1, room=1 << 40)
+    session = pair.sessions[0]
     chunk = bytes(1 << 20)
-    for _ in range(2 * MAX_UNACKNOWLEDGED // len(chunk)):
-        buffer.write(chunk)
-    taken = sum(len(buffer.take(1 << 20, 1)[1]) for _ in itertools.takewhile(bool, iter(buffer.ready, None)))
-    assert taken == MAX_UNACKNOWLEDGED
-    assert buffer.acknowledge(1000)
-    assert buffer.ready()
+    for _ in range(2):
+        stream = session.open_stream()
+        session.receive(header(Kind.WINDOW, stream, 0, 8) + CREDIT.pack(1 << 60), 1, 0.0)
+        for _ in range(MAX_IN_FLIGHT // len(chunk)):
+            session.write(stream, chunk)
+    sent = sum(len(frame) for frame in frames(session))
+    assert MAX_IN_FLIGHT <= sent <= MAX_IN_FLIGHT + 2 * MAX_DATA
+    session.receive(header(Kind.WINDOW, 0, len(chunk), 8) + CREDIT.pack(1 << 60), 1, 0.1)
+    assert frames(session)
 
 
 def test_overlapping_runs_behind_a_gap_are_held_once() -> None:

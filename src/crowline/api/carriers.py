@@ -79,7 +79,7 @@ class Carriers:
             is_ailing=self._session.links.is_ailing,
             on_up=on_up,
             on_data=on_data,
-            on_datagram=lambda number, data: None,
+            on_datagram=self._receive_datagram,
             on_down=self.link_down,
             on_drained=self._on_change,
         )
@@ -156,6 +156,9 @@ class Carriers:
     def receive(self, number: int, data: Buffer) -> None:
         """Hand the session what a link brought."""
         self._session.receive(data, number, self._loop.time())
+
+    def _receive_datagram(self, number: int, data: Buffer) -> None:
+        self._session.receive_datagram(data, number, self._loop.time())
 
     def silent_pair(self, event: LinkChosen) -> ValidPair | None:
         """The pair of the link that was left, where that was direct, over UDP, and carries nothing."""

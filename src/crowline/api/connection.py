@@ -53,11 +53,13 @@ from crowline.rendezvous.events import (
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Bye, Description, Signal
 from crowline.session.events import (
+    DatagramReceived,
     LinkChosen,
     SessionBroken,
     SessionClosed,
     SessionEvent,
     StreamOpened,
+    StreamsAllowed,
 )
 from crowline.session.links import LinkTransmit
 from crowline.session.session import Session
@@ -368,6 +370,10 @@ class Connection:
             self._on_link_chosen(event)
         elif isinstance(event, StreamOpened):
             self.observers.on_stream_opened(event.stream)
+        elif isinstance(event, StreamsAllowed):
+            self.observers.on_streams_allowed()
+        elif isinstance(event, DatagramReceived):
+            self.observers.on_datagram(event.data)
         elif isinstance(event, SessionClosed):
             self._on_goodbye(event.code, event.sentence)
         elif isinstance(event, SessionBroken):

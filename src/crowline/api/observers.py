@@ -16,11 +16,14 @@ _MOST_UNHEARD = 8
 @dataclass(slots=True)
 class Observers:
     """Each is called in the event loop: at a change of path with the new and the old one, at a sentence for
-    the person, at a stream of the other side, and with what happens to each stream."""
+    the person, at a stream of the other side, when that takes new ones again, at a datagram of it, and with
+    what happens to each stream."""
 
     on_path: list[Callable[[Path | None, Path | None], None]] = field(default_factory=list)
     on_warning: list[Callable[[str], None]] = field(default_factory=list)
     on_stream_opened: Callable[[int], None] = lambda _: None
+    on_streams_allowed: Callable[[], None] = lambda: None
+    on_datagram: Callable[[bytes | memoryview], None] = lambda _: None
     streams: dict[int, Callable[[SessionEvent], None]] = field(default_factory=dict)
     _unheard: list[str] = field(default_factory=list)
     _told: Path | None = None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from crowline.api.connection import Connection
+from crowline.api.datagrams import DatagramInbox
 from crowline.api.path import Path
 from crowline.base.errors import CrowlineError, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
@@ -16,9 +17,12 @@ from crowline.rendezvous.keys import derive
 from crowline.rendezvous.role import Role
 from crowline.session.events import SessionEvent, StreamDone
 from crowline.session.events import StreamReset as ResetEvent
+from crowline.session.frames import MAX_DATAGRAM
 
 # Bytes written and not yet on a link, above which `Stream.write` waits.
 WRITE_LIMIT = 1 << 20
+# Callers of `Peer.open_stream` that may wait until the other side takes one more.
+MAX_WAITING_OPENS = 1024
 # Bytes of one line that `Stream.readline` looks through.
 LINE_LIMIT = 64 * 1024
 # Seconds that `Peer.close` waits for finished streams to be acknowledged, at a good end and at a bad one: the
@@ -36,6 +40,7 @@ class Stream:
     def __init__(self, connection: Connection, number: int, on_over: Callable[[int], None]) -> None:
         self._connection = connection
         self._session = connection.session
+        self._loop = asyncio.get_running_loop()
         self._number = number
         self._on_over = on_over
         self._changed = asyncio.Event()
@@ -53,8 +58,8 @@ class Stream:
             return data
         while True:
             parts: list[Buffer] = []
-            left = limit
-            while left and len(part := self._session.read(self._number, left)):
+            left, now = limit, self._loop.time()
+            while left and len(part := self._session.read(self._number, left, now)):
                 parts.append(part)
                 left -= len(part)
             if parts:
@@ -166,8 +171,16 @@ class Peer:
         self._open: dict[int, Stream] = {}
         self._waiting: dict[int, Stream] = {}
         self._arrived = asyncio.Event()
+        # Who opens streams, one after the other, and what they wait for.
+        self._opening = asyncio.Lock()
+        self._openers = 0
+        self._allowed = asyncio.Event()
+        self._inbox = DatagramInbox()
+        self._is_flush_due = False
         connection.observers.on_stream_opened = self._on_opened
-        connection.ended.add_done_callback(lambda _: self._arrived.set())
+        connection.observers.on_streams_allowed = self._allowed.set
+        connection.observers.on_datagram = self._inbox.put
+        connection.ended.add_done_callback(self._on_ended)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -222,10 +235,25 @@ class Peer:
         self._connection.observers.on_path.append(tell)
 
     async def open_stream(self) -> Stream:
-        """A new stream. Raises `UsageError` after `close`, and while as many are open as may be."""
+        """A new stream; waits while 128 streams of this side are open. Raises `UsageError` after `close`, and
+        where very many wait already.
+        """
         await _last_words(self._connection)
-        if self._connection.ended.done():
-            raise self._connection.ended.result() or UsageError("The connection is closed.")
+        if self._openers >= MAX_WAITING_OPENS:
+            raise UsageError("Too many streams are waiting to be opened.")
+        self._openers += 1
+        try:
+            async with self._opening:
+                return await self._open_next()
+        finally:
+            self._openers -= 1
+
+    async def _open_next(self) -> Stream:
+        self._check()
+        while not self._connection.session.may_open_stream():
+            self._allowed.clear()
+            await self._allowed.wait()
+            self._check()
         number = self._connection.session.open_stream()
         stream = self._open[number] = Stream(self._connection, number, self._forget)
         self._connection.flush()
@@ -250,6 +278,40 @@ class Peer:
                     return
                 raise
 
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that `send_datagram` takes: as many as a datagram of UDP may have."""
+        return MAX_DATAGRAM
+
+    @property
+    def packet_size(self) -> int:
+        """Bytes of a datagram that travels as a packet of its own on the path of now; 0 where none does.
+
+        Larger ones, and all where it is 0, travel whole between the bytes of streams: late rather than lost.
+        """
+        return self._connection.session.packet_size
+
+    def send_datagram(self, data: Buffer) -> None:
+        """Send `data` once, without waiting: it may get lost, or overtake others.
+
+        Raises `UsageError` above `max_datagram_size` and after `close`, or what ended the connection.
+        """
+        self._check()
+        self._connection.session.send_datagram(bytes(data))
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush_datagrams)
+
+    async def datagrams(self) -> AsyncIterator[bytes]:
+        """What the other side sends by `send_datagram`, until the connection ends; raises what ended it.
+
+        While nobody takes them, the latest few thousand are kept.
+        """
+        while (data := await self._inbox.get()) is not None:
+            yield data
+        if error := self._connection.ended.result():
+            raise error
+
     async def close(self, code: int = 0, sentence: str = "") -> None:
         """End the connection; the other side is told `code` (an exit code) and `sentence`."""
         await within(LAST_WORDS_LIMIT if code else DELIVERY_LIMIT, self._all_delivered())
@@ -265,6 +327,20 @@ class Peer:
     @staticmethod
     def _is_finished(stream: Stream) -> bool:
         return stream._session.is_finished(stream._number)
+
+    def _flush_datagrams(self) -> None:
+        self._is_flush_due = False
+        self._connection.flush()
+
+    def _check(self) -> None:
+        ended = self._connection.ended
+        if ended.done():
+            raise ended.result() or UsageError("The connection is closed.")
+
+    def _on_ended(self, _: asyncio.Future[CrowlineError | None]) -> None:
+        for event in (self._arrived, self._allowed):
+            event.set()
+        self._inbox.end()
 
     def _on_opened(self, number: int) -> None:
         stream = Stream(self._connection, number, self._forget)

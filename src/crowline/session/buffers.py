@@ -14,9 +14,6 @@ from crowline.base.machine import Buffer
 # Separate runs that may wait behind a gap. Each link brings its bytes in order, so that even a stream
 # that moves often makes a handful of them.
 MAX_RUNS_AHEAD = 64
-# Bytes of one stream kept for sending again, whatever credit the other side grants: four times the window
-# that it counts with, and a bound on what it can make this side remember by never acknowledging.
-MAX_UNACKNOWLEDGED = 64 << 20
 
 
 class SendBuffer:
@@ -41,6 +38,11 @@ class SendBuffer:
         return max(0, self._end - self._next)
 
     @property
+    def in_flight(self) -> int:
+        """Bytes that a link was given and nobody has acknowledged, kept for sending again."""
+        return max(0, self._next - self.acknowledged)
+
+    @property
     def carrier(self) -> int | None:
         """The link that carries the first byte on its way; None when nothing is."""
         return next((link for link, _, end in self._carried if end > self.acknowledged), None)
@@ -59,12 +61,12 @@ class SendBuffer:
 
     def ready(self) -> bool:
         """Whether there are bytes, or the end, that may be sent now."""
-        return self._next < min(self._end, self._limit()) or (self.finished and self._next == self._end)
+        return self._next < min(self._end, self.credit) or (self.finished and self._next == self._end)
 
     def take(self, limit: int, link: int) -> tuple[int, Buffer, bool]:
         """At most `limit` bytes for `link`: their offset, the bytes, whether the end comes with them."""
         offset = self._next
-        left = min(limit, self._limit() - offset)
+        left = min(limit, self.credit - offset)
         parts: list[memoryview] = []
         while left > 0 and self._unsent:
             view = self._unsent.popleft()
@@ -112,10 +114,6 @@ class SendBuffer:
             position -= len(view) - keep
         self._next = min(self._next, max(position, target))
 
-    def _limit(self) -> int:
-        """The offset that may be sent up to."""
-        return min(self.credit, self.acknowledged + MAX_UNACKNOWLEDGED)
-
     def _uncarry(self, target: int) -> None:
         """From `target` on, whichever link takes the bytes again carries them."""
         while self._carried and self._carried[-1][2] > target:
@@ -150,7 +148,10 @@ class _Run:
 
 
 class ReceiveBuffer:
-    """Puts the bytes of one direction in order, whichever link they came by; at most `window` of them."""
+    """Puts the bytes of one direction in order, whichever link they came by; at most `window` of them.
+
+    The window may be made larger at any time, never smaller.
+    """
 
     def __init__(self, window: int) -> None:
         self.window = window

@@ -43,6 +43,18 @@ class StreamDone:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamsAllowed:
+    """The other side takes new streams again, of which there had been as many as it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramReceived:
+    """The other side sent a datagram; others may have been lost, and this one may be late."""
+
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class LinkChosen:
     """Streams flow by `link` from now on (None: by none); `was` carried them before."""
 
@@ -72,6 +84,8 @@ SessionEvent: TypeAlias = (
     | StreamWritable
     | StreamReset
     | StreamDone
+    | StreamsAllowed
+    | DatagramReceived
     | LinkChosen
     | SessionClosed
     | SessionBroken

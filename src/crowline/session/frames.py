@@ -9,6 +9,8 @@
 | WINDOW | every byte below it has arrived | u64: bytes at or above it may not be sent yet |
 | RESET | error code | – |
 | RESET_ACK | 0 | – |
+| STREAMS | streams that the other side may have opened in all | – |
+| DATAGRAM | 0 | one datagram |
 | PING, PONG | token, returned as it came | filling, returned as it came |
 | CLOSE | error code | UTF-8 sentence for the person on the other side |
 """
@@ -28,6 +30,8 @@ CREDIT = struct.Struct("!Q")
 MAX_DATA = 256 * 1024
 # What makes a ping larger than any datagram of a link, so that it needs one that is full.
 MAX_FILLING = 1500
+# A datagram may be as large as one of UDP (RFC 768: 16 bits of length).
+MAX_DATAGRAM = 65_535
 # A sentence for a person.
 MAX_SENTENCE = 1024
 
@@ -41,6 +45,8 @@ class Kind(IntEnum):
     PONG = 5
     CLOSE = 6
     RESET_ACK = 7
+    STREAMS = 8
+    DATAGRAM = 9
 
 
 _MAX_LENGTH = {
@@ -52,6 +58,8 @@ _MAX_LENGTH = {
     Kind.PONG: MAX_FILLING,
     Kind.CLOSE: MAX_SENTENCE,
     Kind.RESET_ACK: 0,
+    Kind.STREAMS: 0,
+    Kind.DATAGRAM: MAX_DATAGRAM,
 }
 
 

@@ -1,9 +1,11 @@
 """The links of a session: which one carries the streams, and when it is left for another.
 
 Rules of this file
-1. A link that has been sending for max(3 round trips, 500 ms) without receipt is silent. One by which
-   nothing of what it carries arrives for max(6 round trips, 1.25 s) is stuck, although it is heard: it may
-   pass small packets only, or those of one direction. Either is left for the best link that is neither.
+1. A link that has been sending for max(3 round trips, 500 ms) without receipt is silent. After max(1.5 round
+   trips, 40 ms) it is in doubt, and so that nobody waits longer than needed, it and the others are asked:
+   where another one answers, max(3 round trips, 120 ms) are enough. A link by which nothing of what it
+   carries arrives for max(6 round trips, 1.25 s) is stuck, although it is heard: it may pass small packets
+   only, or those of one direction. Either is left for the best link that is neither.
 2. A link that was left so comes back when full-size pings have been answered for a time that doubles with
    each fall (`ways.py`). Until then the streams stay where they are: a path that flaps does not take them
    along.
@@ -19,14 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crowline.base.machine import Buffer
-from crowline.session.member import Carrier, Hints, Member, Trust
-from crowline.session.ways import Way, Ways
+from crowline.session.member import Carrier, DatagramCarrier, Hints, Member, Trust
+from crowline.session.ways import FIRST_HOLD, Way, Ways
 
 __all__ = ["BETTER_PATH", "FIRST_PATH", "RETURNED", "Carrier", "Hints", "LinkSet", "LinkTransmit"]
 
 # Seconds after which the chosen link, when it carries unacknowledged bytes and owes no answer, is asked for
 # one: so that one that falls silent with the last bytes on it is noticed, although no more follow them.
-_PROBE_INTERVAL = 0.1
+_PROBE_INTERVAL = 0.05
 # The token of those pings; the round trip of one that waits behind bulk would say nothing.
 _PROBE_TOKEN = 0
 # Seconds without any progress of what the chosen link carries that it is not blamed for.
@@ -58,6 +60,8 @@ class LinkSet:
         # Stream bytes sent and received by each link that ever was.
         self.sent: Counter[int] = Counter()
         self.received: Counter[int] = Counter()
+        # Since when there has been no link that works.
+        self.unheard_since: float | None = None
         self._members: dict[int, Member] = {}
         self._ways = Ways()
         self._token = 0
@@ -66,6 +70,8 @@ class LinkSet:
         # Since when the other side has not said that more has arrived of what waits for that.
         self._waiting_since: float | None = None
         self._probe_at: float | None = None
+        # The silence of the chosen link for which all were asked, and when.
+        self._doubt: tuple[float, float] | None = None
 
     def add(
         self,
@@ -76,6 +82,7 @@ class LinkSet:
         hints: Hints,
     ) -> None:
         member = Member(carrier, _way(link, rank, hints.merit), hints, now, fading=hints.is_fading)
+        member.datagrams = carrier if isinstance(carrier, DatagramCarrier) else None
         self._members[link] = member
         if hold := self._ways.hold(member.way):
             member.begin_trial(now, hold)
@@ -87,8 +94,11 @@ class LinkSet:
             member.way = _way(link, rank, merit)
         return member is not None
 
-    def remove(self, link: int) -> bool:
-        return self._members.pop(link, None) is not None
+    def remove(self, link: int, now: float) -> bool:
+        member = self._members.pop(link, None)
+        if member is not None:
+            self._judge(member, now)
+        return member is not None
 
     def rtt(self, link: int) -> float | None:
         """The last measured round trip over `link`, seconds."""
@@ -99,8 +109,17 @@ class LinkSet:
         """Stream bytes sent and received by `link`, also after it ended."""
         return self.sent[link], self.received[link]
 
-    def room(self, link: int) -> int:
-        return self._members[link].carrier.room()
+    def outlet(self) -> tuple[int, int] | None:
+        """The link that takes the next stream bytes, and how many; None while there is no room."""
+        if self.chosen is None or (room := self._members[self.chosen].carrier.room()) <= 0:
+            return None
+        return self.chosen, room
+
+    @property
+    def datagram_carrier(self) -> DatagramCarrier | None:
+        """What takes datagrams as packets of their own now."""
+        carrier = None if self.chosen is None else self._members[self.chosen].datagrams
+        return carrier if carrier is not None and carrier.max_datagram_size > 0 else None
 
     def is_ailing(self, link: int) -> bool:
         """Whether the link is silent or stuck."""
@@ -120,13 +139,20 @@ class LinkSet:
     def choose(self, now: float) -> tuple[int | None, str] | None:
         """Choose the best link; on a change, the one it was before and why."""
         for member in self._members.values():
-            member.look(now, self._ways.hold(member.way))
+            member.look(now, lambda member=member: self._hold(member, now))  # type: ignore[misc]
+        self._leave_early(now)
+        if any(not member.is_ailing for member in self._members.values()):
+            self.unheard_since = None
+        elif self.unheard_since is None:
+            self.unheard_since = now
         best, reason = self._best(now)
         if best == self.chosen:
             return None
         was, self.chosen = self.chosen, best
         before = None if was is None else self._members.get(was)
-        if before is not None and before.is_ailing:
+        if before is not None and before.doubted_since is not None:
+            before.carried_before = now - self._chosen_at
+        elif before is not None and before.is_ailing:
             self._ways.fell(before.way, now - self._chosen_at)
         self._chosen_at = now
         for member in self._members.values():
@@ -153,7 +179,7 @@ class LinkSet:
         """The network is another one: what fell silent in the old one may be used as soon as it answers."""
         self._ways.clear()
         for member in self._members.values():
-            member.trial = None
+            member.trial = member.doubted_since = None
         self.ping(now)
 
     def fade(self, link: int) -> None:
@@ -163,6 +189,7 @@ class LinkSet:
 
     def due_pings(self, now: float) -> list[tuple[int, int, bool]]:
         """Links to ping now, each with the token to send, and whether the ping must be full-size."""
+        self._ask(now)
         due = []
         for link, member in self._members.items():
             if now >= member.ping_at:
@@ -184,6 +211,8 @@ class LinkSet:
         times += [since + SHORTER_FOR for since in shorter if since is not None]
         if self._probe_at is not None:
             times.append(self._probe_at)
+        if (at := self._next_doubt()) is not None:
+            times.append(at)
         return min(times, default=None)
 
     # ------------------------------------------------------------------------------------------------
@@ -209,6 +238,62 @@ class LinkSet:
         for member in carriers:
             if not member.is_ailing:
                 member.stuck_since = member.ping_at = now
+
+    def _rivals(self) -> list[Member]:
+        """Links that could take over at once."""
+        others = (member for link, member in self._members.items() if link != self.chosen)
+        return [member for member in others if member.trust is Trust.SOUND]
+
+    def _doubtful(self) -> tuple[Member, float] | None:
+        """The chosen link and since when it has been silent, where another could take over."""
+        chosen = None if self.chosen is None else self._members.get(self.chosen)
+        if chosen is None or chosen.is_ailing or chosen.rtt is None:
+            return None
+        since = chosen.carrier.unanswered_since
+        return None if since is None or not self._rivals() else (chosen, since)
+
+    def _ask(self, now: float) -> None:
+        """See that the chosen link and its rivals are pinged as soon as there is reason for doubt."""
+        found = self._doubtful()
+        if found is None or (self._doubt is not None and self._doubt[0] != found[1]):
+            self._doubt = None
+        if found is None or self._doubt is not None or now < (found[0].doubt_time() or now):
+            return
+        self._doubt = (found[1], now)
+        for member in (found[0], *self._rivals()):
+            member.ping_at = now
+
+    def _has_answered(self) -> bool:
+        """Whether a rival has answered what all were asked."""
+        return self._doubt is not None and any(each.answered >= self._doubt[1] for each in self._rivals())
+
+    def _leave_early(self, now: float) -> None:
+        found = self._doubtful()
+        if found is None or self._doubt is None or self._doubt[0] != found[1] or not self._has_answered():
+            return
+        chosen, since = found
+        if now >= (chosen.stall_time(quick=True) or now):
+            chosen.doubted_since, chosen.stalled = since, True
+
+    def _next_doubt(self) -> float | None:
+        found = self._doubtful()
+        if found is None:
+            return None
+        if self._doubt is None or self._doubt[0] != found[1]:
+            return found[0].doubt_time()
+        return found[0].stall_time(quick=True) if self._has_answered() else None
+
+    def _hold(self, member: Member, now: float) -> float:
+        """Seconds for which a link that answers again must go on doing so."""
+        was_early = self._judge(member, now)
+        return max(self._ways.hold(member.way), FIRST_HOLD if was_early else 0.0)
+
+    def _judge(self, member: Member, now: float) -> bool:
+        """Whether the link was left early; that counts as a fall where it was right."""
+        since, member.doubted_since = member.doubted_since, None
+        if since is not None and now >= since + member.longest_silence():
+            self._ways.fell(member.way, member.carried_before)
+        return since is not None
 
     def _best(self, now: float) -> tuple[int | None, str]:
         """The link to use, and why if it is not the chosen one."""

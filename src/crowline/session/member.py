@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from crowline.base.machine import Buffer
 from crowline.session.ways import Way
@@ -17,7 +19,13 @@ PING_INTERVAL = 5.0
 QUICK_PING = 0.5
 # Seconds without receipt, while sending, that no link is blamed for.
 MIN_STALL = 0.5
+# The same while another link has answered in the meantime: then it is neither the other side that is slow
+# nor this one.
+MIN_QUICK_STALL = 0.12
 _STALL_ROUND_TRIPS = 3
+# Seconds, or round trips, after which both are asked.
+_MIN_DOUBT = 0.04
+_DOUBT_ROUND_TRIPS = 1.5
 # Round trips remembered for each link: 40 s of them.
 RTT_SAMPLES = 8
 # As many are needed before round trips are compared.
@@ -39,6 +47,18 @@ class Carrier(Protocol):
 
     def send(self, data: Buffer, now: float) -> None:
         """Append bytes."""
+
+
+@runtime_checkable
+class DatagramCarrier(Carrier, Protocol):
+    """A carrier that also takes datagrams, each as a packet of its own."""
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes of a datagram that it takes now; 0 where it takes none."""
+
+    def send_datagram(self, data: Buffer, now: float) -> bool:
+        """Send `data` once; False where there is no room for it."""
 
 
 class Trust(IntEnum):
@@ -73,6 +93,8 @@ class Member:
     way: Way
     hints: Hints
     ping_at: float
+    # The carrier, where it also takes datagrams.
+    datagrams: DatagramCarrier | None = None
     # Its path will not last; another of its rank goes before it.
     fading: bool = False
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=RTT_SAMPLES))
@@ -81,6 +103,11 @@ class Member:
     stuck_since: float | None = None
     # When the trial began and when it may end.
     trial: tuple[float, float] | None = None
+    # Since when it had been silent when it was left early, and how long it had carried the streams by then.
+    doubted_since: float | None = None
+    carried_before: float = 0.0
+    # When the last ping was sent that it has answered.
+    answered: float = -math.inf
     # Left while it ailed: what it carried has gone to another link.
     abandoned: bool = False
     # Another link of its rank was measured to be shorter and took over.
@@ -117,17 +144,27 @@ class Member:
             return Trust.AILING
         return Trust.ON_TRIAL if self.trial or self.hints.makeshift else Trust.SOUND
 
-    def stall_time(self) -> float | None:
-        """When the link will count as stalled if nothing arrives."""
+    def doubt_time(self) -> float | None:
+        """When there will be reason to ask whether it still works."""
         since = self.carrier.unanswered_since
-        return None if since is None else since + max(_STALL_ROUND_TRIPS * (self.rtt or 0.0), MIN_STALL)
+        return None if since is None else since + max(_DOUBT_ROUND_TRIPS * (self.rtt or 0.0), _MIN_DOUBT)
 
-    def look(self, now: float, hold: float) -> None:
-        """See whether it is silent; what answers again is on trial for `hold` seconds."""
-        stall = self.stall_time()
-        was, self.stalled = self.stalled, stall is not None and now >= stall
-        if was and not self.stalled and hold:
-            self.begin_trial(now, hold)
+    def stall_time(self, *, quick: bool = False) -> float | None:
+        """When the link will count as stalled if nothing arrives; `quick` while another one answers."""
+        since = self.carrier.unanswered_since
+        return None if since is None else since + self.longest_silence(quick=quick)
+
+    def longest_silence(self, *, quick: bool = False) -> float:
+        """Seconds that the link may be silent while it is sending."""
+        return max(_STALL_ROUND_TRIPS * (self.rtt or 0.0), MIN_QUICK_STALL if quick else MIN_STALL)
+
+    def look(self, now: float, hold: Callable[[], float]) -> None:
+        """See whether it is silent; what answers again is on trial for so many seconds as `hold` says."""
+        since, stall = self.carrier.unanswered_since, self.stall_time()
+        was = self.stalled
+        self.stalled = since is not None and (since == self.doubted_since or now >= (stall or 0.0))
+        if was and not self.stalled and (seconds := hold()):
+            self.begin_trial(now, seconds)
         self.abandoned &= self.is_ailing
 
     def begin_trial(self, now: float, hold: float) -> None:
@@ -147,6 +184,7 @@ class Member:
         if sent is None:
             return False
         self.samples.append(now - sent)
+        self.answered = max(self.answered, sent)
         if self.stuck_since is not None and sent >= self.stuck_since:
             self.stuck_since = None
             self.begin_trial(now, hold)

@@ -1,33 +1,31 @@
-"""Streams that outlive any one link: offsets, acknowledgements and credit are the session's own.
+"""Streams and datagrams that outlive any one link: offsets, acknowledgements and credit are its own.
 
 Rules of this file
 1. A link is an ordered, authenticated pipe that may die at any moment; what it carried and nobody
    acknowledged is sent again by the next one, and the receiver drops what it has already.
 2. All streams flow by one link, the chosen one; the others stay warm.
-3. A stream ends only when an end closes or resets it, never because a link died.
+3. A stream ends only when an end closes or resets it, never because a link died, nor because there is none.
+4. Whatever the other side does, what is kept of its bytes is bounded by `windows.py`, and what is kept for it
+   by `MAX_IN_FLIGHT` and by what the user writes although `unsent` grows.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from crowline.base.errors import MalformedMessage, UsageError
+from crowline.base.errors import MalformedMessage, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
-from crowline.session.buffers import SendBuffer
+from crowline.session.datagrams import DatagramQueue
 from crowline.session.events import (
+    DatagramReceived,
     LinkChosen,
     SessionBroken,
     SessionClosed,
     SessionEvent,
-    StreamDone,
-    StreamOpened,
-    StreamReadable,
-    StreamReset,
-    StreamWritable,
 )
 from crowline.session.frames import (
-    CREDIT,
     MAX_DATA,
+    MAX_DATAGRAM,
     MAX_SENTENCE,
     FrameParser,
     Kind,
@@ -36,37 +34,31 @@ from crowline.session.frames import (
     ping_frames,
 )
 from crowline.session.links import Carrier, Hints, LinkSet, LinkTransmit
-from crowline.session.streams import StreamState, StreamTable
+from crowline.session.multiplexer import Multiplexer
+from crowline.session.windows import LARGEST
 
-__all__ = ["WINDOW", "LinkTransmit", "Session"]
+__all__ = ["LinkTransmit", "Session"]
 
 NO_HINTS = Hints()
-# Bytes of one stream that may be on the way or unread, and so the bound on its memory: 16 MiB fill 100 MB/s
-# over a round trip of 120 ms. Both sides count with it before the first WINDOW frame.
-WINDOW = 16 << 20
-# Received bytes after which an acknowledgement does not wait.
-_ACKNOWLEDGE_EVERY = 512 * 1024
-# Seconds that an acknowledgement may wait for more bytes to acknowledge (the delay QUIC allows itself).
-_ACKNOWLEDGE_DELAY = 0.025
 
 
 class Session:
     """One side of a session. Its `receive` takes a link's id where other machines take an address.
 
-    `initiator` opens the even streams, the other side the odd ones.
+    `initiator` opens the even streams, the other side the odd ones. `window`: bytes of one stream that may be
+    on the way or unread at most; both sides have the same.
     """
 
-    def __init__(self, *, initiator: bool, window: int = WINDOW) -> None:
-        self._window = window
+    def __init__(self, *, initiator: bool, window: int = LARGEST) -> None:
         self._parsers: dict[int, FrameParser] = {}
-        self._table = StreamTable(initiator=initiator, window=window)
-        # Their round trips, what each has carried, and pings; links come and go by `attach` and `detach`.
-        self.links = LinkSet(self._table.carriers)
         self._transmits: deque[LinkTransmit] = deque()
         self._events: deque[SessionEvent] = deque()
-        self._unacknowledged: set[int] = set()
-        self._acknowledge_at: float | None = None
-        self._readable: set[int] = set()
+        self._streams = Multiplexer(
+            initiator=initiator, window=window, control=self._control, events=self._events
+        )
+        # Their round trips, what each has carried, and pings; links come and go by `attach` and `detach`.
+        self.links = LinkSet(self._streams.carriers)
+        self._datagrams = DatagramQueue()
         self._closing: tuple[int, bytes] | None = None
         self._closed = False
         self._now = 0.0
@@ -90,11 +82,11 @@ class Session:
     def detach(self, link: int, now: float, reason: str = "the link ended") -> None:
         """The link is gone: what it carried and nobody acknowledged goes by another."""
         self._now = now
-        if not self.links.remove(link):
+        if not self.links.remove(link, now):
             return
         self._parsers.pop(link, None)
         self._transmits = deque(t for t in self._transmits if t.link != link)
-        self._table.rewind(link)
+        self._streams.rewind(link)
         self._choose(now, reason)
 
     def rerank(self, link: int, rank: int, merit: int, now: float) -> None:
@@ -108,76 +100,91 @@ class Session:
         return self.links.chosen
 
     @property
+    def unheard_since(self) -> float | None:
+        """Since when every link has been silent or stuck, or there has been none; None while one works."""
+        return self.links.unheard_since
+
+    @property
     def is_closed(self) -> bool:
         """Whether either side has ended the session: no stream can be opened or written to."""
         return self._closed or self._closing is not None
 
     # Streams ----------------------------------------------------------------------------------------
 
+    def may_open_stream(self) -> bool:
+        """Whether the other side takes one more; when it does again, `StreamsAllowed` says so."""
+        return self._streams.may_open()
+
     def open_stream(self) -> int:
         """A new stream; the other side hears of it at once. Raises `UsageError` for one too many."""
         self._check_open()
-        stream = self._table.open()
-        self._control(header(Kind.DATA, stream, 0))
-        return stream
+        return self._streams.open(self._now)
 
     def write(self, stream: int, data: Buffer) -> None:
         """Append bytes that must not change afterwards. Raises `UsageError` after `finish` or `reset`."""
         self._check_open()
-        sending = self._stream(stream).sending
-        if sending.finished:
-            raise UsageError("That stream's sending side is finished.")
-        sending.write(data)
+        self._streams.write(stream, data)
 
     def unsent(self, stream: int) -> int:
         """Bytes written and not yet given to a link: the measure of back-pressure."""
-        known = self._table.get(stream)
-        return known.sending.unsent if known else 0
+        return self._streams.unsent(stream)
 
     def finish(self, stream: int) -> None:
         """End our direction after what was written."""
-        if known := self._table.get(stream):
-            known.sending.finished = True
+        self._streams.finish(stream)
 
     def is_finished(self, stream: int) -> bool:
         """Whether our direction was ended."""
-        known = self._table.get(stream)
-        return known is None or known.sending.finished
+        return self._streams.is_finished(stream)
 
     def is_delivered(self, stream: int) -> bool:
         """Whether the other side has acknowledged everything, the end included."""
-        known = self._table.get(stream)
-        return known is None or known.sending.done
+        return self._streams.is_delivered(stream)
 
     def reset(self, stream: int, code: int = 0) -> None:
         """Give the stream up in both directions."""
-        if self._table.get(stream) is not None:
-            self._drop(stream)
-            self._table.resets[stream] = code
-            self._control(header(Kind.RESET, stream, code))
+        self._streams.reset(stream, code)
 
-    def read(self, stream: int, limit: int) -> Buffer:
+    def read(self, stream: int, limit: int, now: float | None = None) -> Buffer:
         """At most `limit` bytes in order; empty when none are there now, or the end was reached."""
-        known = self._table.get(stream)
-        if known is None:
-            return b""
-        data = known.receiving.read(limit)
-        if known.receiving.credit - known.told_credit >= self._window // 4:
-            self._tell_window(stream, known)
-        if known.receiving.ended:
-            self._forget_if_over(stream)
-        return data
+        rtt = None if self.links.chosen is None else self.links.rtt(self.links.chosen)
+        return self._streams.read(stream, limit, self._now if now is None else now, rtt)
 
     def is_ended(self, stream: int) -> bool:
         """Whether the other side's direction has been read to its end."""
-        known = self._table.get(stream)
-        return known is None or known.receiving.ended
+        return self._streams.is_ended(stream)
 
     def close(self, code: int, sentence: str) -> None:
         """Tell the other side why the session ends; it is sent with the next transmits."""
         if self._closing is None and not self._closed:
             self._closing = (code, sentence.encode()[:MAX_SENTENCE])
             self._control(close_frame(*self._closing))
+
+    # Datagrams --------------------------------------------------------------------------------------
+
+    @property
+    def packet_size(self) -> int:
+        """Bytes of a datagram that travels as a packet of its own now; larger ones share a link's stream."""
+        carrier = self.links.datagram_carrier
+        return 0 if carrier is None else carrier.max_datagram_size
+
+    @property
+    def datagrams_lost(self) -> int:
+        """Datagrams of this side that no link had room for."""
+        return self._datagrams.lost
+
+    def send_datagram(self, data: Buffer) -> None:
+        """Send it once, by whatever link there is at its turn. Raises `UsageError` for one too large."""
+        self._check_open()
+        if len(data) > MAX_DATAGRAM:
+            raise UsageError(f"A datagram has {MAX_DATAGRAM:,} bytes at most.")
+        self._datagrams.append(data)
+
+    def receive_datagram(self, data: Buffer, source: int, now: float) -> None:
+        """A datagram that came by the link `source` as a packet of its own."""
+        self._now = now
+        if source in self._parsers and not self._closed:
+            self._events.append(DatagramReceived(bytes(data)))
 
     # The five verbs ---------------------------------------------------------------------------------
 
@@ -189,93 +196,74 @@ class Session:
             return
         try:
             parser.feed(data)
-        except MalformedMessage as error:
+        except (MalformedMessage, ProtocolViolation) as error:
             self._break(error.message)
         if self.links.is_ailing(source):
             self._choose(now)
 
     def handle_timeout(self, now: float) -> None:
         self._now = now
-        if self._acknowledge_at is not None and now >= self._acknowledge_at:
-            self._acknowledge()
+        self._streams.handle_timeout(now)
         for link, token, is_full in self.links.due_pings(now):
             self._transmits.append(LinkTransmit(link, ping_frames(token, is_full=is_full)))
         self._choose(now)
 
     def next_timeout(self) -> float | None:
-        times = [t for t in (self._acknowledge_at, self.links.next_timeout()) if t is not None]
-        return min(times, default=None)
+        times = (self._streams.next_timeout(), self.links.next_timeout())
+        return min((at for at in times if at is not None), default=None)
 
     def next_transmit(self) -> LinkTransmit | None:
-        """Control frames first, then stream bytes as far as the chosen link has room."""
+        """Control frames first, then datagrams, then stream bytes as far as a link has room."""
         if self._transmits:
             return self._transmits.popleft()
-        link = self.links.chosen
-        if link is None or self._closed or self._closing is not None:
+        if self._closed or self._closing is not None:
             return None
-        room = self.links.room(link)
-        if room <= 0:
+        outlet = self.links.outlet()
+        if len(self._datagrams) and (transmit := self._next_datagram(outlet)) is not None:
+            return transmit
+        if outlet is None:
             return None
-        ready = self._table.next_ready()
-        if ready is None:
+        link, room = outlet
+        if (frame := self._streams.next_frame(min(room, MAX_DATA), link)) is None:
             return None
-        stream, known = ready
-        return self._stream_frame(stream, known.sending, min(room, MAX_DATA), link)
+        self.links.gave(link, len(frame[1]), self._now)
+        return LinkTransmit(link, frame if len(frame[1]) else frame[:1])
 
     def next_event(self) -> SessionEvent | None:
-        if self._events:
-            return self._events.popleft()
-        if self._readable:
-            return StreamReadable(self._readable.pop())
-        return None
+        return self._events.popleft() if self._events else self._streams.next_readable()
 
     # Sending ----------------------------------------------------------------------------------------
 
-    def _stream_frame(self, stream: int, sending: SendBuffer, limit: int, link: int) -> LinkTransmit:
-        offset, data, fin = sending.take(limit, link)
-        self.links.gave(link, len(data), self._now)
-        head = header(Kind.FIN if fin else Kind.DATA, stream, offset, len(data))
-        self._events.append(StreamWritable(stream))
-        return LinkTransmit(link, (head, data) if len(data) else (head,))
+    def _next_datagram(self, outlet: tuple[int, int] | None) -> LinkTransmit | None:
+        """Have the link send what fits its packets; what does not is a frame, as soon as there is room."""
+        if self.links.chosen is None:
+            self._datagrams.clear()
+        carrier = self.links.datagram_carrier
+        while len(self._datagrams):
+            data = self._datagrams.first()
+            if carrier is not None and len(data) <= carrier.max_datagram_size:
+                self._datagrams.lost += not carrier.send_datagram(self._datagrams.popleft(), self._now)
+            elif outlet is None or outlet[1] < len(data):
+                return None
+            else:
+                self._datagrams.popleft()
+                return LinkTransmit(outlet[0], (header(Kind.DATAGRAM, 0, 0, len(data)), data))
+        return None
 
     def _control(self, frame: bytes) -> None:
-        """Send by the chosen link; without one, `_resend_control` says it again later."""
+        """Send by the chosen link; without one, it is said again when there is one."""
         if self.links.chosen is not None:
             self._transmits.append(LinkTransmit(self.links.chosen, (frame,)))
-
-    def _tell_window(self, stream: int, known: StreamState) -> None:
-        known.told_contiguous = known.receiving.contiguous
-        known.told_credit = known.receiving.credit
-        self._unacknowledged.discard(stream)
-        frame = header(Kind.WINDOW, stream, known.told_contiguous, CREDIT.size)
-        self._control(frame + CREDIT.pack(known.told_credit))
-
-    def _acknowledge(self) -> None:
-        self._acknowledge_at = None
-        for stream in list(self._unacknowledged):
-            known = self._table.get(stream)
-            if known is not None:
-                self._tell_window(stream, known)
-        self._unacknowledged.clear()
 
     def _choose(self, now: float, reason: str = "") -> None:
         change = self.links.choose(now)
         for link in self.links.abandon(now):
-            self._table.rewind(link)
+            self._streams.rewind(link)
         if change is None:
             return
         was, why = change
         self._events.append(LinkChosen(self.links.chosen, was, reason or why))
-        self._resend_control()
-
-    def _resend_control(self) -> None:
-        """State that the previous link may have swallowed; each of these frames may be told twice."""
-        for stream, code in self._table.resets.items():
-            self._control(header(Kind.RESET, stream, code))
-        for stream, known in self._table:
-            if self._table.is_local(stream) and not known.sending.acknowledged:
-                self._control(header(Kind.DATA, stream, 0))
-            self._tell_window(stream, known)
+        self._streams.retell()
         if self._closing is not None:
             self._control(close_frame(*self._closing))
 
@@ -285,13 +273,20 @@ class Session:
         if self._closed:
             return
         if kind in (Kind.DATA, Kind.FIN):
-            self._on_data(link, stream, offset, payload, kind is Kind.FIN)
+            self.links.received[link] += len(payload)
+            self._streams.on_data(stream, offset, payload, kind is Kind.FIN, self._now)
         elif kind is Kind.WINDOW:
-            self._on_window(stream, offset, payload)
+            if self._streams.on_window(stream, offset, payload, self._now):
+                self.links.progressed(self._now)
         elif kind is Kind.RESET:
-            self._on_reset(link, stream, offset)
+            self._streams.on_reset(stream, offset, self._now)
+            self._transmits.append(LinkTransmit(link, (header(Kind.RESET_ACK, stream, 0),)))
         elif kind is Kind.RESET_ACK:
-            self._table.resets.pop(stream, None)
+            self._streams.on_reset_heard(stream)
+        elif kind is Kind.STREAMS:
+            self._streams.on_streams(offset)
+        elif kind is Kind.DATAGRAM:
+            self._events.append(DatagramReceived(bytes(payload)))
         elif kind is Kind.PING:
             pong = header(Kind.PONG, 0, offset, len(payload)) + bytes(payload)
             self._transmits.append(LinkTransmit(link, (pong,)))
@@ -299,88 +294,20 @@ class Session:
             self.links.pong(link, offset, self._now)
             self._choose(self._now)
         else:
-            self._closed = True
-            if self._closing is None:
-                # Say it back, so that the side that closed knows it was heard.
-                self._transmits.append(LinkTransmit(link, (close_frame(offset, b""),)))
-            sentence = bytes(payload).decode(errors="replace")
-            self._events.append(SessionClosed(offset if offset < 256 else 1, sentence))
+            self._on_close(link, offset, payload)
 
-    def _on_data(self, link: int, stream: int, offset: int, payload: memoryview, fin: bool) -> None:
-        known = self._known(stream)
-        if known is None:
-            if not self._closed and stream not in self._table.resets:
-                # The stream is over here, so the other side missed the last acknowledgement.
-                end = offset + len(payload) + fin
-                self._control(header(Kind.WINDOW, stream, end, CREDIT.size) + CREDIT.pack(end))
-            return
-        self.links.received[link] += len(payload)
-        if not known.receiving.insert(offset, payload, fin):
-            self._break("stream bytes outside what was granted")
-            return
-        if known.receiving.readable or known.receiving.ended:
-            self._readable.add(stream)
-        if fin or known.receiving.contiguous - known.told_contiguous >= _ACKNOWLEDGE_EVERY:
-            self._tell_window(stream, known)
-            self._forget_if_over(stream)
-            return
-        self._unacknowledged.add(stream)
-        if self._acknowledge_at is None:
-            self._acknowledge_at = self._now + _ACKNOWLEDGE_DELAY
-
-    def _on_window(self, stream: int, offset: int, payload: memoryview) -> None:
-        known = self._table.get(stream)
-        if known is None or len(payload) != CREDIT.size:
-            return
-        before = known.sending.acknowledged
-        if not known.sending.acknowledge(offset):
-            self._break("an acknowledgement of bytes that were never sent")
-            return
-        if offset > before:
-            self.links.progressed(self._now)
-        known.sending.credit = max(known.sending.credit, CREDIT.unpack(payload)[0])
-        self._events.append(StreamWritable(stream))
-        self._forget_if_over(stream)
-
-    def _on_reset(self, link: int, stream: int, code: int) -> None:
-        if self._known(stream) is not None:
-            self._drop(stream)
-            self._events.append(StreamReset(stream, code))
-        self._table.resets.pop(stream, None)
-        if not self._closed:
-            self._transmits.append(LinkTransmit(link, (header(Kind.RESET_ACK, stream, 0),)))
-
-    def _known(self, stream: int) -> StreamState | None:
-        """The stream; opened on its first frame, together with every earlier one still unheard of."""
-        if not self._table.is_local(stream):
-            self._events.extend(StreamOpened(opened) for opened in self._table.accept(stream))
-        if self._table.is_to_come(stream):
-            is_ours = self._table.is_local(stream)
-            self._break("a stream that was never opened" if is_ours else "more streams than may be open")
-        return self._table.get(stream)
-
-    def _forget_if_over(self, stream: int) -> None:
-        known = self._table.get(stream)
-        if known is not None and known.over:
-            self._tell_window(stream, known)
-            self._drop(stream)
-            self._events.append(StreamDone(stream))
-
-    def _drop(self, stream: int) -> None:
-        self._table.drop(stream)
-        self._readable.discard(stream)
-        self._unacknowledged.discard(stream)
+    def _on_close(self, link: int, code: int, payload: memoryview) -> None:
+        self._closed = True
+        if self._closing is None:
+            # Say it back, so that the side that closed knows it was heard.
+            self._transmits.append(LinkTransmit(link, (close_frame(code, b""),)))
+        sentence = bytes(payload).decode(errors="replace")
+        self._events.append(SessionClosed(code if code < 256 else 1, sentence))
 
     def _break(self, reason: str) -> None:
         if not self._closed:
             self._closed = True
             self._events.append(SessionBroken(reason))
-
-    def _stream(self, stream: int) -> StreamState:
-        known = self._table.get(stream)
-        if known is None:
-            raise UsageError("That stream is closed.")
-        return known
 
     def _check_open(self) -> None:
         if self.is_closed:
