@@ -36,7 +36,7 @@ async def exchange_cards(peer: Peer, stream: Stream, own: LongTermKey, name: str
     own_role = Role.HOST if peer.is_host else Role.JOIN
     card = Card(own.public, own.prove(own_role, binding), name)
     await stream.write(msgspec.json.encode(card) + b"\n")
-    theirs = _card_of(await stream.readline())
+    theirs = read_card(await stream.readline())
     if theirs.key == own.public:
         raise ProtocolViolation(
             "Both sides are the same user of the same computer.", hint="Each of the two needs its own folder."
@@ -46,7 +46,8 @@ async def exchange_cards(peer: Peer, stream: Stream, own: LongTermKey, name: str
     return theirs
 
 
-def _card_of(line: bytes) -> Card:
+def read_card(line: bytes) -> Card:
+    """What the other side sent. Raises `ProtocolViolation`."""
     try:
         if len(line) > _MAX_CARD or not line.endswith(b"\n"):
             raise ValueError
