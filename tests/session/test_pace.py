@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crowline.session.frames import Kind, header
 from crowline.session.pace import MAX_RATE, Pace, Pacing
+from session_pair import Pair
 
 
 def run(pace: Pace, seconds: float, *, late: float = 0.0) -> int:
@@ -95,6 +97,74 @@ def test_asking_again_for_the_same_neither_adds_nor_takes() -> None:
     for _ in range(100):
         pacing.asked(1_000_000, 1.0)
     assert pacing.room(1 << 20, 1.0) == before
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("after", [True, False])
+def test_either_side_limits_what_a_session_carries(side: int, after: bool) -> None:
+    """Whether a link is there already or comes later, and by one link after the other."""
+    pair = Pair(window=1 << 20)
+    if not after:
+        pair.sessions[side].limit(100_000)
+    pair.link(1, rank=1, delay=0.02)
+    if after:
+        pair.sessions[side].limit(100_000)
+    pair.run(0.1)
+    stream = pair.sessions[0].open_stream()
+    data = bytes(1_500_000)
+    pair.sessions[0].write(stream, data)
+    pair.sessions[0].finish(stream)
+    pair.run(5)
+    assert len(pair.received[1, stream]) == pytest.approx(500_000, rel=0.05)
+    pair.link(2, rank=2, delay=0.01)
+    pair.detach(1)
+    pair.run(5)
+    assert len(pair.received[1, stream]) == pytest.approx(1_000_000, rel=0.05)
+    pair.run(6)
+    assert pair.received[1, stream] == data
+
+
+def test_what_is_held_back_wakes_nobody_while_there_is_no_link() -> None:
+    """Without one a session has nothing to do at any time."""
+    pair = Pair(window=1 << 20)
+    pair.link(1, rank=1)
+    pair.sessions[0].limit(1000)
+    stream = pair.sessions[0].open_stream()
+    pair.sessions[0].write(stream, bytes(100_000))
+    pair.run(1)
+    pair.detach(1)
+    wakes = 0
+    while (at := pair.sessions[0].next_timeout()) is not None and at < pair.now + 60:
+        pair.sessions[0].handle_timeout(max(at, pair.now))
+        assert pair.sessions[0].next_transmit() is None
+        wakes += 1
+        assert wakes < 10
+
+
+def test_datagrams_do_not_wait_and_streams_make_up_for_them() -> None:
+    """What is late is worth nothing; the sum still holds."""
+    pair = Pair(window=1 << 20)
+    pair.link(1, rank=1)
+    pair.sessions[0].limit(100_000)
+    stream = pair.sessions[0].open_stream()
+    pair.sessions[0].write(stream, bytes(1_000_000))
+    for _ in range(50):
+        pair.sessions[0].send_datagram(bytes(5_000))
+        pair.run(0.1)
+    assert len(pair.received[1, stream]) == pytest.approx(250_000, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [0, 1, MAX_RATE])
+def test_a_peer_may_ask_for_any_pace(rate: int) -> None:
+    """As often as it likes: it slows down what is sent to itself, and nothing else."""
+    pair = Pair(window=1 << 20)
+    pair.link(1, rank=1)
+    for _ in range(1000):
+        pair.sessions[0].receive(header(Kind.PACE, 0, rate), 1, pair.now)
+    stream = pair.sessions[1].open_stream()
+    pair.sessions[1].write(stream, bytes(100_000))
+    pair.run(1)
+    assert len(pair.received[0, stream]) == 100_000
 
 
 def test_nothing_at_all_is_a_very_slow_rate() -> None:

@@ -11,7 +11,9 @@
 | RESET_ACK | 0 | – |
 | STREAMS | streams that the other side may have opened in all | – |
 | DATAGRAM | 0 | one datagram |
+| PACE | bytes of streams and datagrams that the other side is asked to send in a second at most | – |
 | PING, PONG | token, returned as it came | filling, returned as it came |
+| SEEK | 0 | – |
 | CLOSE | error code | UTF-8 sentence for the person on the other side |
 """
 
@@ -47,6 +49,8 @@ class Kind(IntEnum):
     RESET_ACK = 7
     STREAMS = 8
     DATAGRAM = 9
+    PACE = 12
+    SEEK = 13
 
 
 _MAX_LENGTH = {
@@ -58,8 +62,10 @@ _MAX_LENGTH = {
     Kind.PONG: MAX_FILLING,
     Kind.CLOSE: MAX_SENTENCE,
     Kind.RESET_ACK: 0,
+    Kind.SEEK: 0,
     Kind.STREAMS: 0,
     Kind.DATAGRAM: MAX_DATAGRAM,
+    Kind.PACE: 0,
 }
 
 

@@ -73,6 +73,11 @@ class Pacing:
         if self._pace is not None:
             self._pace.spend(count)
 
+    def handle_timeout(self, now: float) -> None:
+        """Whoever holds bytes back asks again."""
+        if (at := self.next_timeout()) is not None and now >= at:
+            self._held = False
+
     def next_timeout(self) -> float | None:
         """When bytes that were held back may leave."""
         return self._pace.ready_at() if self._pace is not None and self._held else None

@@ -15,8 +15,10 @@ from collections import deque
 
 from crowline.base.errors import MalformedMessage, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
+from crowline.session.bulk_route import WISH_INTERVAL
 from crowline.session.datagrams import DatagramQueue
 from crowline.session.events import (
+    BulkIsSlow,
     DatagramReceived,
     LinkChosen,
     SessionBroken,
@@ -35,6 +37,7 @@ from crowline.session.frames import (
 )
 from crowline.session.links import Carrier, Hints, LinkSet, LinkTransmit
 from crowline.session.multiplexer import Multiplexer
+from crowline.session.pace import Pacing
 from crowline.session.windows import LARGEST
 
 __all__ = ["LinkTransmit", "Session"]
@@ -57,11 +60,13 @@ class Session:
             initiator=initiator, window=window, control=self._control, events=self._events
         )
         # Their round trips, what each has carried, and pings; links come and go by `attach` and `detach`.
-        self.links = LinkSet(self._streams.carriers)
+        self.links = LinkSet(self._streams.carriers, self._streams)
         self._datagrams = DatagramQueue()
+        self._pacing = Pacing()
         self._closing: tuple[int, bytes] | None = None
         self._closed = False
         self._now = 0.0
+        self._sought_at = float("-inf")
 
     # Links ------------------------------------------------------------------------------------------
 
@@ -186,6 +191,12 @@ class Session:
         if source in self._parsers and not self._closed:
             self._events.append(DatagramReceived(bytes(data)))
 
+    def limit(self, rate: int) -> None:
+        """Send no more than `rate` bytes of streams and datagrams a second, and ask the other side for the
+        same. Datagrams never wait: streams make up for them."""
+        self._pacing.limit(rate, self._now)
+        self._ask_pace()
+
     # The five verbs ---------------------------------------------------------------------------------
 
     def receive(self, data: Buffer, source: int, now: float, local: None = None) -> None:
@@ -204,12 +215,13 @@ class Session:
     def handle_timeout(self, now: float) -> None:
         self._now = now
         self._streams.handle_timeout(now)
+        self._pacing.handle_timeout(now)
         for link, token, is_full in self.links.due_pings(now):
             self._transmits.append(LinkTransmit(link, ping_frames(token, is_full=is_full)))
         self._choose(now)
 
     def next_timeout(self) -> float | None:
-        times = (self._streams.next_timeout(), self.links.next_timeout())
+        times = (self._streams.next_timeout(), self.links.next_timeout(), self._pacing.next_timeout())
         return min((at for at in times if at is not None), default=None)
 
     def next_transmit(self) -> LinkTransmit | None:
@@ -224,8 +236,10 @@ class Session:
         if outlet is None:
             return None
         link, room = outlet
-        if (frame := self._streams.next_frame(min(room, MAX_DATA), link)) is None:
+        room = self._pacing.room(min(room, MAX_DATA), self._now)
+        if not room or (frame := self._streams.next_frame(room, link)) is None:
             return None
+        self._pacing.spend(len(frame[1]))
         self.links.gave(link, len(frame[1]), self._now)
         return LinkTransmit(link, frame if len(frame[1]) else frame[:1])
 
@@ -242,10 +256,12 @@ class Session:
         while len(self._datagrams):
             data = self._datagrams.first()
             if carrier is not None and len(data) <= carrier.max_datagram_size:
+                self._pacing.spend(len(data))
                 self._datagrams.lost += not carrier.send_datagram(self._datagrams.popleft(), self._now)
             elif outlet is None or outlet[1] < len(data):
                 return None
             else:
+                self._pacing.spend(len(data))
                 self._datagrams.popleft()
                 return LinkTransmit(outlet[0], (header(Kind.DATAGRAM, 0, 0, len(data)), data))
         return None
@@ -255,15 +271,23 @@ class Session:
         if self.links.chosen is not None:
             self._transmits.append(LinkTransmit(self.links.chosen, (frame,)))
 
+    def _ask_pace(self) -> None:
+        if self._pacing.wish is not None:
+            self._control(header(Kind.PACE, 0, self._pacing.wish))
+
     def _choose(self, now: float, reason: str = "") -> None:
         change = self.links.choose(now)
         for link in self.links.abandon(now):
             self._streams.rewind(link)
+        if self.links.bulk.take_wish():
+            self._control(header(Kind.SEEK, 0, 0))
+            self._seek()
         if change is None:
             return
         was, why = change
         self._events.append(LinkChosen(self.links.chosen, was, reason or why))
         self._streams.retell()
+        self._ask_pace()
         if self._closing is not None:
             self._control(close_frame(*self._closing))
 
@@ -276,8 +300,9 @@ class Session:
             self.links.received[link] += len(payload)
             self._streams.on_data(stream, offset, payload, kind is Kind.FIN, self._now)
         elif kind is Kind.WINDOW:
+            before = self._streams.in_flight
             if self._streams.on_window(stream, offset, payload, self._now):
-                self.links.progressed(self._now)
+                self.links.progressed(before - self._streams.in_flight, self._now)
         elif kind is Kind.RESET:
             self._streams.on_reset(stream, offset, self._now)
             self._transmits.append(LinkTransmit(link, (header(Kind.RESET_ACK, stream, 0),)))
@@ -285,8 +310,12 @@ class Session:
             self._streams.on_reset_heard(stream)
         elif kind is Kind.STREAMS:
             self._streams.on_streams(offset)
+        elif kind is Kind.PACE:
+            self._pacing.asked(offset, self._now)
         elif kind is Kind.DATAGRAM:
             self._events.append(DatagramReceived(bytes(payload)))
+        elif kind is Kind.SEEK:
+            self._seek()
         elif kind is Kind.PING:
             pong = header(Kind.PONG, 0, offset, len(payload)) + bytes(payload)
             self._transmits.append(LinkTransmit(link, (pong,)))
@@ -295,6 +324,12 @@ class Session:
             self._choose(self._now)
         else:
             self._on_close(link, offset, payload)
+
+    def _seek(self) -> None:
+        """Either side would like another link for bulk; it is not told of more often than it makes sense."""
+        if self._now >= self._sought_at + WISH_INTERVAL / 2:
+            self._sought_at = self._now
+            self._events.append(BulkIsSlow())
 
     def _on_close(self, link: int, code: int, payload: memoryview) -> None:
         self._closed = True
