@@ -30,7 +30,9 @@ from crowline.base.errors import (
 )
 
 if TYPE_CHECKING:
+    from crowline.api.chat import Chat
     from crowline.api.doctor.examination import Examination, examine
+    from crowline.api.pairing import KnownPeer, KnownPeers, pair, room_with
     from crowline.api.path import Path
     from crowline.api.peer import Peer, Stream
     from crowline.api.port_mapping.mapper import PortMap, PortMapper, PortNotOpened
@@ -45,10 +47,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Chat",
     "CrowlineError",
     "Examination",
     "IntegrityFailed",
     "Interrupted",
+    "KnownPeer",
+    "KnownPeers",
     "LocalProblem",
     "NoPath",
     "NobodyCame",
@@ -73,10 +78,17 @@ __all__ = [
     "join_by_token",
     "join_from",
     "join_on_lan",
+    "pair",
+    "room_with",
 ]
 
 # Imported on first use: QUIC and the PAKE cost more time than a command's --help may take.
 _LAZY = {
+    "Chat": "crowline.api.chat",
+    "KnownPeer": "crowline.api.pairing",
+    "KnownPeers": "crowline.api.pairing",
+    "pair": "crowline.api.pairing",
+    "room_with": "crowline.api.pairing",
     "Examination": "crowline.api.doctor.examination",
     "Path": "crowline.api.path",
     "Peer": "crowline.api.peer",
