@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from crowline.api.unfinished import incoming, outgoing
+from crowline.base.secrets import Secret
 from crowline.net.transfer_records import KEPT_SECONDS, MAX_BYTES, MAX_RECORDS, TransferRecord, claim
 
-RECORD = TransferRecord("7-maple-orbit-candle", "ws://192.0.2.1:8080", bytes(range(32)))
-OTHER = TransferRecord("8-maple-orbit-candle", "ws://192.0.2.1:8080", bytes(32))
+RECORD = TransferRecord("7-maple-orbit-candle", "ws://192.0.2.1:8080", bytes(range(32)), True)
+OTHER = TransferRecord("8-maple-orbit-candle", "ws://192.0.2.1:8080", bytes(32), False)
 
 
 def remember(folder: Path, name: bytes, record: TransferRecord = RECORD) -> None:
@@ -44,7 +45,7 @@ def test_another_transfer_is_another(tmp_path: Path) -> None:
 def test_a_later_meeting_replaces_what_was_kept(tmp_path: Path) -> None:
     """A shorter record leaves nothing of a longer one behind."""
     slot = claim(b"a", tmp_path)
-    slot.keep(TransferRecord("x" * 90, "ws://192.0.2.1:8080", bytes(32)))
+    slot.keep(TransferRecord("x" * 90, "ws://192.0.2.1:8080", bytes(32), True))
     slot.keep(RECORD)
     slot.close()
     assert claim(b"a", tmp_path).record == RECORD
@@ -87,7 +88,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from crowline.net.transfer_records import TransferRecord, claim\n"
         "slot = claim(b'a', Path(sys.argv[1]))\n"
-        "slot.keep(TransferRecord('7-maple-orbit-candle', 'ws://192.0.2.1:8080', bytes(range(32))))\n"
+        "slot.keep(TransferRecord('7-maple-orbit-candle', 'ws://192.0.2.1:8080', bytes(range(32)), True))\n"
         "empty = claim(b'a', Path(sys.argv[1]))\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()\n"
@@ -111,10 +112,10 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
 def test_the_file_names_nothing_and_is_for_this_user_alone(tmp_path: Path) -> None:
     """A listing of the folder tells neither paths nor codes."""
     folder = tmp_path / "state"
-    with outgoing([tmp_path / "holiday.mov"], folder) as unfinished:
-        unfinished.keep(RECORD.code, RECORD.url, RECORD.secret)
-    with incoming(RECORD.code, tmp_path / "downloads", folder) as unfinished:
-        unfinished.keep("", RECORD.url, RECORD.secret)
+    with outgoing([tmp_path / "holiday.mov"], folder=folder) as unfinished:
+        unfinished.keep(RECORD.code, RECORD.url, Secret(RECORD.secret), hosts=True)
+    with incoming(RECORD.code, tmp_path / "downloads", folder=folder) as unfinished:
+        unfinished.keep("", RECORD.url, Secret(RECORD.secret), hosts=False)
     assert len(list(folder.iterdir())) == 2
     for path in folder.iterdir():
         assert "holiday" not in path.name + path.read_text()
@@ -128,13 +129,15 @@ def test_the_file_names_nothing_and_is_for_this_user_alone(tmp_path: Path) -> No
 def test_paths_are_the_same_in_any_order_and_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts is which files they are, seen from anywhere."""
     folder = tmp_path / "state"
-    with outgoing([tmp_path / "a", tmp_path / "b"], folder) as unfinished:
-        unfinished.keep(RECORD.code, RECORD.url, RECORD.secret)
+    with outgoing([tmp_path / "a", tmp_path / "b"], folder=folder) as unfinished:
+        unfinished.keep(RECORD.code, RECORD.url, Secret(RECORD.secret), hosts=True)
     monkeypatch.chdir(tmp_path)
-    with outgoing([Path("b"), Path("c/../a")], folder) as unfinished:
+    with outgoing([Path("b"), Path("c/../a")], folder=folder) as unfinished:
         assert (unfinished.code, unfinished.url) == (RECORD.code, RECORD.url)
-        assert unfinished.secret.reveal() == RECORD.secret
-    with outgoing([Path("a")], folder) as unfinished:
+        assert unfinished.secret.reveal() == RECORD.secret and unfinished.hosts
+    with outgoing([Path("a"), Path("b")], "ana", folder) as unfinished:
+        assert not unfinished.is_known, "what goes to somebody who is known is another transfer"
+    with outgoing([Path("a")], folder=folder) as unfinished:
         assert not unfinished.is_known
 
 

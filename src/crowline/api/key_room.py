@@ -11,32 +11,20 @@ from crowline.api.key_point import ByKey
 from crowline.api.options import Options
 from crowline.api.room import Room, opened
 from crowline.base.secrets import Secret
-from crowline.rendezvous.code import Code
 from crowline.rendezvous.role import Role
 
-__all__ = ["enter_at_key", "host_at_key"]
+__all__ = ["room_at_key"]
 
 
 @asynccontextmanager
-async def host_at_key(
-    secret: Secret, server: str, *, code: str = "", relay_only: bool = False, **options: Any
+async def room_at_key(
+    secret: Secret, server: str, *, hosts: bool, relay_only: bool = False, **options: Any
 ) -> AsyncIterator[Room]:
-    """Open a room for whoever has `secret` and calls `enter_at_key` at the same `server`.
+    """Open a room at `server` for whoever has `secret` too; one side `hosts`, the other does not.
 
-    `code` is what the room's `code` says, such as that of the first meeting. `options` as of `host`.
+    It does not matter who comes first. `options` as of `host`.
     """
     place = ByKey(server, secret, hides=relay_only)
-    parsed = Code.parse(code) if code else None
-    connection = Connection(Role.HOST, Options(server, relay_only, place=place, **options), parsed)
-    async with opened(connection) as room:
-        yield room
-
-
-@asynccontextmanager
-async def enter_at_key(
-    secret: Secret, server: str, *, relay_only: bool = False, **options: Any
-) -> AsyncIterator[Room]:
-    """The other side of `host_at_key`; it does not matter who comes first."""
-    place = ByKey(server, secret, hides=relay_only)
-    async with opened(Connection(Role.JOIN, Options(server, relay_only, place=place, **options))) as room:
+    role = Role.HOST if hosts else Role.JOIN
+    async with opened(Connection(role, Options(server, relay_only, place=place, **options))) as room:
         yield room

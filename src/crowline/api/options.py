@@ -23,7 +23,9 @@ class Options:
     for the other side; None leaves it to the hub, which forgets an unused code after an hour.
     `hide_addresses` tells the other side names in place of this machine's own addresses, which mean something
     on this network alone. `tells_moves`: what becomes of each pair is told to `Traversal.on_ice`.
-    `place`: where to meet without the server. `port_mapping`: routers may be asked to open ports.
+    `place`: where to meet without the server. `port_mapping`: routers may be asked to open ports. `limit`:
+    bytes of streams that leave in a second at most, in either direction. `deadline`: how many seconds two
+    sides that have met may be without any path before they give each other up.
     """
 
     server: str
@@ -34,6 +36,8 @@ class Options:
     tells_moves: bool = False
     place: Place | None = None
     port_mapping: bool = True
+    limit: int | None = None
+    deadline: float = 1200.0
 
     def __post_init__(self) -> None:
         if self.relay_only and self.direct_only:

@@ -34,6 +34,12 @@ class Room:
     def code(self) -> str:
         return self._connection.token or str(self._connection.code)
 
+    @property
+    def server(self) -> str:
+        """The URL of the server at which the two meet; empty without one."""
+        place = self._connection._place
+        return place.url if place.has_server else ""
+
     def answer(self, token: str) -> None:
         """Take the token that answers this side's. Raises `WrongCode` where it does not."""
         self._connection.answer(token)
@@ -73,6 +79,7 @@ async def host(
     timeout: float | None = None,
     hide_addresses: bool = False,
     port_mapping: bool = True,
+    limit: int | None = None,
 ) -> AsyncIterator[Room]:
     """Open a room and have its code; leaving the block closes the connection.
 
@@ -86,6 +93,7 @@ async def host(
         timeout,
         hide_addresses,
         port_mapping=port_mapping,
+        limit=limit,
     )
     async with opened(Connection(Role.HOST, options)) as room:
         await asyncio.shield(room._connection.code_ready)
@@ -102,6 +110,7 @@ async def enter(
     timeout: float | None = None,
     hide_addresses: bool = False,
     port_mapping: bool = True,
+    limit: int | None = None,
 ) -> AsyncIterator[Room]:
     """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning.
 
@@ -117,6 +126,7 @@ async def enter(
         hide_addresses,
         port_mapping=port_mapping,
         place=place,
+        limit=limit,
     )
     async with opened(Connection(Role.JOIN, options, parsed)) as room:
         yield room
@@ -132,6 +142,7 @@ async def join(
     timeout: float | None = None,
     hide_addresses: bool = False,
     port_mapping: bool = True,
+    limit: int | None = None,
 ) -> AsyncIterator[Peer]:
     """Meet whoever made `code`; leaving the block closes the connection.
 
@@ -146,6 +157,7 @@ async def join(
         timeout=timeout,
         hide_addresses=hide_addresses,
         port_mapping=port_mapping,
+        limit=limit,
     ) as room:
         yield await room.peer()
 

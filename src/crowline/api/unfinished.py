@@ -48,25 +48,31 @@ class Unfinished:
     def secret(self) -> Secret:
         return Secret(self._slot.record.secret if self._slot.record is not None else b"")
 
-    def keep(self, code: str, url: str, secret: bytes) -> None:
+    @property
+    def hosts(self) -> bool:
+        """Whether this side hosts when the two meet again."""
+        return self._slot.record is not None and self._slot.record.hosts
+
+    def keep(self, code: str, url: str, secret: Secret, *, hosts: bool) -> None:
         """Both sides have met: from now on a later process can go on."""
-        self._slot.keep(TransferRecord(code, url, secret))
+        self._slot.keep(TransferRecord(code, url, secret.reveal(), hosts))
 
     def forget(self) -> None:
         """The transfer is complete, or nobody wants it."""
         self._slot.forget()
 
 
-def outgoing(paths: Sequence[Path], folder: Path | None = None) -> Unfinished:
-    """What was kept when `paths` were sent before, in whatever order they were named.
+def outgoing(paths: Sequence[Path], peer: str = "", folder: Path | None = None) -> Unfinished:
+    """What was kept when `paths` were sent before, in whatever order they were named, to that known `peer` or
+    by a code.
 
     Each call has another one of the same paths, as for many receivers. `folder`: where it is kept.
     """
     names = sorted({os.fsencode(path.resolve()) for path in paths})
-    return Unfinished(claim(b"\0".join([b"send", *names]), folder))
+    return Unfinished(claim(b"\0".join([b"send", peer.encode(), *names]), folder))
 
 
-def incoming(code: str, target: Path, folder: Path | None = None) -> Unfinished:
-    """What was kept when `code` was received into `target` before."""
-    name = b"\0".join([b"receive", code.encode(), os.fsencode(target.resolve())])
+def incoming(code: str, target: Path, peer: str = "", folder: Path | None = None) -> Unfinished:
+    """What was kept when `code`, or what the known `peer` sent, was received into `target` before."""
+    name = b"\0".join([b"receive", code.encode(), peer.encode(), os.fsencode(target.resolve())])
     return Unfinished(claim(name, folder))

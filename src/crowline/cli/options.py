@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from crowline.cli.output import Output
+from crowline.cli.rate import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class MeetingFlags:
     hide_addresses: bool
     port_mapping: bool
     timeout: float | None
+    limit: int | None = None
 
     def keywords(self) -> dict[str, Any]:
         """The same for `host` and `enter`."""
@@ -42,6 +44,9 @@ _OPTIONS = (
         flag_value=False,
         default=True,
         help="Do not ask this network's router to open ports.",
+    ),
+    click.option(
+        "--limit", type=Rate(), metavar="RATE", help="Move no more than that a second: 500k, 2.5MB, 20Mbit."
     ),
     click.option(
         "--timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds to wait for the other side."

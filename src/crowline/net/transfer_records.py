@@ -35,12 +35,13 @@ _LOCKED_BYTE = 1 << 20  # of the file on Windows, where a lock is on a part of i
 
 
 class TransferRecord(msgspec.Struct, frozen=True):
-    """An unfinished transfer: the code as people know it, the server where both look for each other, and the
-    secret that they share."""
+    """An unfinished transfer: the code as people know it, the server where both look for each other, the
+    secret that they share, and whether this side is the one that hosts."""
 
     code: Annotated[str, msgspec.Meta(max_length=100)]
     url: Annotated[str, msgspec.Meta(max_length=1000)]
     secret: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    hosts: bool
 
 
 class RecordSlot:
