@@ -89,6 +89,8 @@ class Connection:
         self.timing = Timing()
         self.words: tuple[str, ...] = ()
         self.session = Session(initiator=role is Role.HOST)
+        if options.limit is not None:
+            self.session.limit(options.limit)
         self._options = options
         self._place: Place = options.place or AtServer(options.server, hides=options.relay_only)
         self.carriers = Carriers(
