@@ -23,6 +23,8 @@ class SendBuffer:
         self.acknowledged = 0
         self.credit = credit
         self.finished = False
+        # The most that the other side has ever granted beyond what had arrived.
+        self._widest = credit
         self._next = 0
         self._end = 0
         self._highest = 0
@@ -36,6 +38,12 @@ class SendBuffer:
     def unsent(self) -> int:
         """Bytes that no link has been given yet."""
         return max(0, self._end - self._next)
+
+    def waits_for_path(self) -> bool:
+        """Whether bytes wait for credit that only what is on its way can bring: the reader has the rest."""
+        ahead = self.credit - self.acknowledged
+        self._widest = max(self._widest, ahead)
+        return self.unsent > 0 and self._next >= self.credit and 2 * ahead >= self._widest
 
     @property
     def in_flight(self) -> int:

@@ -64,6 +64,11 @@ class LinkChosen:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkIsSlow:
+    """The link that carries bulk is slow, here or there: another one beside it would be tried."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The other side ended the session, with a sentence for people; `code` is an exit code."""
 
@@ -87,6 +92,7 @@ SessionEvent: TypeAlias = (
     | StreamsAllowed
     | DatagramReceived
     | LinkChosen
+    | BulkIsSlow
     | SessionClosed
     | SessionBroken
 )

@@ -12,6 +12,7 @@ Rules of this file
 3. A link of a higher rank goes before all of a lower one. Among those of one rank, one of higher merit takes
    over at once unless its round trip is longer; after that only a round trip that is shorter by a margin,
    for a time, moves the streams.
+4. Bulk may go by another link of the same rank than everything else (`bulk_route.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crowline.base.machine import Buffer
+from crowline.session.bulk_route import BulkRoute, Natural, Other
+from crowline.session.load import Load, NoLoad
 from crowline.session.member import Carrier, DatagramCarrier, Hints, Member, Trust
 from crowline.session.ways import FIRST_HOLD, Way, Ways
 
@@ -54,9 +57,10 @@ class LinkTransmit:
 class LinkSet:
     """The attached links by their numbers, and the chosen one."""
 
-    def __init__(self, carriers: Callable[[], set[int]]) -> None:
+    def __init__(self, carriers: Callable[[], set[int]], load: Load | None = None) -> None:
         """`carriers`: the links that carry what each stream's other end waits for, if it waits."""
         self.chosen: int | None = None
+        self.bulk = BulkRoute()
         # Stream bytes sent and received by each link that ever was.
         self.sent: Counter[int] = Counter()
         self.received: Counter[int] = Counter()
@@ -67,6 +71,10 @@ class LinkSet:
         self._token = 0
         self._chosen_at = 0.0
         self._carriers = carriers
+        self._load = load or NoLoad()
+        # The best link for everything but bulk, and the one whose bytes are to go again by another.
+        self._natural: int | None = None
+        self._left: int | None = None
         # Since when the other side has not said that more has arrived of what waits for that.
         self._waiting_since: float | None = None
         self._probe_at: float | None = None
@@ -111,7 +119,10 @@ class LinkSet:
 
     def outlet(self) -> tuple[int, int] | None:
         """The link that takes the next stream bytes, and how many; None while there is no room."""
-        if self.chosen is None or (room := self._members[self.chosen].carrier.room()) <= 0:
+        if self.chosen is None:
+            return None
+        if (room := self._members[self.chosen].carrier.room()) <= 0:
+            self.bulk.meter.full()
             return None
         return self.chosen, room
 
@@ -132,8 +143,9 @@ class LinkSet:
         if self._probe_at is None:
             self._probe_at = now + _PROBE_INTERVAL
 
-    def progressed(self, now: float) -> None:
-        """The other side said that more has arrived."""
+    def progressed(self, size: int, now: float) -> None:
+        """The other side said that so many bytes more have arrived."""
+        self.bulk.meter.arrived(size, now)
         self._waiting_since = now if self._carriers() else None
 
     def choose(self, now: float) -> tuple[int | None, str] | None:
@@ -145,7 +157,7 @@ class LinkSet:
             self.unheard_since = None
         elif self.unheard_since is None:
             self.unheard_since = now
-        best, reason = self._best(now)
+        best, reason = self._for_bulk(*self._best(now), now)
         if best == self.chosen:
             return None
         was, self.chosen = self.chosen, best
@@ -166,6 +178,9 @@ class LinkSet:
             if member.is_ailing and link != self.chosen and not member.abandoned:
                 member.abandoned = True
                 found.append(link)
+        if self._left is not None:
+            found.append(self._left)
+            self._left = None
         if found and self._waiting_since is not None:
             self._waiting_since = now
         return found
@@ -211,8 +226,7 @@ class LinkSet:
         times += [since + SHORTER_FOR for since in shorter if since is not None]
         if self._probe_at is not None:
             times.append(self._probe_at)
-        if (at := self._next_doubt()) is not None:
-            times.append(at)
+        times += [at for at in (self._next_doubt(), self.bulk.next_timeout()) if at is not None]
         return min(times, default=None)
 
     # ------------------------------------------------------------------------------------------------
@@ -301,14 +315,37 @@ class LinkSet:
             return None, ""
         first = max(self._class_of(member) for member in self._members.values())
         peers = [link for link, member in self._members.items() if self._class_of(member) == first]
-        if self.chosen not in peers:
+        if self._natural not in peers:
             best = max(peers, key=lambda link: self._members[link].way)
             return best, RETURNED if self._ways.hold(self._members[best].way) else BETTER_PATH
-        best, reason = self.chosen, ""
+        best, reason = self._natural, ""
         for link in peers:
             if link != best and (why := self._outdoes(self._members[link], self._members[best], now)):
                 best, reason = link, why
         return best, reason
+
+    def _for_bulk(self, best: int | None, reason: str, now: float) -> tuple[int | None, str]:
+        """The link to use, with bulk in mind, where `best` is the one for everything else."""
+        self._natural = best
+        if self._load.waits_for_path:
+            self.bulk.meter.full()
+        member = None if best is None else self._members[best]
+        natural = None if best is None or member is None else Natural(best, member.idle_rtt or 0.0)
+        verdict = self.bulk.decide(natural, self._other_for_bulk(member), self._load.in_flight, now)
+        if verdict is None or verdict.link == best:
+            return best, reason or (verdict.reason if verdict is not None else "")
+        if verdict.resends and self.chosen is not None:
+            self._left = self.chosen
+        return verdict.link, verdict.reason
+
+    def _other_for_bulk(self, natural: Member | None) -> Other | None:
+        """The best link for bulk that is as sound as `natural`, and of its rank."""
+        if natural is None or natural.hints.is_for_bulk:
+            return None
+        for link, member in sorted(self._members.items(), key=lambda item: item[1].way, reverse=True):
+            if member.hints.is_for_bulk and self._class_of(member) == self._class_of(natural):
+                return Other(link, member.recent_rtt)
+        return None
 
     @staticmethod
     def _class_of(member: Member) -> tuple[Trust, int, bool]:

@@ -78,13 +78,15 @@ class Hints:
     `merit` orders links of one rank until their round trips are known; two of the same rank and merit use the
     same path. Without one (0) a link has a path of its own. `rtt` is the round trip as it was measured below
     the link, in seconds. A `makeshift` link is left for any other that answers; the path of one that
-    `is_fading` will not last, so that it is left for any other of its rank.
+    `is_fading` will not last, so that it is left for any other of its rank. One that `is_for_bulk` may be
+    faster than its round trip tells.
     """
 
     merit: int = 0
     rtt: float | None = None
     makeshift: bool = False
     is_fading: bool = False
+    is_for_bulk: bool = False
 
 
 @dataclass(slots=True)
@@ -120,6 +122,19 @@ class Member:
     def rtt(self) -> float | None:
         """The least of the last samples: pings wait behind stream bytes, the path itself does not."""
         return min(self.samples, default=self.hints.rtt)
+
+    @property
+    def idle_rtt(self) -> float | None:
+        """The round trip of the path itself, as far as that is known."""
+        known = [rtt for rtt in (self.hints.rtt, self.rtt) if rtt is not None]
+        return min(known, default=None)
+
+    @property
+    def recent_rtt(self) -> float | None:
+        """The round trip of late, with all that waits on the path; None until there are enough samples."""
+        if not self.is_measured():
+            return None
+        return sorted(list(self.samples)[-ENOUGH_SAMPLES:])[ENOUGH_SAMPLES // 2]
 
     @property
     def is_ailing(self) -> bool:

@@ -53,6 +53,16 @@ class Multiplexer:
 
     # What the user does -----------------------------------------------------------------------------
 
+    @property
+    def in_flight(self) -> int:
+        """Bytes of all streams that links were given and nobody has acknowledged."""
+        return self._table.in_flight
+
+    @property
+    def waits_for_path(self) -> bool:
+        """Whether a stream waits for credit although its reader keeps up."""
+        return any(known.sending.waits_for_path() for _, known in self._table)
+
     def open(self, now: float) -> int:
         stream = self._table.open(now)
         self._control(header(Kind.DATA, stream, 0))
