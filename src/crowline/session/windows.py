@@ -15,15 +15,16 @@ BASE = 64 << 10
 LARGEST = 16 << 20
 # Bytes by which all windows of a session together may have grown.
 SPARE = 32 << 20
-# A reader that takes half a window in so many round trips is kept waiting by the window.
-_QUICK_ROUND_TRIPS = 2
 # Seconds that a round trip counts for at least: between two busy programs of one machine, a byte that is
 # read and the credit for it wait for their turns about as long.
 _SHORTEST_ROUND_TRIP = 0.005
+# Seconds over which the reading of shorter round trips is looked at: a program that was held up reads what
+# came meanwhile all at once.
+_SHORTEST_PERIOD = 0.02
 
 
 class Reading:
-    """How fast one stream is read: the time when the last half of its window began."""
+    """How fast one stream is read: since when, from which byte on."""
 
     def __init__(self, now: float) -> None:
         self.since = now
@@ -39,12 +40,16 @@ class Windows:
         self.spare = SPARE
 
     def consumed(self, receiving: ReceiveBuffer, reading: Reading, now: float, rtt: float | None) -> None:
-        """Something was read; double the window of a reader that it keeps waiting, while there is room."""
-        if receiving.consumed - reading.consumed < receiving.window // 2:
+        """Something was read. A window of which more than half is read in each round trip keeps its reader
+        waiting: it is doubled, while there is room.
+        """
+        trip = max(rtt or 0.0, _SHORTEST_ROUND_TRIP)
+        consumed, half = receiving.consumed - reading.consumed, receiving.window / 2
+        if consumed < half * max(1.0, _SHORTEST_PERIOD / trip):
             return
         took = now - reading.since
         reading.since, reading.consumed = now, receiving.consumed
-        if rtt is not None and took >= _QUICK_ROUND_TRIPS * max(rtt, _SHORTEST_ROUND_TRIP):
+        if rtt is not None and consumed * trip <= half * took:
             return
         step = min(receiving.window, self.largest - receiving.window, self.spare)
         receiving.window += step

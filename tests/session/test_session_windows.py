@@ -1,0 +1,109 @@
+"""How much of a stream may be on the way or unread: little at first, more for readers that keep up."""
+
+from __future__ import annotations
+
+import pytest
+
+from crowline.session import windows as budget
+from crowline.session.buffers import ReceiveBuffer
+from crowline.session.frames import CREDIT, Kind, header
+from crowline.session.session import Session
+from crowline.session.streams import MAX_STREAMS
+from crowline.session.windows import BASE, LARGEST, Reading, Windows
+from session_pair import Pair
+
+MIB = 1 << 20
+
+
+def bulk(rate: float, delay: float, seconds: float, *, slow_reader: bool = False) -> tuple[Pair, int]:
+    """A stream that is written to as fast as it goes over a link of `rate` bytes a second."""
+    pair = Pair(window=LARGEST)
+    pair.link(1, rank=1, delay=delay, room=round(rate * delay))
+    stream = pair.sessions[0].open_stream()
+    pair.sessions[0].write(stream, bytes(round(rate * seconds) + LARGEST))
+    pair.reading = not slow_reader
+    pair.pump()
+    return pair, stream
+
+
+def window_of(pair: Pair, stream: int) -> int:
+    known = pair.sessions[1]._streams._table.get(stream)
+    assert known is not None
+    return known.receiving.window
+
+
+@pytest.mark.parametrize(("rate", "delay"), [(12.5e6, 0.04), (125e6, 0.01), (1e6, 0.1)])
+def test_a_reader_that_keeps_up_gets_a_window_that_fills_its_path(rate: float, delay: float) -> None:
+    """After a second or two it holds nothing up, and it is no more than a few times what the path holds."""
+    pair, stream = bulk(rate, delay, 4)
+    pair.run(2)
+    before = len(pair.received[1, stream])
+    pair.run(1)
+    assert len(pair.received[1, stream]) - before >= 0.9 * rate
+    assert window_of(pair, stream) <= max(8 * rate * 2 * delay, 2 * BASE)
+
+
+def test_a_reader_that_is_slow_keeps_the_window_that_it_began_with() -> None:
+    """It reads everything at once now and then, far less often than a round trip; nothing more waits."""
+    pair, stream = bulk(12.5e6, 0.01, 1, slow_reader=True)
+    for _ in range(100):
+        pair.run(0.5)
+        while len(pair.sessions[1].read(stream, MIB, pair.now)):
+            pass
+        pair.pump()
+    assert window_of(pair, stream) == BASE
+
+
+def test_all_windows_together_stay_within_the_budget() -> None:
+    """The first that ask get what is there; what one gives back, the next may have."""
+    windows = Windows()
+    buffers = []
+    for _ in range(2 * MAX_STREAMS):
+        receiving, reading = ReceiveBuffer(windows.base), Reading(0.0)
+        for _ in range(20):
+            receiving.consumed += 4 * receiving.window
+            windows.consumed(receiving, reading, 0.0, 0.1)
+        buffers.append(receiving)
+    assert [each.window for each in buffers[:2]] == [LARGEST, LARGEST]
+    grown = sum(each.window - BASE for each in buffers)
+    assert grown == budget.SPARE
+    windows.give_back(buffers[0])
+    reading = Reading(0.0)
+    buffers[-1].consumed += 4 * buffers[-1].window
+    windows.consumed(buffers[-1], reading, 0.0, 0.1)
+    assert buffers[-1].window > BASE
+
+
+def test_streams_that_nobody_reads_do_not_hold_up_the_others() -> None:
+    """Each has a part of the budget that is its own."""
+    pair = Pair(window=LARGEST)
+    pair.link(1, rank=1)
+    pair.reading = False
+    stalled = [pair.sessions[0].open_stream() for _ in range(MAX_STREAMS - 1)]
+    for stream in stalled:
+        pair.sessions[0].write(stream, bytes(MIB))
+    pair.pump()
+    pair.run(60)
+    pair.reading = True
+    free = pair.sessions[0].open_stream()
+    pair.sessions[0].write(free, bytes(3 * MIB))
+    pair.pump()
+    pair.run(60)
+    assert len(pair.received[1, free]) == 3 * MIB
+
+
+def test_a_window_that_was_told_is_told_again_after_a_change_of_link() -> None:
+    """Growth that the old link swallowed is not lost."""
+    session = Session(initiator=False)
+    pair = Pair()
+    pair.sessions[1] = session
+    pair.link(1, rank=1, delay=0.05, rtt=0.1)
+    session.receive(header(Kind.DATA, 0, 0, 40_000) + bytes(40_000), 1, 0.0)
+    session.read(0, MIB, 0.0)
+    while session.next_transmit() is not None:
+        pass
+    session.attach(2, pair._pipes[1, 1], 2, 0.1)
+    told = [bytes(b"".join(t.data)) for t in iter(session.next_transmit, None) if t.link == 2]
+    known = session._streams._table.get(0)
+    assert known is not None and known.receiving.window == 2 * BASE
+    assert header(Kind.WINDOW, 0, 40_000, 8) + CREDIT.pack(40_000 + 2 * BASE) in told
