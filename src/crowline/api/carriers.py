@@ -77,6 +77,7 @@ class Carriers:
             entropy=os.urandom,
             pairs=pairs,
             is_ailing=self._session.links.is_ailing,
+            carried=lambda number: sum(self._session.links.carried(number)),
             on_up=on_up,
             on_data=on_data,
             on_datagram=self._receive_datagram,
@@ -88,7 +89,8 @@ class Carriers:
         """`transport`: how its packets leave this machine."""
         self.paths.add(link, transport)
         is_fading = self.pairs is not None and self.pairs.is_fading(link.pair)
-        hints = Hints(link.pair.priority, link.pair.rtt, is_fading=is_fading)
+        is_stream = link.pair.transport.is_stream
+        hints = Hints(link.pair.priority, link.pair.rtt, is_fading=is_fading, is_for_bulk=is_stream)
         self._attach(link.number, link, rank_of(link.pair), hints)
 
     def link_down(self, number: int, reason: str) -> None:
@@ -145,6 +147,11 @@ class Carriers:
         if self.pairs is not None:
             self.pairs.chosen(self.paths.up.get(event.link) if event.link is not None else None)
         return self.paths.choose(event)
+
+    def on_bulk_is_slow(self) -> None:
+        """Either side would try another link for its bulk."""
+        if self.pairs is not None:
+            self.pairs.wish_for_stream()
 
     def send(self, transmit: LinkTransmit) -> None:
         """Hand a link what the session has for it."""

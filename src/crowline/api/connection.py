@@ -53,6 +53,7 @@ from crowline.rendezvous.events import (
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Bye, Description, Signal
 from crowline.session.events import (
+    BulkIsSlow,
     DatagramReceived,
     LinkChosen,
     SessionBroken,
@@ -370,6 +371,8 @@ class Connection:
     def _on_session_event(self, event: SessionEvent) -> None:
         if isinstance(event, LinkChosen):
             self._on_link_chosen(event)
+        elif isinstance(event, BulkIsSlow):
+            self.carriers.on_bulk_is_slow()
         elif isinstance(event, StreamOpened):
             self.observers.on_stream_opened(event.stream)
         elif isinstance(event, StreamsAllowed):

@@ -14,6 +14,7 @@ from crowline.base.errors import LocalProblem
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.transport import Transport
 from crowline.ice.pair import ValidPair
+from crowline.link.choice import category_of
 from crowline.link.identity import Identity
 from crowline.link.plan import LINGER
 from crowline.link.tls_trust import TlsTrust, UnusableCertificate
@@ -22,6 +23,9 @@ from crowline.net.tcp_framed import FramedStream
 from crowline.rendezvous.signals import Description
 
 Link: TypeAlias = PairLink | TlsPairLink
+
+# Stream bytes by which a link over TCP is known as one that bulk goes by, now and then.
+_BULK = 4 << 20
 
 
 class Pairs(Protocol):
@@ -39,6 +43,9 @@ class Pairs(Protocol):
     def hand_over(self, pair: ValidPair) -> None:
         """The connection of `pair` is a link's from now on."""
 
+    def nominate(self, pair: ValidPair) -> None:
+        """Have both sides agree on `pair`, where this side has the say."""
+
     def send(self, transmit: Transmit) -> None: ...
 
     def stream(self, pair: ValidPair) -> FramedStream | None: ...
@@ -46,8 +53,8 @@ class Pairs(Protocol):
 
 class PairLinks:
     """`client` is the session role that plays the TLS client in both kinds. Without `trust` there are no TLS
-    links. `is_ailing` says of a link's number whether it carries nothing. `on_drained`: let the session send,
-    and `flush`.
+    links. `is_ailing` says of a link's number whether it carries nothing, `carried` how many stream bytes it
+    has carried in both directions. `on_drained`: let the session send, and `flush`.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class PairLinks:
         entropy: Callable[[int], bytes],
         pairs: Pairs,
         is_ailing: Callable[[int], bool],
+        carried: Callable[[int], int],
         on_up: Callable[[Link], None],
         on_data: Callable[[int, Buffer], None],
         on_datagram: Callable[[int, Buffer], None],
@@ -68,6 +76,7 @@ class PairLinks:
         self.peer_fingerprint = secrets.peer_fingerprint
         self._client = client
         self._pairs = pairs
+        self._carried = carried
         self._on_down = on_down
         numbers = itertools.count(1)
         self._quic = LinkTable(
@@ -117,6 +126,17 @@ class PairLinks:
         if stream.is_nominated:
             self._pairs.hand_over(pair)
 
+    def wish_for_stream(self) -> None:
+        """A link over TCP is wished for beside the one in use: make one of a pair, if that is up to us."""
+        if self._tls is None or not self._pairs.controlling:
+            return
+        if any(link.category == "direct" for link in self._tls.links()):
+            return
+        for pair in self._pairs.valid_pairs():
+            if pair.transport.is_stream and category_of(pair) == "direct" and not pair.handed_over:
+                self._pairs.nominate(pair)
+                return
+
     def pair_reclassified(self, pair: ValidPair, rerank: Callable[[int, int, int, float], None]) -> None:
         """`pair` is of another kind than was thought, and so is a link on it: as `Session.rerank`."""
         if not pair.transport.is_stream:
@@ -152,8 +172,9 @@ class PairLinks:
     def chosen(self, link: Link | None) -> None:
         """The streams flow by this link; None: by the server, or not at all.
 
-        TLS links of lesser pairs go after a while. One of a better pair stays, though it was measured to be
-        longer: as soon as it had gone, the pair would be dialled and nominated again.
+        TLS links of lesser pairs go after a while, but not what bulk goes by, here or there. One of a better
+        pair stays, though it was measured to be longer: as soon as it had gone, the pair would be dialled and
+        nominated again.
         """
         self._quic.chosen(link.number if link is not None else None)
         for timer in self._lingering.values():
@@ -161,11 +182,10 @@ class PairLinks:
         self._lingering.clear()
         if self._tls is None or not self._client or link is None or link.category != "direct":
             return
-        loop = asyncio.get_running_loop()
         for other in self._tls.links():
             is_lesser = other.category == "direct" and other.pair.priority < link.pair.priority
             if other is not link and other.is_up and is_lesser:
-                self._lingering[other] = loop.call_later(LINGER, self._let_go, other)
+                self._linger(other)
 
     def flush(self) -> None:
         """Send and hand on what the last calls made."""
@@ -180,8 +200,14 @@ class PairLinks:
         if self._tls is not None:
             self._tls.close()
 
-    def _let_go(self, link: TlsPairLink) -> None:
-        if self._tls is not None:
+    def _linger(self, link: TlsPairLink) -> None:
+        loop, carried = asyncio.get_running_loop(), self._carried(link.number)
+        self._lingering[link] = loop.call_later(LINGER, self._let_go, link, carried)
+
+    def _let_go(self, link: TlsPairLink, carried: int) -> None:
+        if self._carried(link.number) >= min(carried + 1, _BULK):
+            self._linger(link)
+        elif self._tls is not None:
             self._tls.end(link, "a better path took over")
 
     def _quic_down(self, link: PairLink, reason: str) -> None:

@@ -217,9 +217,7 @@ class Traversal:
                     self._gatherer.send(Transmit(data, address, base, hop_limit=hop_limit))
 
     def adopt(self, socket: UdpSocket, takes: Callable[[memoryview, Address], bool]) -> None:
-        """A socket of somebody else is one of this side's too, and closed with them. `takes`: asked of each
-        datagram first.
-        """
+        """Somebody else's socket is one of this side's too. `takes`: asked of each datagram first."""
         self._gatherer.adopt(socket, takes)
 
     # A network that changes -------------------------------------------------------------------------
@@ -242,11 +240,7 @@ class Traversal:
         self._owner.on_network_changed(gone | change.renewed)
 
     def restart(self) -> None:
-        """Look for all pairs anew (RFC 8445 §9) if the network has changed since the last time.
-
-        What carries data goes on meanwhile. Where the other side is not known yet, or would not understand,
-        new candidates must do.
-        """
+        """Look for all pairs anew (RFC 8445 §9) if the network has changed; what carries data goes on."""
         self._restarts.take()
 
     # Pairs ------------------------------------------------------------------------------------------
@@ -271,6 +265,11 @@ class Traversal:
 
     def hand_over(self, pair: ValidPair) -> None:
         self._agent.hand_over(pair)
+
+    def nominate(self, pair: ValidPair) -> None:
+        """Have both sides agree on a pair that need not be the best, where this side has the say."""
+        if self._agent.nominate(pair, self._pump.now):
+            self._pump.flush()
 
     def send(self, transmit: Transmit) -> None:
         """Send by the base that `transmit.local` names, of that transport."""
