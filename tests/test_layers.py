@@ -11,13 +11,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "crowline"
 
 # From the top of the house to the ground; a room may import only what stands after it.
 ROOMS = [
-    "cli", "server", "api", "lab", "net", "compat", "transfer", "chat", "session", "link",
+    "cli", "server", "api", "lab", "net", "compat", "transfer", "chat", "forward", "session", "link",
     "rendezvous", "diagnosis", "punch", "ice", "portmap", "turn", "stun", "base",
 ]  # fmt: skip
 
 SANS_IO = {
     "compat",
     "transfer",
+    "forward",
     "chat",
     "session",
     "link",

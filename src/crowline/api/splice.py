@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from crowline.api.peer import Stream
 from crowline.net.conduit import CHUNK, Conduit
@@ -12,13 +13,16 @@ class Splice:
     """Bytes go both ways, each direction until its end; each end reaches the other side as an end.
 
     Whoever reads slowly slows down whoever writes: nothing is kept here but one piece of each direction.
-    `sent` and `received` count the bytes.
+    `sent` and `received` count the bytes. `before` reads what comes ahead of the other side's bytes.
     """
 
-    def __init__(self, conduit: Conduit, stream: Stream) -> None:
+    def __init__(
+        self, conduit: Conduit, stream: Stream, *, before: Callable[[Stream], Awaitable[None]] | None = None
+    ) -> None:
         self.sent = self.received = 0
         self._conduit = conduit
         self._stream = stream
+        self._before = before
 
     async def run(self) -> None:
         """Until both directions have ended. Raises `OSError` or `CrowlineError` where one fails."""
@@ -48,6 +52,8 @@ class Splice:
         await self._stream.close()
 
     async def _inwards(self) -> None:
+        if self._before is not None:
+            await self._before(self._stream)
         while data := await self._stream.read(CHUNK):
             self.received += len(data)
             await self._conduit.write(data)

@@ -18,6 +18,7 @@ VERBS = {
     "receive": ("crowline.cli.receive", "Receive what somebody sends."),
     "pipe": ("crowline.cli.pipe", "Join standard input and output of two computers."),
     "chat": ("crowline.cli.chat", "Write to each other."),
+    "forward": ("crowline.cli.forward", "Forward TCP and UDP ports between two computers."),
     "ping": ("crowline.cli.ping", "Measure the round trip to the other side, and say by which path."),
     "pair": ("crowline.cli.pair", "Get to know each other: no code is needed after that."),
     "peers": ("crowline.cli.peers", "List who is known, and who of them waits for you now."),

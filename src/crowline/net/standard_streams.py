@@ -124,7 +124,7 @@ class StandardOutput:
         threading.Thread(target=self._run, daemon=True).start()
 
     async def write(self, data: Buffer) -> None:
-        """Returns when it is taken over, which must not change afterwards; waits while too much is waiting."""
+        """Take it over; it must not change afterwards. Waits while too much is waiting."""
         self._check()
         await self._handoff.put(data, len(data))
         self._check()

@@ -1,0 +1,1 @@
+"""Forwards ports between two sides; `Forwarder` is the whole of it."""
