@@ -78,8 +78,9 @@ class Pair:
         merit: int = 0,
         rtt: float | None = None,
         makeshift: bool = False,
+        is_for_bulk: bool = False,
     ) -> None:
-        hints = Hints(merit, rtt, makeshift)
+        hints = Hints(merit, rtt, makeshift, is_for_bulk=is_for_bulk)
         for side in (0, 1):
             self._pipes[side, number] = Pipe(self, side, number, delay, room)
         for side in (0, 1):
