@@ -114,6 +114,7 @@ def test_either_side_limits_what_a_session_carries(side: int, after: bool) -> No
     data = bytes(1_500_000)
     pair.sessions[0].write(stream, data)
     pair.sessions[0].finish(stream)
+    pair.pump()
     pair.run(5)
     assert len(pair.received[1, stream]) == pytest.approx(500_000, rel=0.05)
     pair.link(2, rank=2, delay=0.01)
