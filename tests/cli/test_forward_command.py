@@ -1,0 +1,221 @@
+"""`crowline forward` between two processes, used by programs that know nothing of it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from needs import needs_program
+
+CROWLINE = [sys.executable, "-m", "crowline"]
+PATIENCE = 30  # seconds for anything that a command does here
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a real server process on ports that the kernel chose."""
+    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
+    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """One page."""
+
+    def do_GET(self) -> None:
+        body = b"a page of " + self.headers["Host"].encode() * 10_000
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def web() -> Iterator[int]:
+    """The port of a web server on this machine."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running.server_address[1]
+        running.shutdown()
+        thread.join()
+
+
+class Side:
+    """One process, whose objects come in a queue."""
+
+    def __init__(self, server: str, *arguments: str) -> None:
+        argv = [*CROWLINE, "forward", *arguments, "--json", "--server", server, "--no-port-mapping"]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CROWLINE")}
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=kept,
+        )
+        self.seen: list[dict[str, Any]] = []
+        self._objects: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._objects.put(json.loads(line))
+        self._objects.put(None)
+
+    def wait_for(
+        self, kind: str, accepts: Callable[[dict[str, Any]], bool] = lambda _: True
+    ) -> dict[str, Any]:
+        """The next object of that kind."""
+        while (found := self._objects.get(timeout=PATIENCE)) is not None:
+            self.seen.append(found)
+            if found["t"] == kind and accepts(found):
+                return found
+        raise AssertionError((self.seen, self.process.stderr and self.process.stderr.read()))
+
+    def end(self) -> int:
+        """By Ctrl-C, as people end it."""
+        self.process.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        for file in (self.process.stdout, self.process.stderr):
+            assert file is not None
+            file.close()
+
+
+@pytest.fixture
+def sides() -> Iterator[list[Side]]:
+    """Sides of the test, none of which it leaves behind."""
+    found: list[Side] = []
+    yield found
+    for side in found:
+        side.close()
+
+
+def pair(sides: list[Side], server: str, here: list[str], there: list[str]) -> tuple[Side, Side]:
+    sides.append(Side(server, *here))
+    sides.append(Side(server, sides[0].wait_for("code")["code"], *there))
+    return sides[0], sides[1]
+
+
+def fetch(port: int) -> bytes:
+    """The page at that port, by a plain socket."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+        data = b""
+        while piece := sock.recv(1 << 16):
+            data += piece
+        return data.partition(b"\r\n\r\n")[2]
+
+
+def port_of(where: object) -> int:
+    return int(str(where).rpartition(":")[2])
+
+
+def test_ports_of_both_directions_and_both_sides(server: str, web: int, sides: list[Side]) -> None:
+    """One web page by -L and by -R; the objects say what is where, who came, and how it ended."""
+    rules = ["-L", f"0:localhost:{web}", "-R", f"0:127.0.0.1:{web}"]
+    here, there = pair(sides, server, rules, ["-y"])
+    ready = [here.wait_for("rule") for _ in range(2)]
+    assert all(rule["state"] == "ready" for rule in ready)
+    for rule in ready:
+        assert fetch(port_of(rule["where"])) == b"a page of " + b"x" * 10_000
+    closed = here.wait_for("connection", lambda found: found["state"] == "closed")
+    assert closed["received"] > 10_000 and closed["reason"] == ""
+    shared = [there.wait_for("shared")["what"] for _ in range(2)]
+    assert any("to reach" in what for what in shared) and any("listens" in what for what in shared)
+    assert here.end() == 130
+    assert there.wait() == 10
+    assert there.wait_for("error")["exit"] == 10
+
+
+def test_who_allows_nothing_is_not_asked_without_a_terminal(server: str, web: int, sides: list[Side]) -> None:
+    """It says what it refused; the other side ends with exit 5."""
+    here, there = pair(sides, server, ["-L", f"0:localhost:{web}"], ["--allow", "localhost:9"])
+    assert here.wait_for("rule")["state"] == "denied"
+    assert here.wait_for("error")["exit"] == 5
+    assert here.wait() == 5
+    assert "--allow" in there.wait_for("warn")["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [(["-L", "nonsense"], 2), (["--allow", "host"], 2), (["--allow-listen", "x"], 2), ([], 2)],
+)
+def test_what_makes_no_sense_is_said_before_anything_happens(arguments: list[str], exit_code: int) -> None:
+    """Also where nobody can be asked and nothing was asked for."""
+    process = subprocess.run(
+        [*CROWLINE, "forward", *arguments, "--server", "ws://127.0.0.1:1"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert process.returncode == exit_code and "Traceback" not in process.stderr
+
+
+def test_a_taken_port_is_exit_8_before_a_code_is_shown(server: str) -> None:
+    """Nobody types a code for nothing."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = subprocess.run(
+            [*CROWLINE, "forward", "-D", str(taken.getsockname()[1]), "--server", server],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert process.returncode == 8 and "is taken" in process.stderr and "forward " not in process.stderr
+
+
+@pytest.mark.peer
+def test_curl_goes_through_socks_by_name_and_by_address(server: str, web: int, sides: list[Side]) -> None:
+    """And says what its SOCKS server says of a host that is not allowed."""
+    curl = needs_program("curl")
+    here, _ = pair(sides, server, ["-D", "0"], ["--allow", f"localhost:{web}"])
+    proxy = here.wait_for("rule")["where"]
+
+    def get(scheme: str, url: str) -> subprocess.CompletedProcess[bytes]:
+        argv = [curl, "-sS", "-m", str(PATIENCE), "-x", f"{scheme}://{proxy}", url]
+        kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        return subprocess.run(argv, capture_output=True, timeout=2 * PATIENCE, env=kept, check=False)
+
+    for scheme, host in (("socks5h", "localhost"), ("socks5", "127.0.0.1")):
+        done = get(scheme, f"http://{host}:{web}/")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == b"a page of " + f"{host}:{web}".encode() * 10_000
+    refused = get("socks5h", "http://127.0.0.1:9/")
+    assert refused.returncode == 97 and b"(2)" in refused.stderr, refused
