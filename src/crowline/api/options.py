@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from crowline.api.meeting_point import Place
 
 SERVER_VARIABLE = "CROWLINE_SERVER"
+DEADLINE = 1200.0
+"""Seconds without any path after which two sides that have met give each other up: time for a train's tunnel,
+a router that restarts, a laptop's walk to another room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Options:
     place: Place | None = None
     port_mapping: bool = True
     limit: int | None = None
-    deadline: float = 1200.0
+    deadline: float = DEADLINE
 
     def __post_init__(self) -> None:
         if self.relay_only and self.direct_only:

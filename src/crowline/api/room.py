@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from crowline.api.connection import Connection
-from crowline.api.options import Options, default_server
+from crowline.api.options import DEADLINE, Options, default_server
 from crowline.api.peer import Peer
 from crowline.base.errors import CrowlineError, LocalProblem, ServerUnreachable
 from crowline.rendezvous.code import Code, CodeTypo
@@ -80,6 +80,7 @@ async def host(
     hide_addresses: bool = False,
     port_mapping: bool = True,
     limit: int | None = None,
+    deadline: float = DEADLINE,
 ) -> AsyncIterator[Room]:
     """Open a room and have its code; leaving the block closes the connection.
 
@@ -94,6 +95,7 @@ async def host(
         hide_addresses,
         port_mapping=port_mapping,
         limit=limit,
+        deadline=deadline,
     )
     async with opened(Connection(Role.HOST, options)) as room:
         await asyncio.shield(room._connection.code_ready)
@@ -111,6 +113,7 @@ async def enter(
     hide_addresses: bool = False,
     port_mapping: bool = True,
     limit: int | None = None,
+    deadline: float = DEADLINE,
 ) -> AsyncIterator[Room]:
     """As `join`, with the room: for callers who want to hear of paths and warnings from the beginning.
 
@@ -127,6 +130,7 @@ async def enter(
         port_mapping=port_mapping,
         place=place,
         limit=limit,
+        deadline=deadline,
     )
     async with opened(Connection(Role.JOIN, options, parsed)) as room:
         yield room
@@ -143,6 +147,7 @@ async def join(
     hide_addresses: bool = False,
     port_mapping: bool = True,
     limit: int | None = None,
+    deadline: float = DEADLINE,
 ) -> AsyncIterator[Peer]:
     """Meet whoever made `code`; leaving the block closes the connection.
 
@@ -158,6 +163,7 @@ async def join(
         hide_addresses=hide_addresses,
         port_mapping=port_mapping,
         limit=limit,
+        deadline=deadline,
     ) as room:
         yield await room.peer()
 

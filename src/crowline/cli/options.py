@@ -24,6 +24,7 @@ class MeetingFlags:
     port_mapping: bool
     timeout: float | None
     limit: int | None = None
+    deadline: float = 1200.0
 
     def keywords(self) -> dict[str, Any]:
         """The same for `host` and `enter`."""
@@ -50,6 +51,13 @@ _OPTIONS = (
     ),
     click.option(
         "--timeout", type=click.FloatRange(min=0), metavar="S", help="Seconds to wait for the other side."
+    ),
+    click.option(
+        "--deadline",
+        type=click.FloatRange(min=0),
+        default=1200.0,
+        metavar="S",
+        help="Seconds to look for the other side again when every path to it broke. [1200]",
     ),
 )
 
