@@ -98,6 +98,39 @@ async def test_a_chat_ends_when_everything_is_delivered(server: Server) -> None:
     assert told[-1] == PeerLeft()
 
 
+async def test_a_chat_goes_on_with_the_same_person_in_another_meeting(server: Server) -> None:
+    """What was not delivered comes first, numbers go on, and being away is told again."""
+    host = Chat()
+    host.say("one")
+    async with asyncio.timeout(PATIENCE):
+        async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+            first = Chat()
+            first.say("a")
+            async with speaking(first, there):
+                speaker = asyncio.create_task(host.run(await room.peer(), stays=True))
+                assert await wanted(host, Arrived) == Arrived(1, "a")
+                assert await wanted(host, Delivered) == Delivered(1)
+                host.away("lunch")
+                assert await wanted(first, PeerAway) == PeerAway(True, "lunch")
+                first.end()
+                assert await wanted(host, PeerLeft)
+                await speaker
+        assert host.say("two") == 2
+        assert [said.number for said in host.undelivered] == [2]
+        async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+            second = Chat()
+            second.say("b")
+            async with speaking(second, there), speaking(host, await room.peer()):
+                assert await wanted(second, Arrived) == Arrived(1, "two")
+                assert await wanted(second, PeerAway) == PeerAway(True, "lunch")
+                assert await wanted(host, Arrived) == Arrived(2, "b")
+                second.saw(1)
+                assert await wanted(host, Read) == Read(2)
+                host.saw(2)
+                assert await wanted(second, Read) == Read(1)
+    assert not host.undelivered
+
+
 async def test_a_side_that_runs_something_else_is_named(server: Server) -> None:
     """In the sentence of the error, on the side that chats."""
     async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:

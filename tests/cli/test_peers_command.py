@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+
+from crowline.api.pairing import KnownPeer, KnownPeers
+from crowline.base.secrets import Secret
+from crowline.cli import main
+from crowline.rendezvous.role import Role
 
 CROWLINE = [sys.executable, "-m", "crowline"]
 PATIENCE = 30.0  # seconds for anything that a command does here
@@ -36,7 +44,10 @@ def nothing_is_left() -> Iterator[None]:
     while STARTED:
         process = STARTED.pop()
         process.kill()
-        process.communicate()
+        process.wait(PATIENCE)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 class User:
@@ -68,16 +79,25 @@ class User:
         return self.start(*arguments, "--no-port-mapping")
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=PATIENCE)
-        assert "Traceback" not in err, err
-        return process.returncode, out, err
+        """A command in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        home = mock.patch.dict(os.environ, self._environment, clear=True)
+        with home, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as leave:
+            main(list(arguments))
+        assert isinstance(leave.value.code, int)
+        return leave.value.code, out.getvalue(), err.getvalue()
 
     def known(self, *arguments: str) -> list[dict[str, Any]]:
         """What `crowline peers` says to programs."""
         exit_code, out, err = self.run("peers", "--json", *arguments)
         assert exit_code == 0, err
         return [event for line in out.splitlines() if (event := json.loads(line))["t"] == "known"]
+
+    def knows(self, name: str, other: User, secret: bytes, role: Role, server: str) -> None:
+        """As if the two had paired."""
+        key = KnownPeers(other.home / "crowline").own_key().public
+        peer = KnownPeer(name, key, Secret(secret), role, server)
+        KnownPeers(self.home / "crowline").add(peer)
 
 
 def wanted(process: subprocess.Popen[str], kind: str) -> dict[str, Any]:
@@ -105,19 +125,27 @@ def ben(tmp_path: Path) -> User:
 @pytest.fixture
 def paired(server: str, ana: User, ben: User) -> None:
     """Each knows the other by name, and where they met."""
+    secret = os.urandom(32)
+    ana.knows("ben", ben, secret, Role.HOST, server)
+    ben.knows("Ana", ana, secret, Role.JOIN, server)
+
+
+def test_who_pairs_is_known_to_the_other_side(server: str, ana: User, ben: User) -> None:
+    """By the name that the other side likes, or by one's own choice."""
     host = ana.meet("pair", "--json", "--name", "ana", "--server", server)
     code = wanted(host, "code")["code"]
-    join = ben.meet("pair", code, "--json", "--name", "ben", "--as", "Ana", "--server", server)
+    join = ben.meet("pair", code, "--json", "--name", "ben", "--as", "Annie", "--server", server)
     assert wanted(host, "known")["name"] == "ben"
-    assert wanted(join, "known")["name"] == "Ana"
+    assert wanted(join, "known")["name"] == "Annie"
     assert host.wait(PATIENCE) == 0 and join.wait(PATIENCE) == 0
+    (entry,) = ana.known()
+    assert entry["name"] == "ben" and entry["server"] == server and entry["waits"] == []
+    assert entry["key"] == KnownPeers(ben.home / "crowline").own_key().public.hex()
 
 
 @pytest.mark.usefixtures("paired")
-def test_who_paired_chats_without_a_code(server: str, ana: User, ben: User) -> None:
+def test_who_paired_chats_without_a_code(ana: User, ben: User) -> None:
     """In a later process, at the server where they paired; who waits is shown to the other side."""
-    (entry,) = ana.known()
-    assert entry["name"] == "ben" and entry["server"] == server and entry["waits"] == []
     waiting = ana.meet("chat", "--json", "--peer", "ben")
     while not (seen := ben.known())[0]["waits"]:
         assert waiting.poll() is None
@@ -132,6 +160,25 @@ def test_who_paired_chats_without_a_code(server: str, ana: User, ben: User) -> N
     other.stdin.flush()
     assert wanted(waiting, "message")["text"] == "hello"
     assert other.wait(PATIENCE) == 0 and waiting.wait(PATIENCE) == 0
+
+
+@pytest.mark.usefixtures("paired")
+def test_who_stays_is_met_again(ana: User, ben: User) -> None:
+    """By another process of the other side, which gets what was written while nobody was there."""
+    staying = ana.meet("chat", "--json", "--stay", "--peer", "ben")
+    assert staying.stdin is not None
+    for number, text in enumerate(("one", "two"), 1):
+        staying.stdin.write(json.dumps({"t": "say", "text": text}) + "\n")
+        staying.stdin.flush()
+        other = ben.meet("chat", "--json", "--peer", "ana")
+        assert wanted(other, "message")["text"] == text
+        assert wanted(staying, "delivered")["id"] == number
+        assert other.stdin is not None
+        other.stdin.close()
+        assert wanted(staying, "left")
+        assert other.wait(PATIENCE) == 0
+    staying.stdin.close()
+    assert staying.wait(PATIENCE) == 0
 
 
 @pytest.mark.usefixtures("paired")
@@ -168,6 +215,7 @@ def test_nobody_is_known_at_first(ana: User) -> None:
         ["chat", "7-maple-orbit-candle", "--peer", "ben"],
         ["chat", "--lan", "--peer", "ben"],
         ["pair", "--peer", "ben"],
+        ["chat", "--stay"],
         ["pair", "--as", "a b", "--server", "ws://127.0.0.1:1"],
         ["send", "--to", "192.0.2.7", "--peer", "ben", "."],
     ],

@@ -64,10 +64,17 @@ class Chat:
     and delivered as soon as one does.
 
     `say`, `typed`, `away` and `saw` are heard at once; `run` speaks with a peer; `events` tells the rest.
+
+    `run` may be called again with another peer that is the same person: what the earlier one did not get is
+    said again. Numbers go on counting.
     """
 
     def __init__(self) -> None:
         self._talk = Talk()
+        self._is_fresh = True
+        # What the messages of both sides are counted from, in the present talk.
+        self._said_before = self._heard_before = 0
+        self._note: str | None = None
         self._loop = asyncio.get_running_loop()
         self._events: deque[ChatEvent] = deque()
         self._has_events = asyncio.Event()
@@ -82,7 +89,7 @@ class Chat:
     @property
     def undelivered(self) -> tuple[Said, ...]:
         """This side's messages that the other side does not have yet, as far as is known."""
-        return self._talk.undelivered
+        return tuple(Said(self._said_before + said.number, said.text) for said in self._talk.undelivered)
 
     def say(self, text: str) -> int:
         """The number of that message, which `Delivered` and `Read` name. Raises `UsageError` for none, for a
@@ -90,7 +97,7 @@ class Chat:
         """
         number = self._talk.say(text)
         self._wake.set()
-        return number
+        return self._said_before + number
 
     async def has_room(self, most: int = 1000) -> None:
         """Wait while more than `most` messages are not delivered; for who says more than a person does."""
@@ -105,18 +112,26 @@ class Chat:
 
     def away(self, note: str | None) -> None:
         """This side's person is away, with a line of at most 200 characters, or back (None)."""
+        self._note = note
         self._talk.away(note)
         self._wake.set()
 
     def saw(self, number: int) -> None:
         """This side's person has seen the other's messages up to `number`."""
-        self._talk.saw(number)
+        self._talk.saw(number - self._heard_before)
         self._wake.set()
 
     def end(self) -> None:
         """Say nothing more: `run` returns as soon as everything said is delivered."""
         self._is_ending = True
         self._wake.set()
+        self._was_delivered.set()
+
+    async def all_said(self) -> None:
+        """Wait until this side has ended, and everything that it said is delivered."""
+        while not self._is_done:
+            self._was_delivered.clear()
+            await self._was_delivered.wait()
 
     async def events(self) -> AsyncIterator[ChatEvent]:
         """What happens, in order, until the chat is over. The other side is not read faster than this is."""
@@ -130,12 +145,15 @@ class Chat:
             self._has_events.clear()
             await self._has_events.wait()
 
-    async def run(self, peer: Peer) -> None:
-        """Speak until either side ends the chat.
+    async def run(self, peer: Peer, *, stays: bool = False) -> None:
+        """Speak until either side ends the chat. With `stays` the end of this is not that of `events`.
 
         Raises `ProtocolViolation` where the other side runs something else or breaks the protocol, and what
         ended the connection.
         """
+        if not self._is_fresh:
+            self._begin_again()
+        self._is_fresh = False
         try:
             stream = await agreed_stream(peer, SERVICE)
             peer.on_path(self._on_path)
@@ -143,13 +161,31 @@ class Chat:
         finally:
             if self._unreachable_timer is not None:
                 self._unreachable_timer.cancel()
-            self.stop()
+            self._set_reachable(True)
+            if not stays:
+                self.stop()
 
     def stop(self) -> None:
         """There is no chat any more: `events` ends after what it has."""
         self._is_over = True
         self._has_events.set()
         self._was_delivered.set()
+
+    @property
+    def _is_done(self) -> bool:
+        return self._is_ending and not self._talk.undelivered
+
+    def _begin_again(self) -> None:
+        """The other side knows nothing of what was: to it, the first message that it does not have is the
+        first one.
+        """
+        before, self._talk = self._talk, Talk()
+        self._said_before += before.delivered
+        self._heard_before += before.received
+        for said in before.undelivered:
+            self._talk.say(said.text)
+        if self._note is not None:
+            self._talk.away(self._note)
 
     async def _converse(self, stream: Stream) -> None:
         tasks = {asyncio.create_task(self._read(stream)), asyncio.create_task(self._write(stream))}
@@ -178,7 +214,7 @@ class Chat:
 
     async def _write(self, stream: Stream) -> None:
         """Until this side's end, once everything is delivered."""
-        while not (self._is_ending and not self._talk.undelivered):
+        while not self._is_done:
             self._wake.clear()
             now = self._loop.time()
             self._talk.handle_timeout(now)
@@ -200,6 +236,10 @@ class Chat:
         while (event := self._talk.next_event()) is not None:
             if isinstance(event, Broken):
                 raise ProtocolViolation(event.reason)
+            if isinstance(event, Arrived):
+                event = Arrived(self._heard_before + event.number, event.text)
+            elif isinstance(event, Delivered | Read):
+                event = type(event)(self._said_before + event.number)
             self._tell(event)
 
     def _on_path(self, now: Path | None, before: Path | None) -> None:

@@ -69,6 +69,16 @@ class Talk:
         self._is_over = False
 
     @property
+    def delivered(self) -> int:
+        """The number of this side's last message that the other one has."""
+        return self._delivered
+
+    @property
+    def received(self) -> int:
+        """The number of the other side's last message."""
+        return self._received
+
+    @property
     def undelivered(self) -> tuple[Said, ...]:
         """What the other side does not have yet, as far as this one knows."""
         return tuple(self._kept)

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from crowline.base.errors import Interrupted
+from crowline.base.errors import Interrupted, NoPath, ServerUnreachable, UsageError
 from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, count
 from crowline.cli.place import PlaceFlags, check, place_options
 
 if TYPE_CHECKING:
     from crowline.api.chat import Chat
-    from crowline.api.peer import Peer
     from crowline.cli.chat_lines import Voice
 
 # What the other side is called where it has no name.
 _NAMELESS = "peer"
+# Seconds before the next attempt to meet, where the last one failed.
+_PAUSE = 2.0
 
 
 @click.command()
 @click.argument("code", required=False)
+@click.option("--stay", is_flag=True, help="With --peer: when the other side leaves, wait for it again.")
 @place_options("--to", "--from")
 @meeting_options
-def chat(code: str | None, place: PlaceFlags, flags: MeetingFlags, output: Output) -> None:
+def chat(code: str | None, stay: bool, place: PlaceFlags, flags: MeetingFlags, output: Output) -> None:
     """Write to each other. Without CODE this side shows one; the other one runs `crowline chat` with it.
 
     In a pipe each line of standard input is a message, and standard output has the other side's.
@@ -35,70 +38,135 @@ def chat(code: str | None, place: PlaceFlags, flags: MeetingFlags, output: Outpu
     from crowline.cli.run import run
 
     check(flags, place)
-    run(_chat(output, code, flags, place))
+    if stay and place.peer is None:
+        raise UsageError("Only somebody who is known can be met again: --stay goes with --peer.")
+    run(_chat(output, code, flags, place, stays=stay))
 
 
-async def _chat(output: Output, code: str | None, flags: MeetingFlags, place: PlaceFlags) -> None:
+async def _chat(
+    output: Output, code: str | None, flags: MeetingFlags, place: PlaceFlags, *, stays: bool
+) -> None:
     from crowline.api.chat import Chat
     from crowline.cli.ask import can_ask
-    from crowline.cli.meet import meet
 
     talk = Chat()
     # Where nobody is asked anything, what is written before the other side comes waits for it.
-    early = None if can_ask() or place.no_server else _Conversation(output, talk, place)
-    stop: asyncio.CancelledError | None = None
+    asks = place.peer is None and (can_ask() or place.no_server)
+    conversation = _Conversation(output, talk, place)
+    if not asks:
+        conversation.open()
     try:
-        async with meet(output, flags, place, code, verb="chat") as peer:
-            conversation = early or _Conversation(output, talk, place)
-            try:
-                await conversation.run(peer)
-            except asyncio.CancelledError as ctrl_c:
-                # That is how people leave: no failure that the other side should hear of.
-                stop = ctrl_c
+        if stays:
+            await _again_and_again(conversation, talk, partial(_once, output, code, flags, place))
+        else:
+            await _once(output, code, flags, place, conversation)
     finally:
-        if early is not None:
-            await early.close()
-    if stop is not None:
-        raise stop
+        await conversation.close()
     if left := talk.undelivered:
         raise Interrupted(
             f"{count(len(left), 'message')} could not be delivered.", hint="Nothing keeps them any longer."
         )
 
 
+async def _once(
+    output: Output,
+    code: str | None,
+    flags: MeetingFlags,
+    place: PlaceFlags,
+    conversation: _Conversation,
+    *,
+    stays: bool = False,
+) -> None:
+    """One meeting, until either side leaves."""
+    from crowline.cli.meet import meet
+
+    stop: asyncio.CancelledError | None = None
+    try:
+        async with meet(output, flags, place, code, verb="chat") as peer:
+            conversation.open()
+            conversation.has_met = conversation.has_ever_met = True
+            try:
+                await conversation.talk.run(peer, stays=stays)
+            except asyncio.CancelledError as ctrl_c:
+                # That is how people leave: no failure that the other side should hear of.
+                stop = ctrl_c
+    finally:
+        conversation.has_met = False
+    if stop is not None:
+        raise stop
+
+
+async def _again_and_again(
+    conversation: _Conversation, talk: Chat, once: Callable[..., Coroutine[Any, Any, None]]
+) -> None:
+    """Meet until this side has said everything and it is delivered."""
+    done = asyncio.create_task(talk.all_said())
+    meeting: asyncio.Task[None] | None = None
+    try:
+        while not done.done():
+            meeting = asyncio.create_task(once(conversation, stays=True))
+            await asyncio.wait({meeting, done}, return_when=asyncio.FIRST_COMPLETED)
+            if meeting.done() or conversation.has_met:
+                await _over(meeting, conversation)
+    finally:
+        for task in (done, meeting):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+async def _over(meeting: asyncio.Task[None], conversation: _Conversation) -> None:
+    """Wait for the end of a meeting. Raises what another one would not mend."""
+    try:
+        await meeting
+    except (Interrupted, NoPath, ServerUnreachable) as problem:
+        if not conversation.has_ever_met:
+            raise
+        conversation.tell(f"{problem.message} Trying again.")
+        await asyncio.sleep(_PAUSE)
+
+
 class _Conversation:
-    """The person's side: reads what is written, shows what happens."""
+    """The person's side: reads what is written, shows what happens.
+
+    `has_met`: the other side is there; `has_ever_met`: it was, at some time.
+    """
 
     def __init__(self, output: Output, talk: Chat, place: PlaceFlags) -> None:
+        self.talk = talk
+        self.has_met = self.has_ever_met = False
         self._output = output
-        self._talk = talk
-        self._voice = _voice(output, talk, place)
-        self._listening = asyncio.create_task(self._listen())
-        self._showing = asyncio.create_task(self._show())
+        self._place = place
+        self._voice: Voice | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
-    async def run(self, peer: Peer) -> None:
-        """Until either side leaves."""
-        try:
-            await self._talk.run(peer)
-        finally:
-            await self.close()
+    def open(self) -> None:
+        """Begin, if that has not been done; on a terminal nobody can be asked anything from now on."""
+        if self._voice is None:
+            self._voice = _voice(self._output, self.talk, self._place)
+            works = (self._listen(self._voice), self._show(self._voice))
+            self._tasks = [asyncio.create_task(work) for work in works]
+
+    def tell(self, sentence: str) -> None:
+        self._output.warn(sentence)
 
     async def close(self) -> None:
         """Show what is left to be shown, and give the terminal back."""
-        self._talk.stop()
-        self._listening.cancel()
-        await asyncio.gather(self._listening, self._showing, return_exceptions=True)
+        self.talk.stop()
+        if self._voice is None:
+            return
+        self._tasks[0].cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._output.screen = None
         self._voice.close()
 
-    async def _listen(self) -> None:
-        with suppress(asyncio.CancelledError):
-            await self._voice.listen()
-            self._talk.end()
+    async def _listen(self, voice: Voice) -> None:
+        await voice.listen()
+        self.talk.end()
 
-    async def _show(self) -> None:
-        async for event in self._talk.events():
-            self._voice.show(event)
+    async def _show(self, voice: Voice) -> None:
+        async for event in self.talk.events():
+            voice.show(event)
 
 
 def _voice(output: Output, talk: Chat, place: PlaceFlags) -> Voice:

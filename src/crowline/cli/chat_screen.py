@@ -70,6 +70,7 @@ class Screen:
             while data := await source.read():
                 for found in self._editor.feed(data):
                     if isinstance(found, Key) or not self._obey(found):
+                        self._take_leave()
                         return
                 if self._editor.text:
                     self._chat.typed()
@@ -99,6 +100,10 @@ class Screen:
         else:
             self.print(f"  {_HELP}")
         return True
+
+    def _take_leave(self) -> None:
+        if self._chat.undelivered:
+            self.print("  Leaving when the last message is delivered; Ctrl-C leaves now.")
 
     def _say(self, text: str) -> None:
         try:
