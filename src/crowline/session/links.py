@@ -1,9 +1,9 @@
 """The links of a session: which one carries the streams, and when it is left for another.
 
 Rules of this file
-1. A link that has been sending for max(3 round trips, 500 ms) without receipt is silent. After max(1.5 round
+1. A link that has been sending for max(3 round trips, 500 ms) without receipt is silent. After max(1.25 round
    trips, 40 ms) it is in doubt, and so that nobody waits longer than needed, it and the others are asked:
-   where another one answers, max(3 round trips, 120 ms) are enough. A link by which nothing of what it
+   where another one answers, max(2.5 round trips, 100 ms) are enough. A link by which nothing of what it
    carries arrives for max(6 round trips, 1.25 s) is stuck, although it is heard: it may pass small packets
    only, or those of one direction. Either is left for the best link that is neither.
 2. A link that was left so comes back when full-size pings have been answered for a time that doubles with
@@ -31,7 +31,9 @@ __all__ = ["BETTER_PATH", "FIRST_PATH", "RETURNED", "Carrier", "Hints", "LinkSet
 
 # Seconds after which the chosen link, when it carries unacknowledged bytes and owes no answer, is asked for
 # one: so that one that falls silent with the last bytes on it is noticed, although no more follow them.
-_PROBE_INTERVAL = 0.05
+_PROBE_INTERVAL = 0.1
+# The same where another link could take over.
+_QUICK_PROBE_INTERVAL = 0.025
 # The token of those pings; the round trip of one that waits behind bulk would say nothing.
 _PROBE_TOKEN = 0
 # Seconds without any progress of what the chosen link carries that it is not blamed for.
@@ -141,7 +143,7 @@ class LinkSet:
         """The chosen link was given stream bytes."""
         self.sent[link] += size
         if self._probe_at is None:
-            self._probe_at = now + _PROBE_INTERVAL
+            self._probe_at = now + self._probe_interval()
 
     def progressed(self, size: int, now: float) -> None:
         """The other side said that so many bytes more have arrived."""
@@ -234,7 +236,7 @@ class LinkSet:
     def _probes(self, now: float) -> list[tuple[int, int, bool]]:
         """See whether the other side still waits, and for how long."""
         carriers = self._carriers()
-        self._probe_at = now + _PROBE_INTERVAL if carriers else None
+        self._probe_at = now + self._probe_interval() if carriers else None
         if not carriers or self._waiting_since is None:
             self._waiting_since = now if carriers else None
         else:
@@ -252,6 +254,9 @@ class LinkSet:
         for member in carriers:
             if not member.is_ailing:
                 member.stuck_since = member.ping_at = now
+
+    def _probe_interval(self) -> float:
+        return _QUICK_PROBE_INTERVAL if self._rivals() else _PROBE_INTERVAL
 
     def _rivals(self) -> list[Member]:
         """Links that could take over at once."""

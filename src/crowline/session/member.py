@@ -21,11 +21,12 @@ QUICK_PING = 0.5
 MIN_STALL = 0.5
 # The same while another link has answered in the meantime: then it is neither the other side that is slow
 # nor this one.
-MIN_QUICK_STALL = 0.12
+MIN_QUICK_STALL = 0.1
 _STALL_ROUND_TRIPS = 3
+_QUICK_STALL_ROUND_TRIPS = 2.5
 # Seconds, or round trips, after which both are asked.
 _MIN_DOUBT = 0.04
-_DOUBT_ROUND_TRIPS = 1.5
+_DOUBT_ROUND_TRIPS = 1.25
 # Round trips remembered for each link: 40 s of them.
 RTT_SAMPLES = 8
 # As many are needed before round trips are compared.
@@ -171,7 +172,9 @@ class Member:
 
     def longest_silence(self, *, quick: bool = False) -> float:
         """Seconds that the link may be silent while it is sending."""
-        return max(_STALL_ROUND_TRIPS * (self.rtt or 0.0), MIN_QUICK_STALL if quick else MIN_STALL)
+        if quick:
+            return max(_QUICK_STALL_ROUND_TRIPS * (self.rtt or 0.0), MIN_QUICK_STALL)
+        return max(_STALL_ROUND_TRIPS * (self.rtt or 0.0), MIN_STALL)
 
     def look(self, now: float, hold: Callable[[], float]) -> None:
         """See whether it is silent; what answers again is on trial for so many seconds as `hold` says."""
