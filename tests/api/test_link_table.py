@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from crowline.api.links import MAX_EARLY, MAX_LINKS, LinkSecrets, LinkTable, PairLink
+from crowline.api.links import MAX_EARLY, MAX_LINKS, LinkSecrets, LinkTable
+from crowline.api.pair_link import PairLink
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
@@ -53,6 +54,7 @@ class Desk:
             valid_pairs=lambda: self.pairs,
             on_open=lambda pair: None,
             is_ailing=lambda number: False,
+            largest=lambda pair: 1472,
             on_up=lambda link: None,
             on_data=lambda link, data: None,
             on_datagram=lambda link, data: None,
@@ -61,7 +63,7 @@ class Desk:
 
     @property
     def links(self) -> list[PairLink]:
-        return list(self.table._links.values())
+        return self.table.links()
 
 
 @pytest.fixture

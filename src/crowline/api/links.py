@@ -1,24 +1,35 @@
-"""The QUIC links of one meeting: the TLS client opens them on valid pairs, the TLS server accepts them."""
+"""The QUIC links of one meeting: the TLS client opens them on valid pairs, the TLS server accepts them.
+
+A pair may have several, told apart by their connection ids: one with the least packets, which every path
+carries, and one with the largest that this path was found to carry.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from crowline.api.pair_link import PairLink
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
-from crowline.link.choice import MAX_LINKS, category_of, rank_of
+from crowline.link.choice import MAX_LINKS, rank_of
 from crowline.link.events import LinkData, LinkDatagram, LinkEvent, LinkUp
+from crowline.link.growth import Growth
 from crowline.link.identity import Identity
 from crowline.link.plan import LinkPlan
-from crowline.link.quic import LINK_ID_LENGTH, QuicLink, is_initial
-from crowline.net.pump import Pump
+from crowline.link.quic import DATAGRAM_SIZE, LINK_ID_LENGTH, QuicLink, is_initial
+from crowline.link.quic_packets import by_connection, has_long_header
 
 # Runs of datagrams kept for a pair that is about to be proven: an Initial flight is one or two.
 MAX_EARLY = 4
+# Links of one pair that may be opening or up at once.
+MAX_LINKS_OF_A_PAIR = 6
+
+_Key: TypeAlias = tuple[Address, Address]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,55 +41,13 @@ class LinkSecrets:
     client_key: Secret
 
 
-class PairLink:
-    """One QUIC link with the pair below it; the session's carrier."""
-
-    def __init__(self, table: LinkTable, number: int, pair: ValidPair, quic: QuicLink) -> None:
-        self.number = number
-        self.pair = pair
-        self.quic = quic
-        self._table = table
-        self.pump = Pump[Transmit, LinkEvent](quic, table.send, lambda event: table.on_event(self, event))
-
-    @property
-    def key(self) -> tuple[Address, Address]:
-        return (self.quic.local, self.quic.destination)
-
-    @property
-    def category(self) -> str:
-        """``relay`` or ``direct``: one link of each is kept."""
-        return category_of(self.pair)
-
-    @property
-    def is_up(self) -> bool:
-        return self.quic.is_up
-
-    @property
-    def unanswered_since(self) -> float | None:
-        return self.quic.unanswered_since
-
-    def room(self) -> int:
-        return self.quic.room()
-
-    def send(self, data: Buffer, now: float) -> None:
-        self.quic.send(data, now)
-        self._table.dirty.add(self)
-
-    @property
-    def max_datagram_size(self) -> int:
-        return self.quic.max_datagram_size
-
-    def send_datagram(self, data: Buffer, now: float) -> bool:
-        self._table.dirty.add(self)
-        return self.quic.send_datagram(data, now)
-
-
 class LinkTable:
     """All links, by the pair they use. `client` is the session role that plays the TLS client.
 
     `on_open` hears of each pair on which a link is opened or accepted, `on_down` of each that is not used any
     more, whether its link was up or not. `is_ailing` says of a link's number whether it carries nothing.
-    `numbers` gives the links' numbers for the session.
+    `largest` says of a pair how large a datagram this machine lets out there. `numbers` gives the links'
+    numbers for the session.
     """
 
     def __init__(
@@ -92,6 +61,7 @@ class LinkTable:
         valid_pairs: Callable[[], Iterable[ValidPair]],
         on_open: Callable[[ValidPair], None],
         is_ailing: Callable[[int], bool],
+        largest: Callable[[ValidPair], int],
         on_up: Callable[[PairLink], None],
         on_data: Callable[[PairLink, Buffer], None],
         on_datagram: Callable[[PairLink, Buffer], None],
@@ -103,12 +73,13 @@ class LinkTable:
         self._secrets = secrets
         self._entropy = entropy
         self._valid_pairs = valid_pairs
-        self._on_open, self._is_ailing = on_open, is_ailing
+        self._on_open, self._is_ailing, self._largest = on_open, is_ailing, largest
         self._on_up, self._on_data, self._on_down = on_up, on_data, on_down
         self._on_datagram = on_datagram
-        self._links: dict[tuple[Address, Address], PairLink] = {}
-        self._early: dict[tuple[Address, Address], list[tuple[bytes, int]]] = {}
+        self._links: dict[_Key, list[PairLink]] = {}
+        self._early: dict[_Key, list[tuple[bytes, int]]] = {}
         self._plan = LinkPlan()
+        self._growth = Growth()
         self._chosen: int | None = None
         self._numbers = numbers
         self._timer: asyncio.TimerHandle | None = None
@@ -119,14 +90,24 @@ class LinkTable:
         """What every link's certificate has."""
         return self._secrets.peer_fingerprint
 
+    def links(self) -> list[PairLink]:
+        """Those that are up, and those that are about to be."""
+        return [link for links in self._links.values() for link in links]
+
+    def uses(self, pair: ValidPair) -> bool:
+        """Whether there is a link on it."""
+        return pair.key in self._links
+
     def network_changed(self) -> None:
         """Of either side: what failed may work now, and new pairs go before those of today's links."""
-        self._plan.start_over(link.pair for link in self._links.values())
+        self._growth.start_over()
+        self._plan.start_over(self._pairs())
         self._look()
 
     def chosen(self, number: int | None) -> None:
         """The streams flow by the link of that number, where it is one of these."""
         self._chosen = number
+        self._shrink()
         self._settle()
         self._look()
 
@@ -134,7 +115,7 @@ class LinkTable:
         """What begins or ends there will not last: open others beside those links. Their numbers."""
         self._plan.fade(end)
         self._look()
-        return [link.number for link in self._links.values() if self._plan.is_fading(link.pair)]
+        return [link.number for link in self.links() if self._plan.is_fading(link.pair)]
 
     def is_fading(self, pair: ValidPair) -> bool:
         """Whether a link on it is to be left for any other of its rank."""
@@ -142,9 +123,9 @@ class LinkTable:
 
     def pair_reclassified(self, pair: ValidPair, rerank: Callable[[int, int, int, float], None]) -> None:
         """`pair` is of another kind than was thought, and so is a link on it: as `Session.rerank`."""
-        link = self._links.get(pair.key)
-        if link is not None and link.pair is pair:
-            rerank(link.number, rank_of(pair), pair.priority, self._loop.time())
+        for link in self._links.get(pair.key, ()):
+            if link.pair is pair:
+                rerank(link.number, rank_of(pair), link.merit, self._loop.time())
         self._settle()
         self._look()
 
@@ -155,10 +136,11 @@ class LinkTable:
                 self.packet(memoryview(run), size, pair.remote.address, pair.base)
             self.flush()
             return
-        used = [link.pair for link in self._links.values()]
-        ailing = [link.key for link in self._links.values() if self._is_ailing(link.number)]
+        ailing = [
+            key for key, links in self._links.items() if all(self._is_ailing(each.number) for each in links)
+        ]
         now = self._loop.time()
-        if not self._plan.wants(pair, used, ailing, now):
+        if not self._plan.wants(pair, self._pairs(), ailing, now):
             return
         if self._plan.must_answer(pair, now):
             self._on_open(pair)
@@ -168,31 +150,29 @@ class LinkTable:
 
     def packet(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
         """A run of datagrams that are not STUN. A connection begins only on a pair that ICE has proven."""
-        link = self._links.get((local, source))
-        if link is not None and self._is_ailing(link.number) and is_initial(data[:segment_size]):
-            self._remove(link, "the other side began anew")
-            link = None
-        link = link or self._accept(data, segment_size, source, local)
-        if link is None:
+        links = self._links.get((local, source))
+        if links is not None and len(links) == 1 and not has_long_header(data):
+            self._deliver(links[0], data, segment_size)
             return
-        link.quic.receive_run(data, segment_size, self._loop.time())
-        self.dirty.add(link)
+        for connection, run in by_connection(data, segment_size):
+            if link := self._owner(connection, run, segment_size, source, local):
+                self._deliver(link, run, segment_size)
 
     def flush(self) -> None:
         """Send and hand on what the last calls made."""
         while self.dirty:
             self.dirty.pop().pump.flush()
 
-    def pair_lost(self, key: tuple[Address, Address], reason: str) -> None:
+    def pair_lost(self, key: _Key, reason: str) -> None:
         """The agent gave the pair up: the other side does not want packets there, or is not there."""
-        if link := self._links.get(key):
+        for link in list(self._links.get(key, ())):
             self._remove(link, reason)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         now = self._loop.time()
-        for link in list(self._links.values()):  # what the pump still hands on may remove some
+        for link in self.links():  # what the pump still hands on may remove some
             link.quic.close(now)
             link.pump.flush()
             link.pump.close()
@@ -201,17 +181,46 @@ class LinkTable:
 
     def on_event(self, link: PairLink, event: LinkEvent) -> None:
         if isinstance(event, LinkData):
+            link.count(len(event.data))
             self._on_data(link, event.data)
         elif isinstance(event, LinkDatagram):
             self._on_datagram(link, event.data)
         elif isinstance(event, LinkUp):
             self._plan.up(link.pair, self._loop.time())
+            link.has_been_up = True
+            if self._client and not link.is_large:
+                self._watch_rate(link)
             self._on_up(link)
             self._settle()
         else:
             self._remove(link, event.reason)
 
-    def _open(self, pair: ValidPair) -> None:
+    def grow_soon(self, link: PairLink) -> None:
+        """It has carried as much as it was to carry before larger packets are thought of."""
+        self._loop.call_soon(self._grow, link)
+
+    def _pairs(self) -> list[ValidPair]:
+        """Those that links use or are about to use."""
+        return [links[0].pair for links in self._links.values()]
+
+    def _deliver(self, link: PairLink, run: memoryview, segment_size: int) -> None:
+        link.quic.receive_run(run, segment_size, self._loop.time())
+        self.dirty.add(link)
+
+    def _owner(
+        self, connection: bytes, run: memoryview, segment_size: int, source: Address, local: Address
+    ) -> PairLink | None:
+        """The link that a run is for; a new one where it begins one."""
+        links = self._links.get((local, source), [])
+        if found := next((link for link in links if link.quic.owns(connection)), None):
+            return found
+        if not is_initial(run[:segment_size]):
+            return None
+        if ailing := next((link for link in links if self._is_ailing(link.number)), None):
+            self._remove(ailing, "the other side began anew")
+        return self._accept(run, segment_size, source, local)
+
+    def _open(self, pair: ValidPair, size: int = DATAGRAM_SIZE) -> None:
         now = self._loop.time()
         quic = QuicLink.connect(
             destination=pair.remote.address,
@@ -221,16 +230,18 @@ class LinkTable:
             link_id=self._entropy(LINK_ID_LENGTH),
             now=now,
             rtt=pair.rtt,
+            size=size,
         )
         self._add(pair, quic).pump.flush()
 
     def _accept(
         self, data: memoryview, segment_size: int, source: Address, local: Address
     ) -> PairLink | None:
-        first = data[:segment_size]
-        if self._client or len(self._links) >= MAX_LINKS or not is_initial(first):
+        first, key = data[:segment_size], (local, source)
+        beside = len(self._links.get(key, ()))
+        is_full = beside >= MAX_LINKS_OF_A_PAIR if beside else len(self._links) >= MAX_LINKS
+        if self._client or is_full:
             return None
-        key = (local, source)
         pair = next((pair for pair in self._valid_pairs() if pair.key == key), None)
         if pair is None:
             self._keep_early(key, data, segment_size)
@@ -242,10 +253,11 @@ class LinkTable:
             identity=self._secrets.identity,
             client_key=self._secrets.client_key,
             now=self._loop.time(),
+            size=self._next_size(pair) or DATAGRAM_SIZE,
         )
         return self._add(pair, quic)
 
-    def _keep_early(self, key: tuple[Address, Address], data: memoryview, segment_size: int) -> None:
+    def _keep_early(self, key: _Key, data: memoryview, segment_size: int) -> None:
         """The client may be a packet ahead of the reply that proves the pair to this side."""
         if key not in self._early and len(self._early) >= MAX_LINKS:
             return
@@ -255,17 +267,31 @@ class LinkTable:
 
     def _add(self, pair: ValidPair, quic: QuicLink) -> PairLink:
         link = PairLink(self, next(self._numbers), pair, quic)
-        self._links[link.key] = link
-        self._on_open(pair)
+        beside = self._links.setdefault(link.key, [])
+        if beside:
+            link.path = beside[0].path
+        beside.append(link)
+        if len(beside) == 1:
+            self._on_open(pair)
         return link
 
     def _remove(self, link: PairLink, reason: str) -> None:
-        if self._links.get(link.key) is link:
+        beside = self._links.get(link.key, [])
+        if link not in beside:
+            return
+        if len(beside) == 1:
             self._plan.ended(link.pair, self._loop.time())
-            self._drop(link, reason)
+        self._drop(link, reason)
+        if link.is_large and not link.has_been_up:
+            self._growth.failed(link.key, link.quic.asked_size, is_ours=not link.quic.has_proven_size)
+            for other in beside:
+                self._watch_rate(other)
 
     def _drop(self, link: PairLink, reason: str) -> None:
-        del self._links[link.key]
+        beside = self._links[link.key]
+        beside.remove(link)
+        if not beside:
+            del self._links[link.key]
         self._on_down(link, reason)
         link.quic.close(self._loop.time())
         # The pump may be in the middle of this event; what QUIC still has to say goes out afterwards.
@@ -283,7 +309,7 @@ class LinkTable:
         """Tell the plan what there is now, and be woken when it wants something."""
         if not self._client:
             return
-        up = [link for link in self._links.values() if link.is_up]
+        up = [link for link in self.links() if link.is_up]
         chosen = next((link.pair for link in up if link.number == self._chosen), None)
         self._plan.chosen(chosen, [link.pair for link in up], self._loop.time())
         self._arm()
@@ -294,13 +320,41 @@ class LinkTable:
             for pair in self._plan.in_turn(self._valid_pairs()):
                 self.pair_valid(pair)
 
+    def _grow(self, link: PairLink) -> None:
+        """Open a link with larger packets beside one that carries bulk."""
+        if not link.is_up or any(other.is_large for other in self._links.get(link.key, ())):
+            return
+        seconds = self._loop.time() - link.marked_at
+        if link.number != self._chosen or not self._growth.is_worth(link.key, seconds):
+            self._watch_rate(link)
+        elif size := self._next_size(link.pair):
+            self._open(link.pair, size)
+
+    def _watch_rate(self, link: PairLink) -> None:
+        """See how long it takes to carry what makes larger packets worth while."""
+        link.grow_at, link.marked_at = link.carried + self._growth.worth(link.key), self._loop.time()
+
+    def _shrink(self) -> None:
+        """Where the least packets still come through and large ones do not, the path has become narrower."""
+        chosen = next((link for link in self.links() if link.number == self._chosen), None)
+        if chosen is None or chosen.is_large or not self._client:
+            return
+        for other in list(self._links[chosen.key]):
+            if other.is_large and other.has_been_up and self._is_ailing(other.number):
+                self._growth.fell(other.key, other.quic.asked_size)
+                self._watch_rate(chosen)
+                self._remove(other, "its packets are too large for the path by now")
+
+    def _next_size(self, pair: ValidPair) -> int | None:
+        return self._growth.next_size(pair.key, self._largest(pair))
+
     def _wake(self) -> None:
         self._timer = None
         now = self._loop.time()
         due = self._plan.due(now)
-        better = next((link.pair for link in self._links.values() if link.number == self._chosen), None)
+        better = next((link.pair for link in self.links() if link.number == self._chosen), None)
         for key in due.ending:
-            if link := self._links.get(key):
+            for link in list(self._links.get(key, ())):
                 self._plan.let_go(link.pair, better, now)
                 self._drop(link, "a better path took over")
         if due.look:

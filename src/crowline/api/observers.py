@@ -36,15 +36,16 @@ class Observers:
             _call("on_warning", tell, sentence)
 
     def tell_path(self, now: Path | None, before: Path | None) -> None:
-        """Say that the streams take another path."""
-        self._told = now
-        for tell in list(self.on_path):
-            _call("on_path", tell, now, before)
+        """Say that the streams take another path; another link of the same one is none."""
+        if now is not None and before is not None and now.is_same_way(before):
+            self._told = now
+        else:
+            self._tell_path(now, before)
 
     def retell_path(self, now: Path | None) -> None:
         """Say the path that was told once more where its reason is another one by now."""
         if now is not None and self._told is not None and now.reason != self._told.reason:
-            self.tell_path(now, self._told)
+            self._tell_path(now, self._told)
 
     def tell_warning(self, sentence: str) -> None:
         """Say what a person should know, now or to the first who listens."""
@@ -52,6 +53,11 @@ class Observers:
             self._unheard.append(sentence)
         for tell in list(self.on_warning):
             _call("on_warning", tell, sentence)
+
+    def _tell_path(self, now: Path | None, before: Path | None) -> None:
+        self._told = now
+        for tell in list(self.on_path):
+            _call("on_path", tell, now, before)
 
 
 def _call(name: str, tell: Callable[..., None], *arguments: object) -> None:

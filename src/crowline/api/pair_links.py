@@ -7,22 +7,29 @@ import itertools
 from collections.abc import Callable, Collection
 from typing import Protocol, TypeAlias
 
-from crowline.api.links import LinkSecrets, LinkTable, PairLink
+from crowline.api.links import LinkSecrets, LinkTable
+from crowline.api.pair_link import PairLink
 from crowline.api.tls_links import TlsLinkTable, TlsPairLink
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.transport import Transport
+from crowline.ice.candidate import CandidateType
 from crowline.ice.pair import ValidPair
 from crowline.link.choice import category_of
 from crowline.link.identity import Identity
 from crowline.link.plan import LINGER
+from crowline.link.quic_packets import MAX_DATAGRAM_SIZE
 from crowline.link.tls_trust import TlsTrust, UnusableCertificate
 from crowline.net import own_certificate
+from crowline.net.payload_limit import largest_payload
 from crowline.net.tcp_framed import FramedStream
 from crowline.rendezvous.signals import Description
 
 Link: TypeAlias = PairLink | TlsPairLink
+
+# Of ChannelData.
+_CHANNEL_HEADER = 4
 
 # Stream bytes by which a link over TCP is known as one that bulk goes by, now and then.
 _BULK = 4 << 20
@@ -88,6 +95,7 @@ class PairLinks:
             valid_pairs=lambda: [pair for pair in pairs.valid_pairs() if not pair.transport.is_stream],
             on_open=pairs.use,
             is_ailing=is_ailing,
+            largest=_largest_datagram,
             on_up=on_up,
             on_data=lambda link, data: on_data(link.number, data),
             on_datagram=lambda link, data: on_datagram(link.number, data),
@@ -211,7 +219,8 @@ class PairLinks:
             self._tls.end(link, "a better path took over")
 
     def _quic_down(self, link: PairLink, reason: str) -> None:
-        self._pairs.release(link.pair)
+        if not self._quic.uses(link.pair):
+            self._pairs.release(link.pair)
         self._on_down(link.number, reason)
 
     def _tls_down(self, link: TlsPairLink, reason: str) -> None:
@@ -232,6 +241,12 @@ def trust_in(description: Description, identity: Identity, *, is_client: bool) -
         )
     except UnusableCertificate:
         return None
+
+
+def _largest_datagram(pair: ValidPair) -> int:
+    """Bytes of QUIC in one packet; a relay of ours takes some of them (RFC 8656 §12.4)."""
+    header = _CHANNEL_HEADER if pair.local.type is CandidateType.RELAYED else 0
+    return min(largest_payload(pair.base, pair.remote.address) - header, MAX_DATAGRAM_SIZE)
 
 
 def transport_of(link: Link, of_base: Callable[[Address], Transport]) -> Transport:

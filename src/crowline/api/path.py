@@ -31,6 +31,15 @@ class Path:
         """Whether no server is in between."""
         return self.kind in ("direct", "lan")
 
+    def is_same_way(self, other: Path) -> bool:
+        """Whether packets travel as on `other`, whatever the reason."""
+        return (self.kind, self.transport, self.local, self.remote) == (
+            other.kind,
+            other.transport,
+            other.local,
+            other.remote,
+        )
+
     def __str__(self) -> str:
         if self.kind == "hub":
             return f"hub, {self.transport}, {self.remote}"

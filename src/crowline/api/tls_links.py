@@ -44,6 +44,16 @@ class TlsPairLink:
         return category_of(self.pair)
 
     @property
+    def path(self) -> int:
+        """None that it shares with another link."""
+        return 0
+
+    @property
+    def merit(self) -> int:
+        """As a QUIC link's with the least packets."""
+        return 2 * self.pair.priority
+
+    @property
     def is_up(self) -> bool:
         return self.tls.is_up
 

@@ -84,7 +84,8 @@ class QuicLink:
         """`first`: what a client sends before all else; `gate`: what a server has its client go through."""
         self.destination = destination
         self.local = local
-        self.size = size
+        self.size = self.asked_size = size
+        self.proves_size = proves_size
         self._connection = connection
         self._deadline: float | None = deadline
         self._first = first
@@ -168,6 +169,11 @@ class QuicLink:
     @property
     def is_up(self) -> bool:
         return self._up and not self._down
+
+    @property
+    def has_proven_size(self) -> bool:
+        """Whether this side's packets of full size came through; they are then not what it failed for."""
+        return self._proof is not None and self._proof.is_seen
 
     def owns(self, connection_id: bytes) -> bool:
         """Whether a datagram with that destination is for this link."""

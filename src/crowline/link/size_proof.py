@@ -35,12 +35,13 @@ class SizeProof:
         self._tries = 0
         self._wait = MIN_WAIT
         self._again_at: float | None = None
-        self._is_seen = self._has_heard = False
+        # Whether the other side said that this side's packets come through, and sent its own.
+        self.is_seen = self._has_heard = False
 
     @property
     def is_done(self) -> bool:
         """Whether packets of full size came through in both directions."""
-        return self._is_seen and self._has_heard
+        return self.is_seen and self._has_heard
 
     def begin(self, length: int, rtt: float | None, now: float) -> None:
         """`length`: bytes of a DATAGRAM frame's data that make a packet full."""
@@ -51,19 +52,19 @@ class SizeProof:
     def hear(self, frame: Buffer) -> None:
         """What came in a DATAGRAM frame."""
         kind = bytes(frame[:1])
-        self._is_seen |= kind == SEEN
+        self.is_seen |= kind == SEEN
         self._has_heard |= kind == PROBE
 
     def heard_stream(self) -> None:
         """The other side uses the link, so it was told that its packets come."""
-        self._is_seen |= self._has_heard
+        self.is_seen |= self._has_heard
 
     def next_timeout(self) -> float | None:
-        return None if self._is_seen else self._again_at
+        return None if self.is_seen else self._again_at
 
     def due(self, now: float) -> bytes | None:
         """What to send now."""
-        if self._is_seen or self._again_at is None or now < self._again_at or self._tries >= TRIES:
+        if self.is_seen or self._again_at is None or now < self._again_at or self._tries >= TRIES:
             return None
         self._tries += 1
         self._again_at = now + self._wait
@@ -71,4 +72,4 @@ class SizeProof:
 
     def has_failed(self, now: float) -> bool:
         """Whether none of the packets came through."""
-        return not self._is_seen and self._tries >= TRIES and now >= (self._again_at or now)
+        return not self.is_seen and self._tries >= TRIES and now >= (self._again_at or now)

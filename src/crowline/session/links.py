@@ -359,6 +359,8 @@ class LinkSet:
     @staticmethod
     def _outdoes(other: Member, chosen: Member, now: float) -> str:
         """Why `other`, as trusted and of the same rank, is to be used in place of `chosen`; empty if not."""
+        if other.hints.path and other.hints.path == chosen.hints.path:
+            return BETTER_PATH if other.way > chosen.way else ""
         if not other.is_shorter_than(chosen) or not (other.is_measured() and chosen.is_measured()):
             other.shorter_since = None
             is_better = other.way > chosen.way and not other.outdone and not chosen.is_shorter_than(other)

@@ -78,7 +78,8 @@ class Hints:
 
     `merit` orders links of one rank until their round trips are known; two of the same rank and merit use the
     same path. Without one (0) a link has a path of its own. `rtt` is the round trip as it was measured below
-    the link, in seconds. A `makeshift` link is left for any other that answers; the path of one that
+    the link, in seconds; links of one `path` (not 0) have the same, whatever is measured while they are in
+    use. A `makeshift` link is left for any other that answers; the path of one that
     `is_fading` will not last, so that it is left for any other of its rank. One that `is_for_bulk` may be
     faster than its round trip tells.
     """
@@ -88,6 +89,7 @@ class Hints:
     makeshift: bool = False
     is_fading: bool = False
     is_for_bulk: bool = False
+    path: int = 0
 
 
 @dataclass(slots=True)
