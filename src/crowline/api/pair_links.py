@@ -84,6 +84,8 @@ class PairLinks:
         self._client = client
         self._pairs = pairs
         self._carried = carried
+        # No pair over TCP worked when one was wished for.
+        self._wishes_for_stream = False
         self._on_down = on_down
         numbers = itertools.count(1)
         self._quic = LinkTable(
@@ -120,6 +122,8 @@ class PairLinks:
         """Open a link where there is a reason for one; a TCP pair waits for its nomination."""
         if not pair.transport.is_stream:
             self._quic.pair_valid(pair)
+        elif self._wishes_for_stream:
+            self.wish_for_stream()
 
     def pair_nominated(self, pair: ValidPair) -> None:
         """Both sides agree on the pair: a TCP connection becomes a link."""
@@ -142,8 +146,10 @@ class PairLinks:
             return
         for pair in self._pairs.valid_pairs():
             if pair.transport.is_stream and category_of(pair) == "direct" and not pair.handed_over:
+                self._wishes_for_stream = False
                 self._pairs.nominate(pair)
                 return
+        self._wishes_for_stream = True
 
     def pair_reclassified(self, pair: ValidPair, rerank: Callable[[int, int, int, float], None]) -> None:
         """`pair` is of another kind than was thought, and so is a link on it: as `Session.rerank`."""
