@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 from crowline import host, join
 
 PIECES = [random.Random(number).randbytes(64 * 1024) for number in range(17)]
-PATIENCE = 30.0  # seconds until bulk must have moved
+PATIENCE = 60.0  # seconds until bulk must have moved
 MORE = 2 << 20  # bytes that follow by the new path
 
 

@@ -14,7 +14,7 @@ from crowline.lab.namespaces import Internet
 from needs import needs_program
 
 PROGRAM = str(Path(__file__).parent.parent / "bulk_peer.py")
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def test_bulk_that_losses_slow_down_goes_over_tcp() -> None:
