@@ -101,7 +101,7 @@ class Chat:
 
     async def has_room(self, most: int = 1000) -> None:
         """Wait while more than `most` messages are not delivered; for who says more than a person does."""
-        while len(self.undelivered) > most and not self._is_over:
+        while self._talk.waiting > most and not self._is_over:
             self._was_delivered.clear()
             await self._was_delivered.wait()
 
@@ -134,7 +134,9 @@ class Chat:
             await self._was_delivered.wait()
 
     async def events(self) -> AsyncIterator[ChatEvent]:
-        """What happens, in order, until the chat is over. The other side is not read faster than this is."""
+        """What happens, in order, until the chat is over. The other side is not read faster than this is; of
+        what is no message only the latest of its kind is told.
+        """
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -173,7 +175,7 @@ class Chat:
 
     @property
     def _is_done(self) -> bool:
-        return self._is_ending and not self._talk.undelivered
+        return self._is_ending and not self._talk.waiting
 
     def _begin_again(self) -> None:
         """The other side knows nothing of what was: to it, the first message that it does not have is the
@@ -259,5 +261,8 @@ class Chat:
     def _tell(self, event: ChatEvent) -> None:
         if isinstance(event, Delivered):
             self._was_delivered.set()
+        if not isinstance(event, Arrived):
+            # Only the latest is of any interest; whoever does not listen must not be buried.
+            self._events = deque(each for each in self._events if type(each) is not type(event))
         self._events.append(event)
         self._has_events.set()

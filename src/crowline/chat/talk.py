@@ -79,6 +79,11 @@ class Talk:
         return self._received
 
     @property
+    def waiting(self) -> int:
+        """How many of this side's messages are not delivered."""
+        return len(self._kept)
+
+    @property
     def undelivered(self) -> tuple[Said, ...]:
         """What the other side does not have yet, as far as this one knows."""
         return tuple(self._kept)
