@@ -40,6 +40,8 @@ from crowline.base.errors import (
 from crowline.net.files import DiskFull, SafeFolder
 from crowline.transfer.manifest import MAX_ENTRIES, File, Folder, Manifest
 from crowline.transfer.messages import (
+    GREETING,
+    VERSION,
     Entries,
     FileDone,
     Finished,
@@ -49,7 +51,7 @@ from crowline.transfer.messages import (
     frame_header,
     offer_frames,
 )
-from crowline.transfer.names import split_path
+from crowline.transfer.names import is_private, split_path
 from memory_stream import RecordedStream, stream_pair, tree
 from needs import missing
 
@@ -231,7 +233,7 @@ async def test_f3_a_flood_of_entries_is_cut_off(tmp_path: Path) -> None:
     with pytest.raises(ProtocolViolation):
         await receive(frame_of_offer(MAX_ENTRIES + 1), b"", tmp_path)
     files = [File(f"{i:x}", 0, 0) for i in range(MAX_ENTRIES // 4)]
-    flood = encode(Offer(1, 1, 0)) + b"".join(encode(Entries([], files)) for _ in range(5))
+    flood = GREETING + encode(Offer(VERSION, 1, 0)) + b"".join(encode(Entries([], files)) for _ in range(5))
     with pytest.raises(ProtocolViolation):
         await receive(flood, b"", tmp_path)
     assert tree(tmp_path) == {}
@@ -239,7 +241,7 @@ async def test_f3_a_flood_of_entries_is_cut_off(tmp_path: Path) -> None:
 
 def frame_of_offer(entries: int) -> bytes:
     """An offer that our own encoder would make of any count."""
-    return encode(Offer(1, entries, 0))
+    return GREETING + encode(Offer(VERSION, entries, 0))
 
 
 async def test_f3_a_tree_without_end_is_refused(tmp_path: Path) -> None:
@@ -292,8 +294,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.kernel
-async def test_f4_a_disk_that_fills_up_in_the_middle_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
-    """A real full disk: exit code 8 here, the reason there, and no half file under any name."""
+async def test_f4_a_disk_that_fills_up_in_the_middle_can_be_resumed(small_disk: Path, tmp_path: Path) -> None:
+    """A real full disk: exit code 8 here, the reason there, and what has come need not come again."""
     (tmp_path / "large").write_bytes(os.urandom(10 << 20))
 
     def fill(event: TransferEvent) -> None:
@@ -308,16 +310,26 @@ async def test_f4_a_disk_that_fills_up_in_the_middle_leaves_nothing(small_disk: 
     )
     assert isinstance(received, DiskFull) and received.exit_code == 8
     assert isinstance(sent, Refused) and sent.exit_code == 5 and "disk" in sent.message
-    assert list(tree(small_disk)) == ["somebody else's"]
+    part, other_file = sorted(tree(small_disk))
+    assert is_private(part) and other_file == "somebody else's"
+    came = (small_disk / part).stat().st_size
+    assert came >= 1 << 20
+    (small_disk / "somebody else's").unlink()
+    one, other = stream_pair()
+    sent, received = await asyncio.gather(
+        send_paths(one, [tmp_path / "large"]), receive_into(other, small_disk, decide=yes)
+    )
+    assert tree(small_disk) == {"large": (tmp_path / "large").read_bytes()}
+    assert sent.kept == received.kept == came >> 20 << 20
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-async def test_f4_a_write_that_fails_leaves_nothing(
+async def test_f4_a_write_that_fails_leaves_at_most_a_part(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same on any machine: the system refuses the bytes after the first mebibyte."""
     (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "large").write_bytes(bytes(4 << 20))
+    (tmp_path / "source" / "large").write_bytes(os.urandom(4 << 20))
     real_write = os.write
     written = 0
 
@@ -337,7 +349,8 @@ async def test_f4_a_write_that_fails_leaves_nothing(
     )
     assert isinstance(received, LocalProblem) and received.exit_code == 8
     assert isinstance(sent, Refused)
-    assert tree(tmp_path / "target") == {}
+    left = {name for name, content in tree(tmp_path / "target").items() if content is not None}
+    assert all(is_private(name.rpartition("/")[2]) for name in left)
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/random", "/dev/null", "/dev/tty"])
@@ -397,7 +410,7 @@ def test_f2_two_transfers_into_one_folder_do_not_touch_each_other(tmp_path: Path
     folders = [SafeFolder.open(tmp_path) for _ in range(2)]
     files = []
     for number, folder in enumerate(folders):
-        folder.create_folders([Folder("d", 0o755)])
+        folder.prepare(Manifest((Folder("d", 0o755),), ()))
         files += [folder.create_file("d/a", 0o644), folder.create_file("b", 0o644)]
         for file in files[-2:]:
             file.write(b"%d" % number)

@@ -11,13 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from crowline.base.errors import LocalProblem
 from crowline.net import file_reader
-from crowline.net.file_reader import READ_AHEAD, FileReader, ReadChunk, ReadDone, ReadFailed, ReadItem
+from crowline.net.file_reader import (
+    READ_AHEAD,
+    FileReader,
+    ReadChunk,
+    ReadDone,
+    ReadFailed,
+    ReadHole,
+    ReadItem,
+    ReadKeep,
+    ReadSmall,
+)
 from crowline.net.file_writer import Failed, FileWriter, Mismatched, Settled, Stored
 from crowline.net.files import DiskFull, IncomingFile, SafeFolder, SourceTree
 from crowline.net.handoff import Handoff
-from crowline.transfer.manifest import File, Folder
+from crowline.transfer.chunks import Comparison
+from crowline.transfer.manifest import File, Folder, Manifest
 from crowline.transfer.messages import MAX_DATA_FRAME
 from crowline.transfer.sender import Wanted
 from memory_stream import tree
@@ -39,7 +49,7 @@ async def read_all(reader: FileReader, files: int = 1) -> list[ReadItem]:
     items: list[ReadItem] = []
     while files:
         items.append(await reader.next())
-        files -= not isinstance(items[-1], ReadChunk)
+        files -= isinstance(items[-1], ReadSmall | ReadDone | ReadFailed)
     await reader.close()
     return items
 
@@ -96,23 +106,67 @@ async def test_files_are_read_in_order_with_their_hashes(tmp_path: Path) -> None
     paths = [tmp_path / str(number) for number in range(3)]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
-    items = await read_all(FileReader(SourceTree.walk(paths), [Wanted(i, 0) for i in range(3)]), 3)
-    assert b"".join(item.data for item in items if isinstance(item, ReadChunk)) == b"".join(contents)
+    items = await read_all(FileReader(SourceTree.walk(paths), [Wanted(i) for i in range(3)]), 3)
+    assert b"".join(item.data for item in items if isinstance(item, ReadChunk)) == contents[0]
     assert all(0 < len(item.data) <= MAX_DATA_FRAME for item in items if isinstance(item, ReadChunk))
     assert [item for item in items if not isinstance(item, ReadChunk)] == [
-        ReadDone(sha256(c)) for c in contents
+        ReadDone(sha256(contents[0])),
+        ReadSmall(b"", sha256(b"")),
+        ReadSmall(b"x", sha256(b"x")),
     ]
 
 
-@pytest.mark.parametrize(
-    "offset", [0, 1, MAX_DATA_FRAME - 1, MAX_DATA_FRAME, MAX_DATA_FRAME + 7, MAX_DATA_FRAME * 2]
-)
-async def test_an_offset_leaves_out_the_front_but_not_from_the_hash(tmp_path: Path, offset: int) -> None:
-    """The hash is of the whole file, so that a changed front is noticed."""
-    content = os.urandom(MAX_DATA_FRAME * 2)
-    items = await read_all(FileReader(source(tmp_path / "a", content), [Wanted(0, offset)]))
-    assert b"".join(item.data for item in items if isinstance(item, ReadChunk)) == content[offset:]
+@pytest.mark.parametrize("compare", [MAX_DATA_FRAME, 2 * MAX_DATA_FRAME, 3 * MAX_DATA_FRAME + 5])
+@pytest.mark.parametrize("missing", [0, 1, 2])
+async def test_of_a_compared_file_only_what_is_missing_is_given(
+    tmp_path: Path, compare: int, missing: int
+) -> None:
+    """And the hash is of the whole file."""
+    content = os.urandom(3 * MAX_DATA_FRAME + 5)
+    reader = FileReader(source(tmp_path / "a", content), [Wanted(0, compare)])
+    digested = await reader.next_digests()
+    chunks = [content[i : min(i + MAX_DATA_FRAME, compare)] for i in range(0, compare, MAX_DATA_FRAME)]
+    assert digested is not None and digested.digests == b"".join(map(sha256, chunks))
+    missing &= (1 << len(chunks)) - 1
+    reader.compared(0, Comparison(len(content), compare, missing))
+    items = await read_all(reader)
+    rebuilt = b""
+    for item in items:
+        if isinstance(item, ReadKeep):
+            rebuilt += content[len(rebuilt) : len(rebuilt) + item.length]
+        elif isinstance(item, ReadChunk):
+            rebuilt += item.data
+    kept = sum(item.length for item in items if isinstance(item, ReadKeep))
+    assert rebuilt == content
+    assert kept == compare - sum(len(chunk) for i, chunk in enumerate(chunks) if missing >> i & 1)
     assert items[-1] == ReadDone(sha256(content))
+
+
+async def test_a_file_that_changes_after_its_digests_were_given_is_not_passed_as_whole(
+    tmp_path: Path,
+) -> None:
+    """What the receiver was told of it is not true any more."""
+    path = tmp_path / "a"
+    reader = FileReader(source(path, bytes(2 * MAX_DATA_FRAME)), [Wanted(0, MAX_DATA_FRAME)])
+    assert await reader.next_digests() is not None
+    rewrite(path)
+    reader.compared(0, Comparison(2 * MAX_DATA_FRAME, MAX_DATA_FRAME, 0))
+    (failed,) = await read_all(reader)
+    assert isinstance(failed, ReadFailed) and "changed" in failed.sentence
+
+
+async def test_holes_and_runs_of_zeros_are_given_as_such(tmp_path: Path) -> None:
+    """Whether the file system knows of them or not; the hash is as if they were read."""
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(32 << 20)
+        file.write(b"x" * 100 + bytes(2 * MAX_DATA_FRAME - 100))
+    items = await read_all(FileReader(SourceTree.walk([path]), [Wanted(0)]))
+    holes = sum(item.length for item in items if isinstance(item, ReadHole))
+    assert holes >= (64 << 20) - 2 * MAX_DATA_FRAME
+    assert holes + sum(len(item.data) for item in items if isinstance(item, ReadChunk)) == 64 << 20
+    assert items[-1] == ReadDone(sha256(path.read_bytes()))
 
 
 def shrink(path: Path) -> None:
@@ -143,7 +197,7 @@ async def test_a_file_that_changes_while_it_is_read_is_not_passed_as_whole(
 ) -> None:
     """The end of a file that is longer than the read-ahead changes after its first chunk was taken."""
     path = tmp_path / "a"
-    reader = FileReader(source(path, bytes(READ_AHEAD + 4 * MAX_DATA_FRAME)), [Wanted(0, 0)])
+    reader = FileReader(source(path, os.urandom(READ_AHEAD + 4 * MAX_DATA_FRAME)), [Wanted(0)])
     await reader.next()
     change(path)
     last = (await read_all(reader))[-1]
@@ -179,9 +233,9 @@ async def test_a_file_that_changed_since_the_offer_is_said(
         path.write_bytes(b"content")
     found = SourceTree.walk(paths)
     change(paths[0])
-    first, *rest = await read_all(FileReader(found, [Wanted(0, 0), Wanted(1, 0)]), 2)
+    first, *rest = await read_all(FileReader(found, [Wanted(0), Wanted(1)]), 2)
     assert isinstance(first, ReadFailed) and words in first.sentence
-    assert rest == [ReadChunk(b"content"), ReadDone(sha256(b"content"))]
+    assert rest == [ReadSmall(b"content", sha256(b"content"))]
 
 
 async def test_a_read_error_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +246,7 @@ async def test_a_read_error_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(file_reader.os, "open", fail)
-    (only,) = await read_all(FileReader(found, [Wanted(0, 0)]))
+    (only,) = await read_all(FileReader(found, [Wanted(0)]))
     assert isinstance(only, ReadFailed) and "cannot be read" in only.sentence
 
 
@@ -201,19 +255,19 @@ async def test_a_link_that_the_user_names_is_read_through(tmp_path: Path) -> Non
     (tmp_path / "real").write_bytes(b"1234")
     os.utime(tmp_path / "real", (LONG_AGO, LONG_AGO))
     (tmp_path / "link").symlink_to("real")
-    reader = FileReader(SourceTree.walk([tmp_path / "link"]), [Wanted(0, 0)])
-    assert await read_all(reader) == [ReadChunk(b"1234"), ReadDone(sha256(b"1234"))]
+    reader = FileReader(SourceTree.walk([tmp_path / "link"]), [Wanted(0)])
+    assert await read_all(reader) == [ReadSmall(b"1234", sha256(b"1234"))]
 
 
 async def test_a_fault_while_reading_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that dies leaves nobody waiting."""
     reader_source = source(tmp_path / "a", b"content")
 
-    def fail(*args: object) -> ReadDone:
+    def fail(*args: object) -> ReadItem:
         raise MemoryError
 
-    monkeypatch.setattr(FileReader, "_read_open", fail)
-    reader = FileReader(reader_source, [Wanted(0, 0)])
+    monkeypatch.setattr(FileReader, "_read_small", fail)
+    reader = FileReader(reader_source, [Wanted(0)])
     async with asyncio.timeout(30):
         [failed] = await read_all(reader)
     assert isinstance(failed, ReadFailed)
@@ -221,7 +275,7 @@ async def test_a_fault_while_reading_is_an_outcome(tmp_path: Path, monkeypatch: 
 
 async def test_reading_ahead_is_bounded(tmp_path: Path) -> None:
     """A reader that nobody listens to stops, and can be closed."""
-    reader = FileReader(source(tmp_path / "a", bytes(READ_AHEAD * 4)), [Wanted(0, 0)])
+    reader = FileReader(source(tmp_path / "a", os.urandom(READ_AHEAD * 4)), [Wanted(0)])
 
     def wait_until_full() -> bool:
         with reader._items._changed:
@@ -230,11 +284,13 @@ async def test_reading_ahead_is_bounded(tmp_path: Path) -> None:
     assert await asyncio.to_thread(wait_until_full)
     assert reader._items._load <= READ_AHEAD + MAX_DATA_FRAME + 1024
     await reader.close()
-    assert reader._finished.done()
+    assert all(finished.done() for finished in reader._finished)
 
 
 def writer_for(target: Path, *files: File, folders: Sequence[Folder] = ()) -> FileWriter:
-    return FileWriter(SafeFolder.open(target), folders, files)
+    folder = SafeFolder.open(target)
+    folder.prepare(Manifest(tuple(folders), files))
+    return FileWriter(folder, files)
 
 
 async def test_verified_files_are_kept(tmp_path: Path) -> None:
@@ -296,16 +352,6 @@ async def test_a_full_disk_ends_the_writing_and_leaves_nothing(
         await writer.write(bytes(MAX_DATA_FRAME))
     await writer.close()
     assert tree(tmp_path) == {}
-
-
-async def test_a_folder_that_cannot_be_made_is_an_outcome(tmp_path: Path) -> None:
-    """A problem before the first file is told like any other."""
-    folder = SafeFolder.open(tmp_path, entropy=bytes)
-    (tmp_path / f".crowline-{bytes(8).hex()}.part").touch()
-    writer = FileWriter(folder, [Folder("d", 0o755)], [])
-    failed = await writer.next_outcome()
-    assert isinstance(failed, Failed) and type(failed.problem) is LocalProblem
-    await writer.close()
 
 
 async def test_a_fault_while_writing_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

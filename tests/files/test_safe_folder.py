@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from crowline.base.errors import LocalProblem, UsageError
-from crowline.net import directory, safe_folder
+from crowline.net import directory, incoming_file
 from crowline.net.files import DiskFull, SafeFolder
-from crowline.transfer.manifest import Folder
-from crowline.transfer.names import UnsafeName
+from crowline.transfer.manifest import Folder, Manifest
+from crowline.transfer.names import UnsafeName, private_name
 from memory_stream import tree
 from needs import missing
 
@@ -42,6 +43,10 @@ def folder(
     opened.close()
 
 
+def offer(folders: list[Folder]) -> Manifest:
+    return Manifest(tuple(folders), ())
+
+
 def receive(folder: SafeFolder, path: str, content: bytes = b"new", mode: int = 0o644) -> str:
     file = folder.create_file(path, mode)
     file.write(content)
@@ -67,7 +72,7 @@ def test_f3_permissions_are_kept_without_the_special_bits(
     folder: SafeFolder, offered: int, kept: int
 ) -> None:
     """Set-user-id, set-group-id, sticky and others' right to write never arrive, for files or folders."""
-    folder.create_folders([Folder("d", offered)])
+    folder.prepare(offer([Folder("d", offered)]))
     receive(folder, "d/a", mode=offered)
     folder.settle()
     assert (folder.path / "d").stat().st_mode & 0o7777 == kept
@@ -89,7 +94,7 @@ def test_a_taken_folder_is_counted_up_as_a_whole(folder: SafeFolder) -> None:
     """What arrives is never mixed with what was there."""
     (folder.path / "notes").mkdir()
     (folder.path / "notes" / "mine").write_bytes(b"old")
-    folder.create_folders([Folder("notes", 0o755), Folder("notes/sub", 0o755)])
+    folder.prepare(offer([Folder("notes", 0o755), Folder("notes/sub", 0o755)]))
     receive(folder, "notes/sub/yours")
     assert folder.settle() == {"notes": "notes (1)"}
     assert tree(folder.path) == {
@@ -103,7 +108,7 @@ def test_a_taken_folder_is_counted_up_as_a_whole(folder: SafeFolder) -> None:
 
 def test_a_folder_gets_its_name_when_it_is_whole(folder: SafeFolder) -> None:
     """Until then it has a name that says that it is a part."""
-    folder.create_folders([Folder("notes", 0o755)])
+    folder.prepare(offer([Folder("notes", 0o755)]))
     receive(folder, "notes/a")
     assert "notes" not in tree(folder.path)
     folder.settle()
@@ -112,7 +117,7 @@ def test_a_folder_gets_its_name_when_it_is_whole(folder: SafeFolder) -> None:
 
 def test_read_only_folders_are_filled_before_they_are_closed(folder: SafeFolder) -> None:
     """Permissions are given last, innermost first."""
-    folder.create_folders([Folder("d", 0o555), Folder("d/e", 0o500), Folder("d/empty", 0o755)])
+    folder.prepare(offer([Folder("d", 0o555), Folder("d/e", 0o500), Folder("d/empty", 0o755)]))
     receive(folder, "d/e/a")
     folder.settle()
     modes = {p.name: p.stat().st_mode & 0o777 for p in folder.path.rglob("*")}
@@ -132,7 +137,7 @@ def test_a_discarded_file_leaves_nothing(folder: SafeFolder) -> None:
 
 def test_giving_up_removes_what_is_empty(folder: SafeFolder) -> None:
     """A folder of which nothing came leaves no trace."""
-    folder.create_folders([Folder("d", 0o755), Folder("d/e", 0o755)])
+    folder.prepare(offer([Folder("d", 0o755), Folder("d/e", 0o755)]))
     folder.create_file("d/e/a", 0o644).discard()
     assert folder.give_up() == {}
     assert tree(folder.path) == {}
@@ -140,7 +145,7 @@ def test_giving_up_removes_what_is_empty(folder: SafeFolder) -> None:
 
 def test_giving_up_calls_the_rest_incomplete(folder: SafeFolder) -> None:
     """Whole files are kept, in a folder that does not look whole."""
-    folder.create_folders([Folder("d", 0o755), Folder("d/e", 0o755)])
+    folder.prepare(offer([Folder("d", 0o755), Folder("d/e", 0o755)]))
     receive(folder, "d/a")
     assert folder.give_up() == {"d": "d (incomplete)"}
     assert tree(folder.path) == {"d (incomplete)": None, "d (incomplete)/a": b"new"}
@@ -148,7 +153,7 @@ def test_giving_up_calls_the_rest_incomplete(folder: SafeFolder) -> None:
 
 def test_a_folder_that_lost_a_file_is_called_incomplete(folder: SafeFolder) -> None:
     """One file that was not verified is enough."""
-    folder.create_folders([Folder("d", 0o755)])
+    folder.prepare(offer([Folder("d", 0o755)]))
     receive(folder, "d/a")
     folder.create_file("d/b", 0o644).discard()
     assert folder.settle() == {"d": "d (incomplete)"}
@@ -169,7 +174,7 @@ def test_f2_a_link_in_the_place_of_a_folder_is_not_followed(folder: SafeFolder, 
     outside = tmp_path / "outside"
     outside.mkdir()
     (folder.path / "d").symlink_to(outside)
-    folder.create_folders([Folder("d", 0o755)])
+    folder.prepare(offer([Folder("d", 0o755)]))
     receive(folder, "d/a")
     assert folder.settle() == {"d": "d (1)"}
     assert tree(outside) == {}
@@ -179,7 +184,7 @@ def test_f2_a_folder_swapped_for_a_link_is_not_entered(folder: SafeFolder, tmp_p
     """A link put in the place of a folder that we made stops the transfer."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    folder.create_folders([Folder("d", 0o755), Folder("d/e", 0o755)])
+    folder.prepare(offer([Folder("d", 0o755), Folder("d/e", 0o755)]))
     (staged,) = folder.path.iterdir()
     (staged / "e").rmdir()
     (staged / "e").symlink_to(outside)
@@ -210,11 +215,34 @@ def test_f2_a_planted_part_is_not_opened(tmp_path: Path) -> None:
     """Even somebody who guesses our temporary name gets nothing written through it."""
     outside = tmp_path / "outside"
     with_guess = SafeFolder.open(tmp_path / "target", entropy=bytes)
+    (with_guess.path / private_name("a")).symlink_to(outside)
     (with_guess.path / f".crowline-{bytes(8).hex()}.part").symlink_to(outside)
     with pytest.raises(LocalProblem):
         with_guess.create_file("a", 0o644)
     with_guess.close()
     assert not outside.exists()
+
+
+@pytest.mark.parametrize("plant", ["link", "hard link", "pipe", "folder"])
+def test_f2_what_is_planted_under_a_private_name_is_not_written_to(
+    folder: SafeFolder, tmp_path: Path, plant: str
+) -> None:
+    """The private name of a file is known to all: only a file of ours, under this name alone, is resumed."""
+    precious, part = tmp_path / "precious", folder.path / private_name("a")
+    precious.write_bytes(b"precious")
+    if plant == "link":
+        part.symlink_to(precious)
+    elif plant == "hard link":
+        # In one way to rename, this process has no links.
+        subprocess.run(["ln", precious, part], check=True)
+    elif plant == "pipe":
+        os.mkfifo(part)
+    else:
+        part.mkdir()
+    assert folder.find("a") is None
+    assert receive(folder, "a", b"received") == "a"
+    assert precious.read_bytes() == b"precious"
+    assert (folder.path / "a").read_bytes() == b"received"
 
 
 def test_f2_a_folder_moved_away_while_it_is_open_is_not_looked_up_again(tmp_path: Path) -> None:
@@ -236,7 +264,7 @@ def test_f2_a_folder_moved_away_while_it_is_open_is_not_looked_up_again(tmp_path
 def test_f2_a_target_swapped_for_a_link_is_not_entered_by_paths_either(tmp_path: Path) -> None:
     """Where there are no descriptors, each folder is looked at before it is entered."""
     folder = SafeFolder.open(tmp_path / "target", by_descriptor=False)
-    folder.create_folders([Folder("d", 0o755)])
+    folder.prepare(offer([Folder("d", 0o755)]))
     folder.path.rename(tmp_path / "moved")
     folder.path.symlink_to(tmp_path / "moved")
     with pytest.raises(LocalProblem):
@@ -251,7 +279,7 @@ def test_f1_an_unsafe_path_is_refused_here_too(folder: SafeFolder, path: str) ->
     with pytest.raises(UnsafeName):
         folder.create_file(path, 0o644)
     with pytest.raises(UnsafeName):
-        folder.create_folders([Folder(path, 0o755)])
+        folder.prepare(offer([Folder(path, 0o755)]))
     assert tree(folder.path) == {}
 
 
@@ -300,7 +328,7 @@ def test_a_failure_to_keep_a_file_leaves_nothing(folder: SafeFolder, monkeypatch
 
 def test_too_many_copies_are_a_persons_matter(folder: SafeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting up ends, in words, and nothing is left."""
-    monkeypatch.setattr(safe_folder, "MAX_NUMBER", 2)
+    monkeypatch.setattr(incoming_file, "MAX_NUMBER", 2)
     for name in ("a", "a (1)"):
         (folder.path / name).touch()
     with pytest.raises(LocalProblem, match="too many"):
@@ -344,7 +372,7 @@ def open_descriptors() -> int:
 def test_descriptors_are_closed(folder: SafeFolder) -> None:
     """A hundred files in ten folders leave no descriptor open but the target's."""
     before = open_descriptors()
-    folder.create_folders([Folder(f"d{i}", 0o755) for i in range(10)])
+    folder.prepare(offer([Folder(f"d{i}", 0o755) for i in range(10)]))
     for i in range(100):
         receive(folder, f"d{i % 10}/{i}")
     folder.settle()

@@ -14,7 +14,7 @@ from crowline.base.errors import LocalProblem
 from crowline.net import source_tree
 from crowline.net.files import SourceTree
 from crowline.transfer.manifest import File, Folder
-from crowline.transfer.names import MAX_DEPTH
+from crowline.transfer.names import MAX_DEPTH, private_name
 from needs import missing
 
 
@@ -44,18 +44,39 @@ def test_files_and_folders_are_found_with_sizes_and_permissions(tmp_path: Path) 
     assert tree.warnings == ()
 
 
-def test_links_inside_a_folder_are_kept_out_with_a_warning(tmp_path: Path) -> None:
-    """Neither a link to a file, nor one to a folder, nor one that dangles is followed."""
+def test_links_out_of_a_folder_are_kept_out_with_a_warning(tmp_path: Path) -> None:
+    """Neither a link to a file nor one to a folder is followed, whatever way it takes."""
     (tmp_path / "secret").write_bytes(b"s")
     folder = tmp_path / "d"
     folder.mkdir()
     (folder / "a").touch()
     (folder / "file").symlink_to(tmp_path / "secret")
     (folder / "folder").symlink_to("/")
-    (folder / "dangling").symlink_to("nowhere")
+    (folder / "up").symlink_to("../secret")
+    (folder / "round").symlink_to("a/../../secret")
     tree = SourceTree.walk([folder])
     assert names(tree) == ["d", "d/a"]
-    assert len(tree.warnings) == 3 and all("symbolic link" in text for text in tree.warnings)
+    assert len(tree.warnings) == 4 and all("symbolic link" in text for text in tree.warnings)
+
+
+def test_links_inside_a_folder_are_kept_as_links(tmp_path: Path) -> None:
+    """To files, to folders, upwards within the folder, and to nothing."""
+    (tmp_path / "d" / "e").mkdir(parents=True)
+    links = {"d/dangling": "nowhere", "d/e/up": "../e", "d/to": "e"}
+    for path, target in links.items():
+        (tmp_path / path).symlink_to(target)
+    tree = SourceTree.walk([tmp_path / "d"])
+    assert {link.path: link.target for link in tree.manifest.links} == links
+    assert not tree.warnings and names(tree) == ["d", "d/e"]
+
+
+def test_unfinished_files_of_ours_are_not_sent(tmp_path: Path) -> None:
+    """What is being received into the folder that somebody sends stays out, with a warning."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / private_name("x")).touch()
+    tree = SourceTree.walk([folder])
+    assert names(tree) == ["d"] and len(tree.warnings) == 1
 
 
 def test_a_link_that_the_user_names_is_followed(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import pytest
 
-from crowline.api import transfer_conversation
 from crowline.api.transfer import (
     Decision,
     FileFinished,
@@ -22,6 +21,7 @@ from crowline.api.transfer import (
     Summary,
     TransferEvent,
     Warning,
+    conversation,
     prepare,
     receive_into,
     send,
@@ -38,6 +38,7 @@ from crowline.base.errors import (
 from crowline.net.files import DiskFull, IncomingFile, SafeFolder
 from crowline.transfer.manifest import File, Folder, Manifest
 from crowline.transfer.messages import (
+    GREETING,
     HEADER_BYTES,
     VERSION,
     Abort,
@@ -50,6 +51,7 @@ from crowline.transfer.messages import (
     frame_header,
     offer_frames,
 )
+from crowline.transfer.names import is_private
 from memory_stream import MemoryStream, RecordedStream, stream_pair, tree
 
 T = TypeVar("T")
@@ -181,9 +183,9 @@ async def test_the_listener_is_heard_when_everything_fails_at_once() -> None:
         raise error
 
     with pytest.raises(Refused):
-        await transfer_conversation.together(fail(OSError("broken stream")), fail(Refused()))
+        await conversation.together(fail(OSError("broken stream")), fail(Refused()))
     with pytest.raises(OSError, match="broken stream"):
-        await transfer_conversation.together(fail(OSError("broken stream")), asyncio.sleep(0))
+        await conversation.together(fail(OSError("broken stream")), asyncio.sleep(0))
 
 
 async def test_64_mebibytes_arrive_whole(tmp_path: Path, target: Path) -> None:
@@ -241,14 +243,17 @@ async def test_progress_comes_at_most_ten_times_a_second(tmp_path: Path, target:
 
 
 async def test_nothing_is_replaced_and_the_new_name_is_told(source: Path, target: Path) -> None:
-    """A second transfer of the same things gets new names, in the summary and in words."""
+    """What has the names of other things gets new ones, in the summary and in words."""
     await transfer([source, source / "tool.sh"], target)
+    (target / "tool.sh").write_bytes(b"mine")
+    (target / "source" / "none").write_bytes(b"mine")
     warnings: list[TransferEvent] = []
     _, other = await transfer([source, source / "tool.sh"], target, on_receive=warnings.append)
     assert set(expect(other, Summary).saved) == {"source (1)", "tool (1).sh"}
     texts = [event.text for event in warnings if isinstance(event, Warning)]
     assert any("source (1)" in text for text in texts) and any("tool (1).sh" in text for text in texts)
-    assert tree(target / "source") == tree(target / "source (1)")
+    assert tree(source) == tree(target / "source (1)")
+    assert (target / "tool.sh").read_bytes() == (target / "source" / "none").read_bytes() == b"mine"
 
 
 async def test_the_folder_of_the_decision_counts(source: Path, target: Path, tmp_path: Path) -> None:
@@ -322,7 +327,7 @@ async def test_too_little_room_is_refused_before_anything_is_sent(tmp_path: Path
 async def test_a_disk_that_fills_up_is_told_to_both(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of a file: exit code 8 here, a refusal with the reason there, and no file left."""
+    """In the middle of a file: exit code 8 here, a refusal with the reason there, and a part to resume."""
     written = 0
     real_write = IncomingFile.write
 
@@ -337,7 +342,7 @@ async def test_a_disk_that_fills_up_is_told_to_both(
     one, other = await transfer([source / "sub" / "large.bin"], target)
     assert expect(other, LocalProblem).exit_code == 8
     assert "disk is too full" in expect(one, Refused).message
-    assert tree(target) == {}
+    assert list(map(is_private, tree(target))) == [True]
 
 
 async def test_a_file_that_changes_while_it_is_sent_is_told_to_both(tmp_path: Path, target: Path) -> None:
@@ -352,7 +357,9 @@ async def test_a_file_that_changes_while_it_is_sent_is_told_to_both(tmp_path: Pa
     one, other = await transfer([tmp_path / "a", tmp_path / "b"], target, on_send=on_send)
     assert "a became shorter" in expect(one, LocalProblem).message
     assert "became shorter" in expect(other, IntegrityFailed).message
-    assert tree(target) == {"b": b"whole"}
+    assert {name: content for name, content in tree(target).items() if not is_private(name)} == {
+        "b": b"whole"
+    }
 
 
 async def test_f6_a_damaged_file_is_told_to_both(tmp_path: Path, target: Path) -> None:
@@ -372,7 +379,7 @@ async def test_f6_a_damaged_file_is_told_to_both(tmp_path: Path, target: Path) -
     assert tree(target) == {"b": b"another"}
 
 
-async def test_a_cancelled_receiver_leaves_nothing_and_says_so(source: Path, target: Path) -> None:
+async def test_a_cancelled_receiver_says_so_and_leaves_at_most_a_part(source: Path, target: Path) -> None:
     """Ctrl-C on one side is a sentence on the other."""
     one, other = stream_pair()
     receiving = asyncio.create_task(
@@ -386,10 +393,10 @@ async def test_a_cancelled_receiver_leaves_nothing_and_says_so(source: Path, tar
     sent, received = await both(send_paths(one, [source / "sub" / "large.bin"]), receiving)
     assert isinstance(received, asyncio.CancelledError)
     assert "stopped the transfer" in expect(sent, Interrupted).message
-    assert tree(target) == {}
+    assert all(map(is_private, tree(target)))
 
 
-async def test_a_cancelled_sender_says_so_and_the_receiver_leaves_nothing(source: Path, target: Path) -> None:
+async def test_a_cancelled_sender_says_so_and_at_most_a_part_is_left(source: Path, target: Path) -> None:
     """The abort arrives between two frames, although a frame was being written."""
     one, other = stream_pair(piece=4096)
     sending = asyncio.create_task(send_paths(one, [source / "sub" / "large.bin"]))
@@ -401,7 +408,7 @@ async def test_a_cancelled_sender_says_so_and_the_receiver_leaves_nothing(source
     sent, received = await both(sending, receive_into(other, target, decide=yes, on_event=on_receive))
     assert isinstance(sent, asyncio.CancelledError)
     assert "stopped the transfer" in expect(received, Interrupted).message
-    assert tree(target) == {}
+    assert all(map(is_private, tree(target)))
 
 
 async def test_a_sender_that_leaves_while_the_user_thinks_ends_the_question(
@@ -428,7 +435,7 @@ async def test_a_stuck_stream_does_not_hold_up_the_farewell(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A side that stops tries to say why for a moment only, then drops the stream."""
-    monkeypatch.setattr(transfer_conversation, "FAREWELL_SECONDS", 0.01)
+    monkeypatch.setattr(conversation, "FAREWELL_SECONDS", 0.01)
     one, _ = stream_pair()
     is_stuck = asyncio.Event()
 
@@ -457,7 +464,7 @@ async def conversation_of(source: Path, target: Path) -> tuple[bytes, bytes]:
 
 def boundaries(stream: bytes) -> list[int]:
     """The offsets between frames, the start and not the end."""
-    found = [0]
+    found = [0, len(GREETING)] if stream.startswith(GREETING) else [0]
     while found[-1] < len(stream):
         length = int.from_bytes(stream[found[-1] + 1 : found[-1] + HEADER_BYTES], "big")
         found.append(found[-1] + HEADER_BYTES + length)
@@ -515,7 +522,7 @@ async def test_a_corrupted_stream_is_one_of_our_errors(tmp_path: Path) -> None:
     """A flipped byte ends in an error of the project, or in the same contents under another name or mode."""
     original = small_tree(tmp_path)
     said, _ = await conversation_of(original, tmp_path / "whole")
-    offer = boundaries(said)[2]
+    offer = boundaries(said)[3]
     contents = sorted(content for content in tree(original).values() if content)
     for position in [*range(offer + 40), *range(offer, len(said), 211)]:
         broken = bytearray(said)
@@ -538,7 +545,7 @@ OFFER = b"".join(offer_frames(Manifest((Folder("d", 0o755),), (File("d/a", 10, 0
         ("more than claimed", OFFER + frame_header(FrameType.DATA, 11) + bytes(11)),
         ("less than claimed", OFFER + encode(FileDone(0, bytes(32)))),
         ("another protocol", b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
-        ("a later version", encode(Offer(VERSION + 1, 0, 0))),
+        ("a later version", GREETING + encode(Offer(VERSION + 1, 0, 0))),
         ("an answer to nothing", OFFER + encode(Verdict(0, True))),
     ],
 )

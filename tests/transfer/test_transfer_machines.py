@@ -15,8 +15,10 @@ from crowline.base.machine import Buffer
 from crowline.transfer.endings import PeerBroke, PeerLeft, PeerStopped
 from crowline.transfer.manifest import File, Folder, Manifest
 from crowline.transfer.messages import (
+    GREETING,
     MAX_CONTROL_FRAME,
     MAX_DATA_FRAME,
+    VERSION,
     Accept,
     Entries,
     FileDone,
@@ -79,7 +81,7 @@ def feed(receiver: Receiver, data: Buffer, *, accept: bool = False) -> list[Rece
 
 
 def tell(receiver: Receiver, *messages: Message) -> list[ReceiverEvent]:
-    return feed(receiver, b"".join(map(encode, messages)))
+    return feed(receiver, GREETING + b"".join(map(encode, messages)))
 
 
 def data(content: bytes) -> bytes:
@@ -130,7 +132,7 @@ def test_everything_offered_arrives() -> None:
     assert feed(receiver, transmits(sender)) == [Offered(MANIFEST)]
     receiver.accept()
     sender.receive(transmits(receiver))
-    assert sender_events(sender) == [Accepted((Wanted(0, 0), Wanted(1, 0), Wanted(2, 0)))]
+    assert sender_events(sender) == [Accepted((Wanted(0), Wanted(1), Wanted(2)))]
     for content in CONTENTS.values():
         send_file(sender, content)
     assert feed(receiver, transmits(sender)) == [
@@ -161,7 +163,7 @@ def test_only_wanted_files_are_sent() -> None:
     sender = Sender(MANIFEST)
     transmits(sender)
     sender.receive(transmits(receiver))
-    assert sender_events(sender) == [Accepted((Wanted(1, 0),))]
+    assert sender_events(sender) == [Accepted((Wanted(1),))]
     send_file(sender, b"")
     assert feed(receiver, transmits(sender)) == [FileBegan(1), FileEnded(1, HASHES[1]), AllArrived()]
 
@@ -178,16 +180,6 @@ def test_nothing_wanted_ends_well() -> None:
         receiver.finish()
         sender.receive(transmits(receiver))
         assert sender_events(sender) == [Completed()]
-
-
-def test_an_offset_begins_in_the_middle() -> None:
-    """A receiver that has the first bytes of a file gets the others only."""
-    sender = sending(accept=Accept(skip=[0, 1], offsets={2: 2000}))
-    sender.send(CONTENTS["b.bin"][2000:])
-    sender.file_done(HASHES[2])
-    assert transmits(sender) == b"".join(
-        [data(CONTENTS["b.bin"][2000:]), encode(FileDone(2, HASHES[2])), encode(Finished())]
-    )
 
 
 def test_the_sender_hears_a_refusal() -> None:
@@ -314,14 +306,17 @@ OUT_OF_TURN: list[tuple[str, list[Message]]] = [
     ("entries without an offer", [Entries([], [])]),
     ("an early end", [Finished()]),
     ("a file before the offer", [FileDone(0, bytes(32))]),
-    ("two offers", [Offer(1, 1, 0), Offer(1, 1, 0)]),
-    ("an empty part", [Offer(1, 1, 0), Entries([], [])]),
-    ("more entries than offered", [Offer(1, 1, 0), Entries([], [File("a", 0, 0), File("b", 0, 0)])]),
-    ("another total than offered", [Offer(1, 1, 5), Entries([], [File("a", 4, 0)])]),
-    ("a hostile name", [Offer(1, 1, 0), Entries([], [File("../a", 0, 0)])]),
-    ("twins", [Offer(1, 2, 0), Entries([], [File("a", 0, 0), File("A", 0, 0)])]),
-    ("an end before the choice", [Offer(1, 1, 0), Entries([], [File("a", 0, 0)]), Finished()]),
-    ("data before the choice", [Offer(1, 1, 0), Entries([], [File("a", 0, 0)]), FileDone(0, bytes(32))]),
+    ("two offers", [Offer(VERSION, 1, 0), Offer(VERSION, 1, 0)]),
+    ("an empty part", [Offer(VERSION, 1, 0), Entries([], [])]),
+    ("more entries than offered", [Offer(VERSION, 1, 0), Entries([], [File("a", 0, 0), File("b", 0, 0)])]),
+    ("another total than offered", [Offer(VERSION, 1, 5), Entries([], [File("a", 4, 0)])]),
+    ("a hostile name", [Offer(VERSION, 1, 0), Entries([], [File("../a", 0, 0)])]),
+    ("twins", [Offer(VERSION, 2, 0), Entries([], [File("a", 0, 0), File("A", 0, 0)])]),
+    ("an end before the choice", [Offer(VERSION, 1, 0), Entries([], [File("a", 0, 0)]), Finished()]),
+    (
+        "data before the choice",
+        [Offer(VERSION, 1, 0), Entries([], [File("a", 0, 0)]), FileDone(0, bytes(32))],
+    ),
 ]
 
 
@@ -349,7 +344,7 @@ def test_a_message_out_of_turn_breaks_the_transfer(name: str, messages: list[Mes
         ("an empty data frame", frame_header(FrameType.DATA, 0)),
         ("an unknown type", frame_header(FrameType.DATA, 1).replace(b"\x05", b"\xff", 1) + b"x"),
         ("type zero", bytes(6)),
-        ("a control frame in place of data", encode(Offer(1, 0, 0))),
+        ("a control frame in place of data", encode(Offer(VERSION, 0, 0))),
     ],
 )
 def test_f4_a_lie_about_a_file_breaks_the_transfer(name: str, stream: bytes) -> None:
@@ -380,11 +375,11 @@ def test_an_oversized_frame_is_refused_by_its_header(frame_type: FrameType, leng
     "message",
     [
         Accept(skip=[3]),
-        Accept(offsets={3: 0}),
-        Accept(offsets={0: 6}),
+        Accept(compare={3: 0}),
+        Accept(compare={0: 6}),
         Verdict(0, True),
         Finished(),
-        Offer(1, 0, 0),
+        Offer(VERSION, 0, 0),
         FileDone(0, bytes(32)),
     ],
 )
@@ -420,8 +415,8 @@ def test_a_bad_word_in_the_middle_breaks_the_transfer(messages: list[Message]) -
 def test_another_version_is_refused_in_words() -> None:
     """Both sides learn that they speak different versions."""
     receiver = Receiver()
-    events = tell(receiver, Offer(2, 0, 0))
-    assert isinstance(events[0], PeerBroke) and "version 2" in events[0].sentence
+    events = tell(receiver, Offer(VERSION + 1, 0, 0))
+    assert isinstance(events[0], PeerBroke) and f"version {VERSION + 1}" in events[0].sentence
     sender = Sender(MANIFEST)
     transmits(sender)
     sender.receive(transmits(receiver))
@@ -468,7 +463,12 @@ FIELDS = [
     "folders",
     "files",
     "skip",
-    "offsets",
+    "compare",
+    "links",
+    "length",
+    "digests",
+    "missing",
+    "data",
     "index",
     "sha256",
     "ok",

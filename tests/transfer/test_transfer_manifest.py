@@ -21,7 +21,9 @@ from crowline.transfer.manifest import (
 )
 from crowline.transfer.messages import (
     ENTRIES_FRAME,
+    GREETING,
     HEADER_BYTES,
+    VERSION,
     Entries,
     FrameType,
     MalformedTransfer,
@@ -151,8 +153,10 @@ def test_a_hundred_thousand_files_travel_in_bounded_frames() -> None:
     folders = tuple(Folder(f"folder-{i}", 0o755) for i in range(1000))
     files = tuple(file(f"folder-{i % 1000}/a rather ordinary name {i}.jpg", i) for i in range(99_000))
     manifest = Manifest(folders, files)
-    offer, *parts = [decode(FrameType(f[0]), f[HEADER_BYTES:]) for f in offer_frames(manifest)]
-    assert offer == Offer(1, 100_000, manifest.total)
+    greeting, *frames = offer_frames(manifest)
+    assert greeting == GREETING
+    offer, *parts = [decode(FrameType(f[0]), f[HEADER_BYTES:]) for f in frames]
+    assert offer == Offer(VERSION, 100_000, manifest.total)
     assert all(len(frame) <= ENTRIES_FRAME for frame in offer_frames(manifest))
     builder = manifest_module.ManifestBuilder()
     for part in parts:

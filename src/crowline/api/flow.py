@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from crowline.api.service import Service
 from crowline.api.transfer import ByteStream, Summary
-from crowline.api.transfer_conversation import Conversation, ended_early, together
-from crowline.api.transfer_events import ProgressMeter
-from crowline.api.transfer_terms import Clock, OnEvent
+from crowline.api.transfer.conversation import Conversation, ended_early, together
+from crowline.api.transfer.events import ProgressMeter
+from crowline.api.transfer.terms import Clock, OnEvent
 from crowline.base.errors import CrowlineError, IntegrityFailed, LocalProblem
 from crowline.net.conduit import Conduit
 from crowline.net.stream_file import StreamFile

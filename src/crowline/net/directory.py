@@ -20,6 +20,8 @@ _BASIC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _BASIC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BASIC
 
+_OLD_FILE = _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | _BASIC
+
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
 # A file system without hard links says one of these.
@@ -43,6 +45,21 @@ def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 
 _renameat2 = _find_renameat2()
+
+
+def claim(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed: False if somebody else has. A system without such locks
+    says yes."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some network file systems have no locks.
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 class Directory:
@@ -88,6 +105,40 @@ class Directory:
     def create_file(self, name: str) -> int:
         """The descriptor of a new file for its owner only. `FileExistsError` if the name is taken."""
         return os.open(self._at(name), _NEW_FILE, 0o600, dir_fd=self._descriptor)
+
+    def open_file(self, name: str, *, writable: bool = False) -> int:
+        """The descriptor of what has this name. A link in its place is an error, a pipe is not waited for.
+
+        It may be anything but a link: look at it before it is used.
+        """
+        flags = _OLD_FILE | (os.O_RDWR if writable else os.O_RDONLY)
+        if not _NO_FOLLOW and stat.S_ISLNK(self.status(name).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return os.open(self._at(name), flags, dir_fd=self._descriptor)
+
+    def names(self) -> list[str]:
+        """Of everything in this folder."""
+        with os.scandir(self.path if self._descriptor is None else self._descriptor) as entries:
+            return [entry.name for entry in entries]
+
+    def lock(self) -> bool:
+        """Claim the folder for as long as it is open here: False if somebody else has."""
+        return self._descriptor is None or claim(self._descriptor)
+
+    def own_status(self) -> os.stat_result:
+        """Of the folder itself."""
+        return self.path.stat() if self._descriptor is None else os.fstat(self._descriptor)
+
+    def make_link(self, name: str, target: str) -> None:
+        """A symbolic link. `FileExistsError` if the name is taken, by whatever it is."""
+        os.symlink(target, self._at(name), dir_fd=self._descriptor)
+
+    def link_target(self, name: str) -> str | None:
+        """What the symbolic link `name` points to; ``None`` if it is not one."""
+        try:
+            return os.readlink(self._at(name), dir_fd=self._descriptor)
+        except OSError:
+            return None
 
     def remove_file(self, name: str) -> None:
         os.unlink(self._at(name), dir_fd=self._descriptor)
@@ -139,6 +190,10 @@ class Directory:
         except OSError:
             self.remove_file(new)
             raise
+
+    def replace_file(self, old: str, new: str) -> None:
+        """Give a file a name, whatever file has it."""
+        os.replace(self._at(old), self._at(new), src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
     def rename_folder(self, old: str, new: str) -> None:
         """Give a folder a name that must be free: `FileExistsError` if it is not."""

@@ -1,4 +1,4 @@
-"""Reads and hashes the files of an offer in a thread, ahead of the event loop."""
+"""Reads and hashes the files of an offer in threads, ahead of the event loop."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from crowline.net.found_file import Identity
 from crowline.net.handoff import Handoff
+from crowline.net.prefixes import Prefix, Prefixes
 from crowline.net.source_tree import SourceTree
-from crowline.transfer.messages import MAX_DATA_FRAME
+from crowline.transfer.chunks import DIGEST_BYTES, Comparison, Run, chunk_count, chunk_size
+from crowline.transfer.messages import MAX_DATA_FRAME, MAX_RUN, MAX_SMALL
 from crowline.transfer.sender import Wanted
 
 READ_AHEAD = 4 << 20
@@ -29,6 +33,8 @@ _READ = (
 )
 _READ |= getattr(os, "O_BINARY", 0)
 
+_SEEK_DATA = getattr(os, "SEEK_DATA", None)
+_ZEROS = bytes(MAX_DATA_FRAME)
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +44,28 @@ class ReadChunk:
     """The next bytes of the current file, 1 to `MAX_DATA_FRAME`, in a buffer of their own."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHole:
+    """The next bytes of the current file, 1 to `MAX_RUN`, are zero."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadKeep:
+    """The receiver has the next bytes of the current file, 1 to `MAX_RUN`."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSmall:
+    """The current file, whole."""
+
+    data: bytes
+    sha256: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +82,43 @@ class ReadFailed:
     sentence: str
 
 
-ReadItem = ReadChunk | ReadDone | ReadFailed
+ReadItem = ReadChunk | ReadHole | ReadKeep | ReadSmall | ReadDone | ReadFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """The digests of the chunks of what is to be compared of a file."""
+
+    index: int
+    digests: bytes
+
+
+class _Unfit(Exception):
+    """The file is not what was offered; the text says why, after its name."""
+
+
+class _Stopped(Exception):
+    """Nobody wants the rest."""
 
 
 class FileReader:
-    """Gives, for each of `wanted` in turn, its chunks and then one `ReadDone` or `ReadFailed`."""
+    """Gives, for each of `wanted`, its pieces and then `ReadDone` or `ReadFailed`, or `ReadSmall`.
+
+    Of files to compare it gives the digests meanwhile, and goes on with such a file after `compared`.
+    """
 
     def __init__(self, tree: SourceTree, wanted: Sequence[Wanted]) -> None:
         self._tree = tree
         self._wanted = wanted
         self._items: Handoff[ReadItem] = Handoff(READ_AHEAD)
-        executor = ThreadPoolExecutor(1, "crowline-read")
-        self._finished = asyncio.get_running_loop().run_in_executor(executor, self._run)
+        self._digested: Handoff[Digested] = Handoff(READ_AHEAD)
+        self._prefixes = Prefixes()
+        compare = [one for one in wanted if one.compare is not None]
+        executor = ThreadPoolExecutor(2, "crowline-read")
+        loop = asyncio.get_running_loop()
+        self._finished = [loop.run_in_executor(executor, self._run)]
+        if compare:
+            self._finished.append(loop.run_in_executor(executor, self._digest_all, compare))
         executor.shutdown(wait=False)
 
     async def next(self) -> ReadItem:
@@ -74,55 +127,218 @@ class FileReader:
         assert item is not None, "the reader has been closed"
         return item
 
+    async def next_items(self) -> list[ReadItem]:
+        """All items that wait, at least one. Must not be called after the last file's end."""
+        items = await self._items.get_all()
+        assert items, "the reader has been closed"
+        return items
+
+    async def next_digests(self) -> Digested | None:
+        """The digests of the next file to compare; ``None`` once the reader is closed."""
+        return await self._digested.get()
+
+    def compared(self, index: int, comparison: Comparison) -> None:
+        """The receiver has looked at a file's digests."""
+        self._prefixes.answer(index, comparison)
+
     async def close(self) -> None:
-        """Stop reading, and wait for the thread."""
+        """Stop reading, and wait for the threads."""
         self._items.close()
-        await asyncio.shield(self._finished)
+        self._digested.close()
+        self._prefixes.close()
+        for finished in self._finished:
+            await asyncio.shield(finished)
 
     def _run(self) -> None:
-        for wanted in self._wanted:
-            try:
-                end = self._read(wanted)
-            except OSError as error:
-                end = ReadFailed(_reason(error))
-            except Exception:
-                _log.debug("a file could not be read", exc_info=True)
-                end = ReadFailed("could not be read")
-            if end is None or not self._items.give(end, ITEM_COST):
-                return
+        try:
+            for wanted in self._wanted:
+                self._give(self._end_of(lambda wanted=wanted: self._read(wanted)))  # type: ignore[misc]
+        except _Stopped:
+            pass
 
-    def _read(self, wanted: Wanted) -> ReadDone | ReadFailed | None:
-        """Read one file; ``None`` if nobody wants it any more."""
+    def _digest_all(self, wanted: Sequence[Wanted]) -> None:
+        try:
+            for one in wanted:
+                failed = self._end_of(lambda one=one: self._digest(one))  # type: ignore[misc]
+                if isinstance(failed, ReadFailed):
+                    self._prefixes.put(one.index, failed.sentence)
+        except _Stopped:
+            pass
+
+    def _end_of(self, read: Callable[[], ReadItem]) -> ReadItem:
+        """What `read` gives, or why it could not."""
+        try:
+            return read()
+        except _Unfit as unfit:
+            return ReadFailed(str(unfit))
+        except OSError as error:
+            return ReadFailed(_reason(error))
+        except _Stopped:
+            raise
+        except Exception:
+            _log.debug("a file could not be read", exc_info=True)
+            return ReadFailed("could not be read")
+
+    def _digest(self, wanted: Wanted) -> ReadItem:
+        """Hash what is to be compared of a file, chunk by chunk."""
+        assert wanted.compare is not None
+        with self._open(wanted) as (descriptor, size):
+            identity = Identity.of(os.fstat(descriptor))
+            whole, digests = hashlib.sha256(), bytearray()
+            chunk = chunk_size(size)
+            for number in range(chunk_count(wanted.compare, size)):
+                digest = hashlib.sha256()
+                left = min(chunk, wanted.compare - number * chunk)
+                while left:
+                    block = self._read_some(descriptor, left)
+                    digest.update(block)
+                    if size > chunk:
+                        whole.update(block)
+                    left -= len(block)
+                    if self._digested.closed:
+                        raise _Stopped
+                digests += digest.digest()
+                if size <= chunk:
+                    whole = digest
+        found = Digested(wanted.index, bytes(digests))
+        # Before the receiver can have answered.
+        if not self._prefixes.put(wanted.index, Prefix(identity, found.digests, whole)):
+            raise _Stopped
+        if not self._digested.give(found, len(digests) + ITEM_COST):
+            raise _Stopped
+        return ReadDone(b"")
+
+    def _read(self, wanted: Wanted) -> ReadItem:
+        prefix = comparison = None
+        if wanted.compare is not None:
+            taken = self._prefixes.take(wanted.index)
+            if taken is None:
+                raise _Stopped
+            if isinstance(taken, str):
+                raise _Unfit(taken)
+            prefix, comparison = taken
+        with self._open(wanted) as (descriptor, size):
+            before = os.fstat(descriptor)
+            if prefix is not None and Identity.of(before) != prefix.identity:
+                raise _Unfit("changed while it was sent")
+            if size <= MAX_SMALL and (comparison is None or comparison.missing):
+                end: ReadItem = self._read_small(descriptor, size)
+            else:
+                end = self._read_runs(descriptor, size, prefix, comparison)
+            after = os.fstat(descriptor)
+            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+                raise _Unfit("changed while it was sent")
+        return end
+
+    def _read_small(self, descriptor: int, size: int) -> ReadSmall:
+        data = os.read(descriptor, size + 1)
+        if len(data) != size:
+            raise _Unfit(f"became {'shorter' if len(data) < size else 'longer'} while it was sent")
+        return ReadSmall(data, hashlib.sha256(data).digest())
+
+    def _read_runs(
+        self, descriptor: int, size: int, prefix: Prefix | None, comparison: Comparison | None
+    ) -> ReadDone:
+        whole = hashlib.sha256() if prefix is None else prefix.whole
+        runs = comparison.runs() if comparison is not None else iter((Run(0, size, False),))
+        for run in runs:
+            if run.kept:
+                for start in range(run.start, run.end, MAX_RUN):
+                    self._give(ReadKeep(min(MAX_RUN, run.end - start)))
+                continue
+            compared = run.end if comparison is None else min(run.end, comparison.length)
+            if prefix is not None and run.start < compared:
+                self._read_missing(descriptor, Run(run.start, compared, False), size, prefix)
+                run = Run(compared, run.end, False)
+            self._read_run(descriptor, run, whole)
+        os.lseek(descriptor, size, os.SEEK_SET)
+        if os.read(descriptor, 1):
+            raise _Unfit("became longer while it was sent")
+        return ReadDone(whole.digest())
+
+    def _read_run(self, descriptor: int, run: Run, whole: hashlib._Hash) -> None:
+        """Bytes that are read for the first time."""
+        status = os.fstat(descriptor)
+        sparse = _SEEK_DATA is not None and getattr(status, "st_blocks", 1 << 62) * 512 < status.st_size
+        position = run.start
+        os.lseek(descriptor, position, os.SEEK_SET)
+        while position < run.end:
+            if sparse and (hole := min(_hole_at(descriptor, position), run.end - position)):
+                position += hole
+                self._skip(hole, whole)
+                os.lseek(descriptor, position, os.SEEK_SET)
+                continue
+            block = self._read_some(descriptor, run.end - position)
+            position += len(block)
+            whole.update(block)
+            self._give_block(block)
+
+    def _skip(self, hole: int, whole: hashlib._Hash) -> None:
+        for start in range(0, hole, MAX_DATA_FRAME):
+            whole.update(_ZEROS[: min(MAX_DATA_FRAME, hole - start)])
+            if self._items.closed:
+                raise _Stopped
+        for start in range(0, hole, MAX_RUN):
+            self._give(ReadHole(min(MAX_RUN, hole - start)))
+
+    def _read_missing(self, descriptor: int, run: Run, size: int, prefix: Prefix) -> None:
+        """Chunks that were compared, and that the receiver needs: they are in the file's hash already."""
+        chunk = chunk_size(size)
+        os.lseek(descriptor, run.start, os.SEEK_SET)
+        for start in range(run.start, run.end, chunk):
+            digest = hashlib.sha256()
+            left = min(chunk, run.end - start)
+            while left:
+                block = self._read_some(descriptor, left)
+                digest.update(block)
+                left -= len(block)
+                self._give_block(block)
+            place = start // chunk * DIGEST_BYTES
+            if digest.digest() != prefix.digests[place : place + DIGEST_BYTES]:
+                raise _Unfit("changed while it was sent")
+
+    def _read_some(self, descriptor: int, limit: int) -> bytes:
+        block = os.read(descriptor, min(MAX_DATA_FRAME, limit))
+        if not block:
+            raise _Unfit("became shorter while it was sent")
+        return block
+
+    def _give_block(self, block: bytes) -> None:
+        # Comparing ends at the first byte that differs, so it costs nothing where it does not help.
+        if len(block) == MAX_DATA_FRAME and block == _ZEROS:
+            self._give(ReadHole(len(block)))
+        else:
+            self._give(ReadChunk(block))
+
+    def _give(self, item: ReadItem) -> None:
+        cost = len(item.data) if isinstance(item, ReadChunk | ReadSmall) else 0
+        if not self._items.give(item, cost + ITEM_COST):
+            raise _Stopped
+
+    @contextmanager
+    def _open(self, wanted: Wanted) -> Iterator[tuple[int, int]]:
+        """The descriptor of a file that is as it was offered, and its size."""
+        size = self._tree.manifest.files[wanted.index].size
         descriptor = os.open(self._tree.paths[wanted.index], _READ)
         try:
-            return self._read_open(descriptor, wanted)
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _Unfit("is not a file any more")
+            if status.st_size != size:
+                raise _Unfit("has another size now than when it was offered")
+            yield descriptor, size
         finally:
             os.close(descriptor)
 
-    def _read_open(self, descriptor: int, wanted: Wanted) -> ReadDone | ReadFailed | None:
-        size = self._tree.manifest.files[wanted.index].size
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            return ReadFailed("is not a file any more")
-        if before.st_size != size:
-            return ReadFailed("has another size now than when it was offered")
-        digest = hashlib.sha256()
-        position = 0
-        while position < size:
-            chunk = os.read(descriptor, min(MAX_DATA_FRAME, size - position))
-            if not chunk:
-                return ReadFailed("became shorter while it was sent")
-            digest.update(chunk)
-            fresh = chunk[max(0, wanted.offset - position) :]
-            position += len(chunk)
-            if fresh and not self._items.give(ReadChunk(fresh), len(fresh) + ITEM_COST):
-                return None
-        if os.read(descriptor, 1):
-            return ReadFailed("became longer while it was sent")
-        after = os.fstat(descriptor)
-        if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-            return ReadFailed("changed while it was sent")
-        return ReadDone(digest.digest())
+
+def _hole_at(descriptor: int, position: int) -> int:
+    """How many bytes from `position` on the file system knows to be zero."""
+    assert _SEEK_DATA is not None
+    try:
+        return os.lseek(descriptor, position, _SEEK_DATA) - position
+    except OSError as error:
+        # Nothing but a hole follows.
+        return MAX_RUN if error.errno == errno.ENXIO else 0
 
 
 def _reason(error: OSError) -> str:

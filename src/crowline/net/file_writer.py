@@ -1,18 +1,23 @@
-"""Writes, hashes and verifies the files of an offer in a thread, behind the event loop."""
+"""Writes, hashes, compares and verifies the files of an offer in a thread, behind the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Buffer
+from crowline.net.found_file import Found, Identity, Kind, Proof, compare, nothing
 from crowline.net.handoff import Handoff
-from crowline.net.safe_folder import IncomingFile, SafeFolder
-from crowline.transfer.manifest import File, Folder
+from crowline.net.incoming_file import IncomingFile
+from crowline.net.safe_folder import SafeFolder
+from crowline.transfer.chunks import comparable
+from crowline.transfer.manifest import File
+from crowline.transfer.names import split_path
 
 WRITE_BEHIND = 8 << 20
 """Bytes that wait for the disk: a few milliseconds of a fast path, so that neither side idles."""
@@ -24,8 +29,31 @@ _UNBOUNDED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
+class _Compare:
+    index: int
+    digests: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Small:
+    index: int
+    sha256: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Begin:
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Keep:
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +63,7 @@ class _End:
 
 @dataclass(frozen=True, slots=True)
 class _Drop:
-    pass
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +71,25 @@ class _Settle:
     pass
 
 
-_Order = _Begin | _End | _Drop | _Settle | Buffer
+_Order = _Compare | _Small | _Begin | _Hole | _Keep | _End | _Drop | _Settle | Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Which chunks are needed of a file of which something was there: those whose bits are set."""
+
+    index: int
+    missing: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file was verified and is in its place, called `name`."""
+    """A file was verified and is in its place, called `name`; `skipped`: it was there already."""
 
     index: int
     name: str
     sha256: bytes
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +104,47 @@ class Settled:
     """All is done. `names` gives for each top-level file and folder of the offer what it is called now."""
 
     names: Mapping[str, str]
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """This machine cannot go on. Nothing half-written is left."""
+    """This machine cannot go on. What is half-written is left under private names, to be resumed."""
 
     problem: LocalProblem
 
 
-Outcome = Stored | Mismatched | Settled | Failed
+Outcome = Compared | Stored | Mismatched | Settled | Failed
 
 
 class FileWriter:
     """Carries out orders one after the other. Data given to `write` must not change afterwards."""
 
-    def __init__(self, folder: SafeFolder, folders: Sequence[Folder], files: Sequence[File]) -> None:
-        """Make `folders` at once. `files` are what the indices are of. The writer closes `folder`."""
+    def __init__(
+        self, folder: SafeFolder, files: Sequence[File], found: Mapping[int, Found] | None = None
+    ) -> None:
+        """`files` are what the indices are of, `found` what there is of them already. The writer closes
+        `folder`, which has been prepared."""
         self._folder = folder
-        self._folders = folders
         self._files = files
+        self._found = dict(found or {})
+        self._proofs: dict[int, Proof] = {}
         self._orders: Handoff[_Order] = Handoff(WRITE_BEHIND)
         self._outcomes: Handoff[Outcome] = Handoff(_UNBOUNDED)
         self._file: IncomingFile | None = None
         self._index = 0
-        self._digest = hashlib.sha256()
+        self._stopping = False
         executor = ThreadPoolExecutor(1, "crowline-write")
         self._finished = asyncio.get_running_loop().run_in_executor(executor, self._run)
         executor.shutdown(wait=False)
+
+    async def compare(self, index: int, digests: bytes) -> None:
+        """Look which chunks of a file are as these digests say: a `Compared` follows."""
+        await self._orders.put(_Compare(index, digests), len(digests) + ITEM_COST)
+
+    async def small(self, index: int, sha256: bytes, data: bytes) -> None:
+        """A whole small file: a `Stored` or `Mismatched` follows."""
+        await self._orders.put(_Small(index, sha256, data), len(data) + ITEM_COST)
 
     async def begin(self, index: int) -> None:
         """The next file, into the folder that was offered for it."""
@@ -104,13 +154,21 @@ class FileWriter:
         """The next bytes of the file; waits while too many others do."""
         await self._orders.put(data, len(data) + ITEM_COST)
 
+    async def hole(self, length: int) -> None:
+        """The next bytes of the file are zero."""
+        await self._orders.put(_Hole(length), ITEM_COST)
+
+    async def keep(self, length: int) -> None:
+        """The next bytes of the file are those that were found in their place."""
+        await self._orders.put(_Keep(length), ITEM_COST)
+
     async def end(self, sha256: bytes) -> None:
         """Keep the file if this is its hash: a `Stored` or `Mismatched` follows."""
         await self._orders.put(_End(sha256), ITEM_COST)
 
-    async def drop(self) -> None:
-        """Forget the file."""
-        await self._orders.put(_Drop(), ITEM_COST)
+    async def drop(self, index: int) -> None:
+        """A file will not come whole, or not at all."""
+        await self._orders.put(_Drop(index), ITEM_COST)
 
     async def settle(self) -> None:
         """All files have come: a `Settled` follows."""
@@ -122,16 +180,27 @@ class FileWriter:
         assert outcome is not None, "the writer has been closed"
         return outcome
 
+    async def next_outcomes(self) -> list[Outcome]:
+        """All outcomes that wait, at least one."""
+        outcomes = await self._outcomes.get_all()
+        assert outcomes, "the writer has been closed"
+        return outcomes
+
     async def close(self) -> None:
-        """Stop, remove what is half-written, and wait for the thread. The folder is closed too."""
-        self._orders.close()
+        """Write what has come, leave what is half-written under private names, and wait for the thread. The
+        folder is closed too."""
+        self._stopping = True
+        self._orders.finish()
         await asyncio.shield(self._finished)
 
     def _run(self) -> None:
         try:
-            self._folder.create_folders(self._folders)
-            while (order := self._orders.take()) is not None:
-                self._carry_out(order)
+            while orders := self._orders.take_all():
+                for order in orders:
+                    if self._stopping and isinstance(order, _Compare | _Keep | _Settle):
+                        # What takes long, or nobody waits for, need not be done.
+                        return
+                    self._carry_out(order)
         except LocalProblem as problem:
             self._fail(problem)
         except Exception as fault:
@@ -150,37 +219,120 @@ class FileWriter:
 
     def _carry_out(self, order: _Order) -> None:
         match order:
+            case _Compare(index, digests):
+                self._compare(index, digests)
+            case _Small(index, sha256, data):
+                self._write_small(index, sha256, data)
             case _Begin(index):
-                file = self._files[index]
-                self._index = index
-                self._file = self._folder.create_file(file.path, file.mode)
-                self._digest = hashlib.sha256()
+                self._begin(index)
+            case _Hole(length):
+                self._current.hole(length)
+            case _Keep(length):
+                if self._file is not None:
+                    self._file.keep(length, lambda: self._stopping)
             case _End(sha256):
                 self._end(sha256)
-            case _Drop():
-                self._discard()
+            case _Drop(index):
+                self._suspend()
+                self._folder.lost(split_path(self._files[index].path))
             case _Settle():
-                self._outcomes.give(Settled(self._folder.settle()))
+                names = self._folder.settle()
+                self._outcomes.give(Settled(names, self._folder.warnings))
             case data:
-                assert self._file is not None
-                self._file.write(data)
-                self._digest.update(data)
+                self._current.write(data)
+
+    @property
+    def _current(self) -> IncomingFile:
+        """The file that is being written. One that is here whole is opened only if bytes of it come."""
+        if self._file is None:
+            file = self._files[self._index]
+            self._file = self._folder.create_file(
+                file.path, file.mode, self._found.get(self._index), self._proofs.get(self._index)
+            )
+        return self._file
+
+    def _compare(self, index: int, digests: bytes) -> None:
+        file, found = self._files[index], self._found[index]
+        length = comparable(found.size, file.size) or 0
+        try:
+            descriptor = self._folder.open_found(file.path, found)
+        except OSError:
+            proof = nothing(file.size, length)
+        else:
+            try:
+                proof = compare(descriptor, file.size, length, digests, lambda: self._stopping)
+            except OSError:
+                proof = nothing(file.size, length)
+            finally:
+                os.close(descriptor)
+        self._proofs[index] = proof
+        self._outcomes.give(Compared(index, proof.comparison.missing))
+
+    def _write_small(self, index: int, sha256: bytes, data: bytes) -> None:
+        file = self._files[index]
+        self._index = index
+        if hashlib.sha256(data).digest() == sha256 and self._folder.write_small(file.path, file.mode, data):
+            self._outcomes.give(Stored(index, file.path.rpartition("/")[2], sha256))
+            return
+        self._proofs.pop(index, None)
+        self._current.write(data)
+        self._end(sha256)
+
+    def _begin(self, index: int) -> None:
+        self._index = index
+        proof = self._proofs.get(index)
+        if proof is None or not proof.comparison.is_whole or self._found[index].kind is Kind.PART:
+            assert self._current is not None
 
     def _end(self, sha256: bytes) -> None:
-        if self._digest.digest() != sha256:
-            self._discard()
-            self._outcomes.give(Mismatched(self._index))
+        proof = self._proofs.pop(self._index, None)
+        if self._file is None:
+            self._keep_found(proof, sha256)
             return
-        assert self._file is not None
+        if self._file.sha256 != sha256:
+            self._file.discard()
+            self._file = None
+            self._mismatch()
+            return
         name = self._file.commit()
         self._file = None
-        self._outcomes.give(Stored(self._index, name, sha256))
+        skipped = proof is not None and proof.comparison.is_whole
+        self._outcomes.give(Stored(self._index, name, sha256, skipped))
 
-    def _discard(self) -> None:
+    def _keep_found(self, proof: Proof | None, sha256: bytes) -> None:
+        """A file that is here whole, under its own name."""
+        path, found = self._files[self._index].path, self._found[self._index]
+        if proof is None or proof.digest is None or proof.digest.digest() != sha256:
+            self._mismatch()
+            return
+        try:
+            descriptor = self._folder.open_found(path, found)
+        except OSError:
+            self._mismatch()
+            return
+        identity = Identity.of(os.fstat(descriptor))
+        os.close(descriptor)
+        if identity != proof.identity or identity.size != proof.comparison.size:
+            # What is longer is another file, of which this one is the beginning.
+            self._copy_found(proof, sha256)
+            return
+        self._folder.is_there(path, found, sha256)
+        self._outcomes.give(Stored(self._index, path.rpartition("/")[2], sha256, skipped=True))
+
+    def _mismatch(self) -> None:
+        self._folder.lost(split_path(self._files[self._index].path))
+        self._outcomes.give(Mismatched(self._index))
+
+    def _copy_found(self, proof: Proof, sha256: bytes) -> None:
+        self._proofs[self._index] = proof
+        self._current.keep(proof.comparison.size, lambda: False)
+        self._end(sha256)
+
+    def _suspend(self) -> None:
         if self._file is not None:
-            self._file.discard()
+            self._file.suspend()
             self._file = None
 
     def _abandon(self) -> None:
-        self._discard()
+        self._suspend()
         self._folder.give_up()

@@ -25,13 +25,14 @@ class Handoff(Generic[T]):
         self._items: deque[tuple[T, int]] = deque()
         self._load = 0
         self._closed = False
+        self._finished = False
         self._waiting: asyncio.Future[None] | None = None
 
     async def put(self, item: T, cost: int = 1) -> None:
         """From the loop: add `item` when there is room. Dropped once the queue is closed."""
         while True:
             with self._changed:
-                if self._load < self._limit or self._closed:
+                if self._load < self._limit or self._closed or self._finished:
                     self._add(item, cost)
                     return
                 waiting = self._wait()
@@ -45,6 +46,17 @@ class Handoff(Generic[T]):
                     return None
                 if self._items:
                     return self._remove()
+                waiting = self._wait()
+            await waiting
+
+    async def get_all(self) -> list[T]:
+        """To the loop: all items that wait, at least one; none once the queue is closed."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return []
+                if self._items:
+                    return self._remove_all()
                 waiting = self._wait()
             await waiting
 
@@ -63,6 +75,25 @@ class Handoff(Generic[T]):
                 self._changed.wait()
             return None if self._closed else self._remove()
 
+    def take_all(self) -> list[T]:
+        """To the thread: all items that wait, at least one; none once the queue is closed, or finished and
+        empty."""
+        with self._changed:
+            while not self._items and not self._closed and not self._finished:
+                self._changed.wait()
+            return [] if self._closed else self._remove_all()
+
+    @property
+    def closed(self) -> bool:
+        """Nobody wants anything any more."""
+        return self._closed
+
+    def finish(self) -> None:
+        """From the loop: nothing more comes; what waits can still be taken."""
+        with self._changed:
+            self._finished = True
+            self._wake()
+
     def close(self) -> None:
         """From either side: let go of all items, and of everyone who waits."""
         with self._changed:
@@ -71,7 +102,7 @@ class Handoff(Generic[T]):
             self._wake()
 
     def _add(self, item: T, cost: int) -> None:
-        if self._closed:
+        if self._closed or self._finished:
             return
         self._items.append((item, cost))
         self._load += cost
@@ -82,6 +113,13 @@ class Handoff(Generic[T]):
         self._load -= cost
         self._wake()
         return item
+
+    def _remove_all(self) -> list[T]:
+        items = [item for item, _ in self._items]
+        self._items.clear()
+        self._load = 0
+        self._wake()
+        return items
 
     def _wait(self) -> asyncio.Future[None]:
         self._waiting = self._loop.create_future()

@@ -1,23 +1,28 @@
 """The receiving side's folder: nothing lands outside it, replaces anything in it, or looks whole too early.
 
-A file is written under a name of ours and gets its own when it is verified. A whole folder is put
-together in a folder of ours and gets its name at the end, or, if not all of it came, the name with
-``(incomplete)`` behind it. A name that is taken becomes ``name (1)``, counting up.
+A file is written under a private name and gets its own when it is verified. A whole folder is put together
+in a private folder and gets its name at the end, or, if not all of it came, the name with ``(incomplete)``
+behind it. A name that is taken becomes ``name (1)``, counting up. Private names depend on the path only: a
+later transfer finds what an earlier one left, and builds on it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from crowline.base.errors import LocalProblem, UsageError
-from crowline.base.machine import Buffer
 from crowline.net.directory import HAS_DIR_FD, Directory
 from crowline.net.file_problems import DiskFull, human_size, local_problem
-from crowline.transfer.manifest import Folder
-from crowline.transfer.names import display_name, incomplete, numbered, split_path
+from crowline.net.folder_walk import FolderWalk
+from crowline.net.found_file import Found, Kind, Proof
+from crowline.net.incoming_file import KEPT_PERMISSIONS, IncomingFile, Place, first_free
+from crowline.net.parts import claimed_part, new_part, own_file, part_of, random_name
+from crowline.net.stage import Offered, Stage, adopt, merge
+from crowline.transfer.manifest import Manifest
+from crowline.transfer.names import display_name, incomplete, private_name, split_path
 
 RESERVE_BYTES = 64 << 20
 """Bytes left free on the disk, so that other programs go on: a full system disk stops them too."""
@@ -28,12 +33,6 @@ RESERVE_SHARE = 100
 BLOCK_BYTES = 4096
 """What an entry may cost beyond its bytes: a part of a block, and its name."""
 
-KEPT_PERMISSIONS = 0o755
-"""The mode bits that arrive. Letting others write is the receiver's decision, not the sender's."""
-
-MAX_NUMBER = 10_000
-"""Names tried before giving up: a folder with as many copies of one name needs a person."""
-
 
 class SafeFolder:
     """Files and folders of one transfer in one folder of the user's choice. For one thread at a time."""
@@ -42,11 +41,11 @@ class SafeFolder:
         self._root = root
         self._entropy = entropy
         self._durable = durable
-        self._folders: list[tuple[tuple[str, ...], int]] = []
-        self._staged: dict[str, str] = {}
-        self._incomplete: set[str] = set()
+        self._stages: dict[str, Stage] = {}
         self._saved: dict[str, str] = {}
-        self._near: tuple[tuple[str, ...], Directory] | None = None
+        self._warnings: tuple[str, ...] = ()
+        self._staged = FolderWalk(root)
+        self._there = FolderWalk(root)
 
     @classmethod
     def open(
@@ -70,6 +69,11 @@ class SafeFolder:
     def path(self) -> Path:
         return self._root.path
 
+    @property
+    def durable(self) -> bool:
+        """Whether a file is on the disk before it gets its name."""
+        return self._durable
+
     def require_space(self, size: int, entries: int) -> None:
         """Raise `DiskFull` unless `size` bytes in so many entries fit, and leave a reserve."""
         try:
@@ -84,44 +88,115 @@ class SafeFolder:
                 hint="Free some space, or choose another folder with --out.",
             )
 
-    def create_folders(self, folders: Sequence[Folder]) -> None:
-        """Make the offered folders, each after the one that holds it. Raises `LocalProblem`."""
-        for folder in folders:
+    def prepare(self, manifest: Manifest, *, merged: bool = False) -> None:
+        """Make the offered folders, each after the one that holds it, or go on with what an earlier transfer
+        left of them; with `merged`, new things go into folders that are there. Raises `LocalProblem`."""
+        offered = Offered(manifest)
+        for folder in manifest.folders:
             parts = split_path(folder.path)
             try:
                 if len(parts) == 1:
-                    self._staged[parts[0]] = name = self._part_name()
-                    self._root.make_folder(name)
-                else:
-                    self._directory(parts[:-1]).make_folder(parts[-1])
+                    self._stages[parts[0]] = self._stage(parts[0], offered, merged)
+                made = len(parts) > 1 and self._make_folder(parts)
             except OSError as error:
                 raise local_problem(error, f"make the folder {display_name(folder.path)}") from error
-            self._folders.append((parts, folder.mode))
+            stage = self._stages[parts[0]]
+            if made or not stage.merged:
+                stage.folders.append((parts, folder.mode))
+        for link in manifest.links:
+            parts = split_path(link.path)
+            self._stages[parts[0]].links.append((parts, link.target))
+        for file in manifest.files:
+            top = file.path.partition("/")[0]
+            if top in self._stages:
+                self._stages[top].files += 1
 
-    def create_file(self, path: str, mode: int) -> IncomingFile:
-        """Begin a file in a folder that has been made. Raises `LocalProblem`, `UnsafeName`, `UsageError`."""
+    def find(self, path: str) -> Found | None:
+        """What there is already of a file, from an earlier transfer or the user's own."""
+        parts = split_path(path)
+        with contextlib.suppress(OSError):
+            if len(parts) == 1:
+                return part_of(self._root, path) or own_file(self._root, parts[0], Kind.THERE)
+            stage = self._stages[parts[0]]
+            if stage.adopted or stage.merged:
+                directory = self._directory(parts[:-1])
+                kind = Kind.THERE if stage.merged else Kind.STAGED
+                found = part_of(directory, path) or own_file(directory, parts[-1], kind)
+                if found or stage.merged:
+                    return found
+            return own_file(self._there.enter(parts[:-1]), parts[-1], Kind.THERE)
+        return None
+
+    def open_found(self, path: str, found: Found) -> int:
+        """A descriptor to read what was found. May raise `OSError`."""
+        parts = split_path(path)
+        if found.kind is Kind.PART:
+            return self._directory(parts[:-1]).open_file(private_name(path))
+        if found.kind is Kind.THERE and not self._is_merged(parts):
+            return self._there.enter(parts[:-1]).open_file(parts[-1])
+        return self._directory(parts[:-1]).open_file(parts[-1])
+
+    def create_file(
+        self, path: str, mode: int, found: Found | None = None, proof: Proof | None = None
+    ) -> IncomingFile:
+        """Begin a file in a folder that has been made, on top of what was found of it.
+
+        Raises `LocalProblem`, `UnsafeName`, `UsageError`.
+        """
         parts = split_path(path)
         try:
             directory = self._directory(parts[:-1]).duplicate()
+            try:
+                return self._create_file(directory, path, mode, found, proof)
+            except BaseException:
+                directory.close()
+                raise
         except OSError as error:
             raise local_problem(error, f"write {display_name(path)}") from error
-        part_name = self._part_name()
+
+    def write_small(self, path: str, mode: int, data: bytes) -> bool:
+        """Write a whole verified file into a private folder. False if that must be done with `create_file`.
+        Raises `LocalProblem`."""
+        top, _, rest = path.partition("/")
+        if not rest or self._durable or self._stages[top].merged:
+            return False
+        parts = split_path(path)
         try:
-            descriptor = directory.create_file(part_name)
+            directory = self._directory(parts[:-1])
+            descriptor = directory.create_file(parts[-1])
+        except FileExistsError:
+            return False
         except OSError as error:
-            directory.close()
             raise local_problem(error, f"write {display_name(path)}") from error
-        return IncomingFile(self, directory, descriptor, part_name, parts, mode)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                if file.write(data) != len(data):
+                    raise OSError(28, "No space left on device")
+                if hasattr(os, "fchmod"):
+                    os.fchmod(descriptor, mode & KEPT_PERMISSIONS)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                directory.remove_file(parts[-1])
+            raise local_problem(error, f"write {display_name(path)}") from error
+        return True
+
+    def is_there(self, path: str, found: Found, sha256: bytes) -> None:
+        """A found file is just as it was offered, with this hash."""
+        parts = split_path(path)
+        if len(parts) == 1:
+            self._saved[path] = path
+        elif found.kind is Kind.THERE and not self._stages[parts[0]].merged:
+            self._stages[parts[0]].there[parts] = sha256
 
     def settle(self) -> dict[str, str]:
         """Everything has come: give the folders their permissions and names. Returns what each top-level
         file and folder of the offer is called now. Raises `LocalProblem`."""
-        for parts, mode in reversed(self._folders):
+        for stage in self._stages.values():
             try:
-                self._settle_folder(parts, mode)
+                self._settle(stage)
             except OSError as error:
-                raise local_problem(error, f"finish the folder {display_name('/'.join(parts))}") from error
-        self._folders.clear()
+                raise local_problem(error, f"finish the folder {display_name(stage.wished)}") from error
+        self._forget_stages()
         if self._durable:
             try:
                 self._root.flush()
@@ -132,187 +207,186 @@ class SafeFolder:
     def give_up(self) -> dict[str, str]:
         """Not everything has come: remove what is empty, and call the rest incomplete.
         Returns what stays, as `settle` does."""
-        for parts, _ in reversed(self._folders):
-            try:
-                self._give_up_folder(parts)
-            except (OSError, LocalProblem):
-                # The folder keeps the name that says that it is a part.
-                continue
-        self._folders.clear()
+        for stage in self._stages.values():
+            # What cannot be renamed keeps the name that says that it is a part.
+            with contextlib.suppress(OSError):
+                self._give_up(stage)
+        self._forget_stages()
         return self._saved
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what could not be made just as it was offered."""
+        return self._warnings
 
     def close(self) -> None:
         self._leave()
+        self._forget_stages()
         self._root.close()
 
-    def _settle_folder(self, parts: tuple[str, ...], mode: int) -> None:
-        if len(parts) > 1:
-            self._directory(parts).set_mode(mode & KEPT_PERMISSIONS)
-            return
-        self._leave()
-        name = parts[0]
-        wished = incomplete(name) if name in self._incomplete else name
-        self._saved[name] = self._rename_counting(self._staged[name], wished)
-        folder = self._root.open_folder(self._saved[name])
-        try:
-            folder.set_mode(mode & KEPT_PERMISSIONS)
-        finally:
-            folder.close()
-
-    def _give_up_folder(self, parts: tuple[str, ...]) -> None:
-        if len(parts) > 1:
-            self._directory(parts[:-1]).remove_folder(parts[-1])
-            return
-        self._leave()
-        try:
-            self._root.remove_folder(self._staged[parts[0]])
-        except OSError:
-            self._saved[parts[0]] = self._rename_counting(self._staged[parts[0]], incomplete(parts[0]))
-
-    def _rename_counting(self, old: str, name: str) -> str:
-        return _first_free(lambda new: self._root.rename_folder(old, new), name, folder=True)
-
-    def _directory(self, parts: tuple[str, ...]) -> Directory:
-        """The folder of `parts`, entered one by one; it stays open until another is asked for."""
-        if not parts:
-            return self._root
-        if self._near is not None and self._near[0] == parts:
-            return self._near[1]
-        if parts[0] not in self._staged:
-            raise UsageError("that folder was not made")
-        self._leave()
-        current = self._root
-        for name in (self._staged[parts[0]], *parts[1:]):
-            try:
-                following = current.open_folder(name)
-            finally:
-                if current is not self._root:
-                    current.close()
-            current = following
-        self._near = (parts, current)
-        return current
-
-    def _leave(self) -> None:
-        if self._near is not None:
-            self._near[1].close()
-            self._near = None
-
-    def _part_name(self) -> str:
-        return f".crowline-{self._entropy(8).hex()}.part"
-
-    def _stored(self, parts: tuple[str, ...], name: str) -> None:
+    def stored(self, parts: tuple[str, ...], name: str) -> None:
+        """A file has got its name."""
         if len(parts) == 1:
             self._saved[parts[0]] = name
 
-    def _lost(self, parts: tuple[str, ...]) -> None:
-        self._incomplete.add(parts[0])
+    def lost(self, parts: tuple[str, ...]) -> None:
+        """A file did not come whole."""
+        if len(parts) > 1:
+            self._stages[parts[0]].is_incomplete = True
 
-    @property
-    def durable(self) -> bool:
-        """Whether a file is on the disk before it gets its name."""
-        return self._durable
-
-
-class IncomingFile:
-    """A file that is being received, under a name of ours. End it with `commit` or `discard`."""
-
-    def __init__(
-        self,
-        folder: SafeFolder,
-        directory: Directory,
-        descriptor: int,
-        part_name: str,
-        parts: tuple[str, ...],
-        mode: int,
-    ) -> None:
-        self._folder = folder
-        self._directory = directory
-        self._descriptor = descriptor
-        self._part_name = part_name
-        self._parts = parts
-        self._mode = mode & KEPT_PERMISSIONS
-        self._open = True
-
-    def write(self, data: Buffer) -> None:
-        """Append `data`. Raises `LocalProblem`, `DiskFull` if it is that; then `discard` the file."""
-        view = memoryview(data)
+    def _stage(self, name: str, offered: Offered, merged: bool) -> Stage:
+        stage = merge(self._root, name) if merged else adopt(self._root, name, offered)
+        if stage is not None:
+            return stage
+        private = private_name(name)
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-        except OSError as error:
-            raise local_problem(error, f"write {self._shown}") from error
-
-    def commit(self) -> str:
-        """Give the file its permissions and its name, or the next free one, which is returned.
-
-        Raises `LocalProblem`; then nothing is left of the file.
-        """
-        try:
-            return self._commit()
-        except OSError as error:
-            raise local_problem(error, f"keep {self._shown}") from error
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Leave nothing of the file. Does nothing after `commit`."""
-        if not self._open:
-            return
-        self._folder._lost(self._parts)
-        # Gone already, or the disk is: nothing under the file's own name can be left.
-        with contextlib.suppress(OSError):
-            self._close_descriptor()
-        with contextlib.suppress(OSError):
-            self._directory.remove_file(self._part_name)
-        self._end()
-
-    def _commit(self) -> str:
-        if hasattr(os, "fchmod"):
-            os.fchmod(self._descriptor, self._mode)
-        if self._folder.durable:
-            os.fsync(self._descriptor)
-        written = os.fstat(self._descriptor)
-        # Closed before it gets its name: some network file systems say only now that the disk is full.
-        self._close_descriptor()
-        placed = _first_free(lambda new: self._directory.rename_file(self._part_name, new), self._parts[-1])
-        found = self._directory.status(placed)
-        if (found.st_dev, found.st_ino) != (written.st_dev, written.st_ino):
-            raise LocalProblem(f"Could not keep {self._shown}: another program put something in its place.")
-        if self._folder.durable:
-            self._flush_name(placed)
-        self._end()
-        self._folder._stored(self._parts, placed)
-        return placed
-
-    def _flush_name(self, placed: str) -> None:
-        try:
-            self._directory.flush()
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._directory.remove_file(placed)
-            raise
-
-    def _close_descriptor(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def _end(self) -> None:
-        self._open = False
-        self._directory.close()
-
-    @property
-    def _shown(self) -> str:
-        return display_name("/".join(self._parts))
-
-
-def _first_free(rename: Callable[[str], None], name: str, *, folder: bool = False) -> str:
-    """Call `rename` with `name`, ``name (1)`` … until one is free; that one is returned."""
-    for number in range(MAX_NUMBER):
-        candidate = numbered(name, number, folder=folder) if number else name
-        try:
-            rename(candidate)
+            self._root.make_folder(private)
         except FileExistsError:
-            continue
-        return candidate
-    raise LocalProblem(f"There are too many files called {display_name(name)} already.")
+            private = random_name(self._entropy)
+            self._root.make_folder(private)
+        lock = self._root.open_folder(private)
+        lock.lock()
+        return Stage(name, private, lock)
+
+    def _make_folder(self, parts: tuple[str, ...]) -> bool:
+        """Whether a folder was made that was not there."""
+        stage = self._stages[parts[0]]
+        try:
+            self._directory(parts[:-1]).make_folder(parts[-1])
+        except FileExistsError:
+            if not (stage.adopted or stage.merged):
+                raise
+            below = self._directory(parts)
+            if stage.adopted:
+                below.set_mode(0o700)
+            return False
+        return True
+
+    def _create_file(
+        self, directory: Directory, path: str, mode: int, found: Found | None, proof: Proof | None
+    ) -> IncomingFile:
+        parts, part = split_path(path), private_name(path)
+        descriptor = claimed_part(directory, part)
+        if found is not None and found.kind is Kind.PART and proof is not None:
+            if descriptor is None:
+                raise LocalProblem(
+                    f"Another transfer is at {display_name(path)}.", hint="Wait until it ends."
+                )
+            return _built(IncomingFile(self, Place(directory, part, parts), descriptor, mode), proof)
+        source = -1
+        if found is not None and proof is not None and proof.comparison.kept:
+            source = self.open_found(path, found)
+        try:
+            if descriptor is None:
+                descriptor, part = new_part(directory, part, self._entropy)
+            else:
+                os.ftruncate(descriptor, 0)
+        except BaseException:
+            if source >= 0:
+                os.close(source)
+            raise
+        replaces = found is not None and found.kind is Kind.STAGED
+        file = IncomingFile(self, Place(directory, part, parts, replaces), descriptor, mode)
+        return _built(file, proof, source) if source >= 0 and proof is not None else file
+
+    def _settle(self, stage: Stage) -> None:
+        if stage.there:
+            if stage.is_all_there(self._there):
+                self._give_up(stage)
+                self._saved[stage.wished] = stage.wished
+                return
+            self._copy_there(stage)
+        for parts, target in stage.links:
+            self._make_link(parts, target)
+        for parts, mode in reversed(stage.folders):
+            if len(parts) > 1:
+                self._directory(parts).set_mode(mode & KEPT_PERMISSIONS)
+        self._leave()
+        if stage.merged:
+            self._saved[stage.wished] = stage.wished
+            return
+        wished = incomplete(stage.wished) if stage.is_incomplete else stage.wished
+        self._saved[stage.wished] = self._rename_counting(stage.name, wished)
+        # The descriptor is of the folder, whatever it is called now.
+        stage.name = self._saved[stage.wished]
+        folder = self._root.open_folder(stage.name)
+        try:
+            folder.set_mode(stage.folders[0][1] & KEPT_PERMISSIONS)
+        finally:
+            folder.close()
+
+    def _copy_there(self, stage: Stage) -> None:
+        """The offered folder gets another name than the one that is there: it needs files of its own."""
+        for parts, sha256 in sorted(stage.there.items()):
+            source = self._there.enter(parts[:-1]).open_file(parts[-1])
+            status = os.fstat(source)
+            directory = self._directory(parts[:-1]).duplicate()
+            descriptor, part = new_part(directory, private_name("/".join(parts)), self._entropy)
+            file = IncomingFile(self, Place(directory, part, parts), descriptor, status.st_mode)
+            file.copy(source, status.st_size)
+            if file.sha256 != sha256:
+                file.discard()
+                raise LocalProblem(f"{display_name('/'.join(parts))} changed while it was received.")
+            file.commit()
+
+    def _make_link(self, parts: tuple[str, ...], target: str) -> None:
+        directory = self._directory(parts[:-1])
+        stage = self._stages[parts[0]]
+        try:
+            if directory.link_target(parts[-1]) == target:
+                return
+            if stage.adopted:
+                with contextlib.suppress(FileNotFoundError):
+                    directory.remove_file(parts[-1])
+            directory.make_link(parts[-1], target)
+        except OSError as error:
+            shown = display_name("/".join(parts))
+            why = "the name is taken" if isinstance(error, FileExistsError) else os.strerror(error.errno or 0)
+            self._warnings += (f"The symbolic link {shown} could not be made: {why}.",)
+
+    def _give_up(self, stage: Stage) -> None:
+        for parts, _ in reversed(stage.folders):
+            if len(parts) > 1:
+                with contextlib.suppress(OSError):
+                    self._directory(parts[:-1]).remove_folder(parts[-1])
+        self._leave()
+        if stage.merged:
+            return
+        try:
+            self._root.remove_folder(stage.name)
+        except OSError:
+            self._root.rename_folder(stage.name, incomplete(stage.wished))
+            self._saved[stage.wished] = stage.name = incomplete(stage.wished)
+
+    def _rename_counting(self, old: str, name: str) -> str:
+        return first_free(lambda new: self._root.rename_folder(old, new), name, folder=True)
+
+    def _directory(self, parts: tuple[str, ...]) -> Directory:
+        """The folder of `parts`; it stays open until another is asked for."""
+        if not parts:
+            return self._root
+        stage = self._stages.get(parts[0])
+        if stage is None:
+            raise UsageError("that folder was not made")
+        return self._staged.enter(stage.within(parts))
+
+    def _is_merged(self, parts: tuple[str, ...]) -> bool:
+        return len(parts) > 1 and self._stages[parts[0]].merged
+
+    def _leave(self) -> None:
+        self._staged.leave()
+        self._there.leave()
+
+    def _forget_stages(self) -> None:
+        for stage in self._stages.values():
+            stage.lock.close()
+        self._stages.clear()
+
+
+def _built(file: IncomingFile, proof: Proof, source: int = -1) -> IncomingFile:
+    try:
+        file.build_on(proof, source)
+    except BaseException:
+        file.suspend()
+        raise
+    return file

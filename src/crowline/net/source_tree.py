@@ -10,8 +10,25 @@ from pathlib import Path
 
 from crowline.base.errors import LocalProblem, MalformedMessage
 from crowline.net.file_problems import local_problem
-from crowline.transfer.manifest import MAX_ENTRIES, PERMISSIONS, File, Folder, Manifest, checked_manifest
-from crowline.transfer.names import MAX_DEPTH, display_name, numbered, portable, twin_key
+from crowline.transfer.manifest import (
+    MAX_ENTRIES,
+    PERMISSIONS,
+    File,
+    Folder,
+    Link,
+    Manifest,
+    checked_manifest,
+)
+from crowline.transfer.names import (
+    MAX_DEPTH,
+    UnsafeName,
+    check_target,
+    display_name,
+    is_private,
+    numbered,
+    portable,
+    twin_key,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +46,19 @@ class SourceTree:
     def walk(cls, paths: Sequence[str | Path]) -> SourceTree:
         """Look at `paths` and at everything in the folders among them.
 
-        A path given by the user may be a symbolic link; links found inside a folder are not followed but
-        kept out with a warning, as is everything that is neither file nor folder. Raises `LocalProblem`
+        A path given by the user may be a symbolic link. Links found inside a folder are never followed: those
+        that stay in the given folder are offered as links, others are kept out with a warning, as are
+        unfinished files of ours and everything that is neither file nor folder. Raises `LocalProblem`
         for what is missing, unreadable, or too much.
         """
         walk = _Walk()
         for path in paths:
             walk.add_given(Path(path))
         try:
-            manifest = checked_manifest(walk.folders, walk.files)
+            manifest = checked_manifest(walk.folders, walk.files, walk.links)
         except MalformedMessage as error:
             raise LocalProblem(f"This cannot be sent: {error.message}") from error
-        if not manifest.files and not manifest.folders:
+        if not manifest.files and not manifest.folders and not manifest.links:
             raise LocalProblem("There is nothing to send.")
         return cls(manifest, tuple(walk.paths), tuple(walk.warnings))
 
@@ -65,6 +83,7 @@ class _Walk:
     def __init__(self) -> None:
         self.folders: list[Folder] = []
         self.files: list[File] = []
+        self.links: list[Link] = []
         self.paths: list[str] = []
         self.warnings: list[str] = []
         self._top = _Names()
@@ -94,11 +113,14 @@ class _Walk:
         self, path: str, offered: str, status: os.stat_result
     ) -> Iterator[tuple[str, str, os.stat_result]] | None:
         """Take one file or folder; of a folder, what is in it is returned."""
-        if len(self.folders) + len(self.files) >= MAX_ENTRIES:
+        if len(self.folders) + len(self.files) + len(self.links) >= MAX_ENTRIES:
             raise LocalProblem(
                 f"There are more than {MAX_ENTRIES:,} files and folders to send.",
                 hint="Pack them into an archive first.",
             )
+        if stat.S_ISLNK(status.st_mode):
+            self._add_link(path, offered)
+            return None
         _require_readable(path)
         if stat.S_ISDIR(status.st_mode):
             self.folders.append(Folder(offered, status.st_mode & PERMISSIONS))
@@ -106,6 +128,18 @@ class _Walk:
         self.files.append(File(offered, status.st_size, status.st_mode & PERMISSIONS))
         self.paths.append(path)
         return None
+
+    def _add_link(self, path: str, offered: str) -> None:
+        """A symbolic link, kept as one if it stays in the folder that the user gave."""
+        try:
+            target = Path(path).readlink().as_posix()
+            check_target(offered, target)
+        except UnsafeName:
+            self.warnings.append(f"{_shown(path)} is a symbolic link out of its folder and is not sent.")
+        except OSError as error:
+            raise local_problem(error, f"read {_shown(path)}") from error
+        else:
+            self.links.append(Link(offered, target))
 
     def _inside(self, folder: str, offered: str) -> Iterator[tuple[str, str, os.stat_result]]:
         try:
@@ -132,10 +166,10 @@ class _Walk:
             return None
         except OSError as error:
             raise local_problem(error, f"read {_shown(entry.path)}") from error
-        if stat.S_ISLNK(status.st_mode):
-            self.warnings.append(f"{_shown(entry.path)} is a symbolic link and is not sent.")
+        if is_private(entry.name):
+            self.warnings.append(f"{_shown(entry.path)} is not received whole and is not sent.")
             return None
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
             self.warnings.append(f"{_shown(entry.path)} is neither a file nor a folder and is not sent.")
             return None
         return status

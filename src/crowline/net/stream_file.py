@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from crowline.base.machine import Buffer
-from crowline.net.safe_folder import IncomingFile, SafeFolder
+from crowline.net.incoming_file import IncomingFile
+from crowline.net.safe_folder import SafeFolder
 
 T = TypeVar("T")
 

@@ -18,6 +18,9 @@ from crowline.transfer.messages import (
 
 _NOTHING = memoryview(b"")
 
+# What the first line of every application stream begins with.
+_SERVICE = b"crowline/"
+
 
 @dataclass(frozen=True, slots=True)
 class DataPiece:
@@ -33,7 +36,10 @@ class FrameReader:
     `MAX_CONTROL_FRAME`; the payload of a data frame is never buffered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, greeting: bytes = b"") -> None:
+        """`greeting` is the line that must come first."""
+        self._greeting = greeting
+        self._line = bytearray()
         self._view = _NOTHING
         self._control = bytearray()
         self._header = bytearray()
@@ -49,11 +55,23 @@ class FrameReader:
 
     def next(self) -> Message | DataPiece | None:
         """The next message or piece of data; ``None``: more bytes are needed. Raises `MalformedTransfer`."""
+        if self._greeting and not self._read_greeting():
+            return None
         if not self._in_frame and not self._begin_frame():
             return None
         if self._type is FrameType.DATA:
             return self._next_piece()
         return self._next_message()
+
+    def _read_greeting(self) -> bool:
+        """Whether the whole line has come."""
+        self._line += self._take(len(self._greeting) - len(self._line))
+        if not self._greeting.startswith(self._line):
+            raise MalformedTransfer(_not_a_transfer(bytes(self._line)))
+        if len(self._line) < len(self._greeting):
+            return False
+        self._greeting = b""
+        return True
 
     def _begin_frame(self) -> bool:
         self._header += self._take(HEADER_BYTES - len(self._header))
@@ -62,6 +80,8 @@ class FrameReader:
         try:
             self._type = FrameType(self._header[0])
         except ValueError:
+            if _SERVICE.startswith(self._header):
+                raise MalformedTransfer(_not_a_transfer(bytes(self._header))) from None
             raise MalformedTransfer("The other side sent a message of an unknown type.") from None
         self._remaining = int.from_bytes(self._header[1:], "big")
         limit = MAX_DATA_FRAME if self._type is FrameType.DATA else MAX_CONTROL_FRAME
@@ -96,3 +116,13 @@ class FrameReader:
         # An empty view would keep the caller's buffer alive.
         self._view = rest if rest else _NOTHING
         return piece
+
+
+def _not_a_transfer(line: bytes) -> str:
+    """What to say of a stream that begins with `line`, or with as much of it as has been read."""
+    if not line.startswith(_SERVICE[:HEADER_BYTES]):
+        return "The other side does not send files."
+    service = line.removeprefix(_SERVICE).split(b" ")[0]
+    if service.isalpha() and service != b"send" and b" " in line:
+        return f"The other side runs `crowline {service.decode()}`."
+    return "The other side runs another command, or another version of Crowline."

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from crowline.base.errors import MalformedMessage
-from crowline.transfer.names import acts_unasked, split_path, twin_key
+from crowline.transfer.names import acts_unasked, check_target, split_path, twin_key
 
 MAX_ENTRIES = 100_000
 """Files and folders of one offer: a large photo library; beside their paths about 40 MB of memory."""
@@ -47,6 +47,13 @@ class File(msgspec.Struct, frozen=True, array_like=True):
     mode: Mode
 
 
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """A symbolic link in an offered folder: its path, and what it points to, which is in that folder too."""
+
+    path: str
+    target: str
+
+
 class Item(msgspec.Struct, frozen=True):
     """One thing of an offer as a person sees it: a file, or a whole folder with what is in it."""
 
@@ -57,13 +64,14 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Folders, each before what is in it, and files in the order in which they are sent.
+    """Folders, each before what is in it, files in the order in which they are sent, and links.
 
     A file's index is its place in `files`.
     """
 
     folders: tuple[Folder, ...]
     files: tuple[File, ...]
+    links: tuple[Link, ...] = ()
 
     @property
     def total(self) -> int:
@@ -93,6 +101,7 @@ class ManifestBuilder:
     def __init__(self) -> None:
         self._folders: list[Folder] = []
         self._files: list[File] = []
+        self._links: list[Link] = []
         self._folder_paths: set[str] = set()
         # Digests: a sender's long names are held once, and no two of them can be made to collide.
         self._taken: set[bytes] = set()
@@ -101,9 +110,9 @@ class ManifestBuilder:
 
     @property
     def count(self) -> int:
-        return len(self._folders) + len(self._files)
+        return len(self._folders) + len(self._files) + len(self._links)
 
-    def add(self, folders: Iterable[Folder], files: Iterable[File]) -> None:
+    def add(self, folders: Iterable[Folder], files: Iterable[File], links: Iterable[Link] = ()) -> None:
         """Raises `UnsafeName` or `UnacceptableManifest`, and keeps nothing of the offending entry."""
         for folder in folders:
             self._claim(folder.path)
@@ -115,15 +124,19 @@ class ManifestBuilder:
             if self._total > MAX_TOTAL_BYTES:
                 raise UnacceptableManifest("The offer is larger than any disk.")
             self._files.append(file)
+        for link in links:
+            self._claim(link.path, link.target)
+            check_target(link.path, link.target)
+            self._links.append(link)
 
     def build(self) -> Manifest:
-        return Manifest(tuple(self._folders), tuple(self._files))
+        return Manifest(tuple(self._folders), tuple(self._files), tuple(self._links))
 
-    def _claim(self, path: str) -> None:
+    def _claim(self, path: str, target: str = "") -> None:
         if self.count >= MAX_ENTRIES:
             raise UnacceptableManifest(f"The offer has more than {MAX_ENTRIES:,} files and folders.")
         # One wide letter makes all of a string wide, so characters or encoded bytes would not tell.
-        self._names += sys.getsizeof(path)
+        self._names += sys.getsizeof(path) + (sys.getsizeof(target) if target else 0)
         if self._names > MAX_NAMES:
             raise UnacceptableManifest("The names in the offer are too long altogether.")
         components = split_path(path)
@@ -135,8 +148,10 @@ class ManifestBuilder:
         self._taken.add(key)
 
 
-def checked_manifest(folders: Sequence[Folder], files: Sequence[File]) -> Manifest:
+def checked_manifest(
+    folders: Sequence[Folder], files: Sequence[File], links: Sequence[Link] = ()
+) -> Manifest:
     """A manifest that every receiver will accept. Raises `MalformedMessage`."""
     builder = ManifestBuilder()
-    builder.add(folders, files)
+    builder.add(folders, files, links)
     return builder.build()

@@ -7,6 +7,7 @@ names fit with `portable` before it offers them; a receiver accepts or refuses, 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -49,6 +50,9 @@ _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|clock\$|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\.|\Z)", re.IGNORECASE
 )
 
+# Of files and folders that are being received: see `private_name`.
+_PRIVATE = re.compile(r"\.crowline-[0-9a-f]+\.part", re.IGNORECASE)
+
 # Read or run by a shell or a desktop without being asked for, beside everything that begins with a dot.
 _RUN_UNASKED = frozenset({"desktop.ini", "autorun.inf", "folder.htt"})
 
@@ -76,6 +80,39 @@ def check_component(name: str) -> None:
         raise _unsafe(name, objection)
 
 
+def check_target(path: str, target: str) -> None:
+    """Raise `UnsafeName` unless the symbolic link `path`, whose parents are real folders, may point to
+    `target`: by some ``..`` and then plain names to a place in the same top-level folder.
+
+    As ``..`` comes first only, it counts from the link's own real folder; and as every link of an offer keeps
+    to this, none leads out by way of another.
+    """
+    if _encoded_length(target) > MAX_PATH_BYTES:
+        raise _unsafe(path, f"is a link to more than {MAX_PATH_BYTES} bytes")
+    depth = path.count("/")
+    parts = target.split("/")
+    while parts and parts[0] == "..":
+        depth -= 1
+        del parts[0]
+    if depth < 1:
+        raise _unsafe(path, "is a link that leads out of its folder")
+    for part in parts:
+        check_component(part)
+
+
+def private_name(path: str) -> str:
+    """What the file or folder of this path is called while it is being received.
+
+    It depends on the path only, so that a later transfer finds what is there.
+    """
+    return f".crowline-{hashlib.sha256(path.encode()).hexdigest()[:16]}.part"
+
+
+def is_private(name: str) -> bool:
+    """Whether a file or folder of this name is an unfinished one of ours."""
+    return _PRIVATE.fullmatch(name) is not None
+
+
 def twin_key(path: str) -> str:
     """Equal for two paths that some file system takes for one: case and Unicode normal form do not count."""
     if path.isascii():
@@ -86,7 +123,7 @@ def twin_key(path: str) -> str:
 def portable(name: str) -> str:
     """The nearest name to `name`, a local file's, that `check_component` accepts."""
     name = _UNSAFE_CHARACTER.sub("_", name)
-    if _DEVICE.match(name):
+    if _DEVICE.match(name) or _PRIVATE.fullmatch(name):
         name = "_" + name
     name = _clip(name, MAX_COMPONENT_BYTES)
     stem = name.rstrip(". ")
@@ -133,6 +170,8 @@ def _objection(name: str) -> str | None:
         return "ends in a dot or a space"
     if _DEVICE.match(name):
         return "is the name of a device"
+    if _PRIVATE.fullmatch(name):
+        return "is a name of unfinished files"
     if _encoded_length(name) > MAX_COMPONENT_BYTES:
         return f"has a part longer than {MAX_COMPONENT_BYTES} bytes"
     return None

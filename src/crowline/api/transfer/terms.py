@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from crowline.api.transfer_events import OfferMade, TransferEvent
+from crowline.api.transfer.events import OfferMade, TransferEvent
 from crowline.net.files import SourceTree
 from crowline.transfer.manifest import Manifest
 
@@ -20,7 +20,9 @@ class Decision:
 
     With `accept`, everything is taken but the files whose indices are in `skip`, into `folder` if it is
     given. Top-level names that a shell or desktop obeys unasked (``.bashrc``, ``.ssh``, ``autorun.inf``)
-    are taken with `take_unasked` only. Without `accept`, the sender hears `reason`.
+    are taken with `take_unasked` only. With `merge`, new files go into folders of the same names that are
+    there already; else what arrives is never mixed with what was there. Without `accept`, the sender hears
+    `reason`.
     """
 
     accept: bool
@@ -28,6 +30,7 @@ class Decision:
     reason: str = ""
     skip: frozenset[int] = frozenset()
     take_unasked: bool = False
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

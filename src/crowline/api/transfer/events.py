@@ -68,12 +68,14 @@ class ProgressMeter:
         self._on_event = on_event
         self._clock = clock
         self._done = 0
+        self._kept = 0
         self._file = ""
         self._due = clock()
 
-    def add(self, count: int, file: str) -> None:
-        """`count` more bytes of `file`."""
+    def add(self, count: int, file: str, *, kept: bool = False) -> None:
+        """`count` more bytes of `file`, moved or kept."""
         self._done += count
+        self._kept += count if kept else 0
         self._file = file
         now = self._clock()
         if now >= self._due:
@@ -85,4 +87,4 @@ class ProgressMeter:
         self._report()
 
     def _report(self) -> None:
-        self._on_event(Progress(self._done, self._total, self._file))
+        self._on_event(Progress(self._done, self._total, self._file, self._kept))

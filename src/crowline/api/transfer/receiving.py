@@ -7,27 +7,35 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from crowline.api.transfer_conversation import ByteStream, Conversation, ended_early, together
-from crowline.api.transfer_events import FileFinished, FileStarted, OfferMade, ProgressMeter, Warning
-from crowline.api.transfer_terms import Clock, Decide, Decision, OnEvent, Summary
+from crowline.api.transfer.conversation import ByteStream, Conversation, ended_early, together
+from crowline.api.transfer.events import FileFinished, FileStarted, OfferMade, ProgressMeter, Warning
+from crowline.api.transfer.terms import Clock, Decide, Decision, OnEvent, Summary
 from crowline.base.errors import CrowlineError, IntegrityFailed
 from crowline.base.machine import Buffer
-from crowline.net.file_writer import Failed, Mismatched, Settled, Stored
-from crowline.net.files import FileWriter, SafeFolder
+from crowline.net.file_writer import Compared, Failed, Mismatched, Outcome, Settled, Stored
+from crowline.net.files import FileWriter, Found, SafeFolder
 from crowline.net.patience import within
+from crowline.transfer.chunks import comparable
 from crowline.transfer.manifest import Manifest
 from crowline.transfer.messages import MAX_DATA_FRAME, Reason
 from crowline.transfer.names import display_name
 from crowline.transfer.receiver import (
     AllArrived,
     DataArrived,
+    DigestsArrived,
     FileBegan,
     FileEnded,
     FileLost,
+    HoleArrived,
+    KeepArrived,
     Offered,
     Receiver,
     ReceiverEvent,
+    SmallArrived,
 )
+
+OPENING_SECONDS = 2.0
+"""How long a receiver that is stopped waits for the folder to be open, to leave nothing in it."""
 
 GOODBYE_SECONDS = 5.0
 """How long a receiver that has everything waits for the sender to have heard so."""
@@ -37,9 +45,16 @@ class Receiving:
     """One transfer, from the offer to the last verdict."""
 
     def __init__(
-        self, stream: ByteStream, folder: Path, decide: Decide, on_event: OnEvent, clock: Clock
+        self,
+        stream: ByteStream,
+        folder: Path,
+        decide: Decide,
+        on_event: OnEvent,
+        clock: Clock,
+        begun: bytes = b"",
     ) -> None:
         self._stream = stream
+        self._begun = begun
         self._target = folder
         self._decide = decide
         self._on_event = on_event
@@ -54,9 +69,13 @@ class Receiving:
         self._writer: FileWriter | None = None
         self._meter = ProgressMeter(0, on_event, clock)
         self._current = ""
+        self._index = 0
         self._failures: list[str] = []
         self._files = 0
         self._bytes = 0
+        self._skipped = 0
+        self._kept = 0
+        self._kept_of: dict[int, int] = {}
 
     async def run(self) -> Summary:
         try:
@@ -84,7 +103,14 @@ class Receiving:
         self._meter.finish()
         self._machine.finish()
         await self._end()
-        return Summary(self._files, self._bytes, self._clock() - started, saved)
+        return Summary(
+            self._files,
+            self._bytes,
+            self._clock() - started,
+            saved,
+            skipped=self._skipped,
+            kept=self._kept,
+        )
 
     async def _accept(self, decision: Decision) -> None:
         """Make room for what is taken, and ask for it."""
@@ -95,38 +121,61 @@ class Receiving:
                 Warning(f"{display_name(name)} is not taken: programs obey a file of that name unasked.")
             )
         skip |= {i for i, file in enumerate(self._manifest.files) if _top(file.path) in unasked}
-        folders = [folder for folder in self._manifest.folders if _top(folder.path) not in unasked]
-        files = [file for i, file in enumerate(self._manifest.files) if i not in skip]
-        wanted = Manifest(tuple(folders), tuple(files))
-        await self._start_writer(decision.folder or self._target, wanted)
+        manifest = self._manifest
+        wanted = Manifest(
+            tuple(folder for folder in manifest.folders if _top(folder.path) not in unasked),
+            tuple(file for i, file in enumerate(manifest.files) if i not in skip),
+            tuple(link for link in manifest.links if _top(link.path) not in unasked),
+        )
+        found = await self._start_writer(decision.folder or self._target, wanted, decision.merge)
         self._meter = ProgressMeter(wanted.total, self._on_event, self._clock)
-        self._machine.accept(skip)
+        compare: dict[int, int] = {}
+        for i, one in found.items():
+            length = comparable(one.size, manifest.files[i].size)
+            if length is not None:
+                compare[i] = length
+        self._machine.accept(skip, compare)
         await self._flush()
 
-    async def _start_writer(self, target: Path, wanted: Manifest) -> None:
-        opening = asyncio.ensure_future(asyncio.to_thread(_open_with_room, target, wanted))
+    async def _start_writer(self, target: Path, wanted: Manifest, merge: bool) -> dict[int, Found]:
+        """What there is of the offered files already."""
+        opening = asyncio.ensure_future(asyncio.to_thread(_open_with_room, target, wanted, merge))
         try:
-            folder = await asyncio.shield(opening)
+            folder, found = await asyncio.shield(opening)
         except asyncio.CancelledError:
             # The thread goes on, and what it opens is nobody's.
             opening.add_done_callback(_close_opened)
+            await within(OPENING_SECONDS, asyncio.wait({opening}))
             raise
-        self._writer = FileWriter(folder, wanted.folders, self._manifest.files)
+        by_index = {i: found[file.path] for i, file in enumerate(self._manifest.files) if file.path in found}
+        self._writer = FileWriter(folder, self._manifest.files, by_index)
+        return by_index
 
     async def _judge_all(self) -> tuple[str, ...]:
         """Give the writer's verdicts to the sender until all is in its place; the names there."""
         while True:
-            match await self._orders.next_outcome():
-                case Stored(index, name, sha256):
-                    self._store(index, name, sha256)
-                case Mismatched(index):
-                    self._fail(index, Reason.INTEGRITY, "does not match its checksum")
-                case Failed(problem):
-                    raise problem
-                case Settled(names):
-                    self._warn_of_new_names(names)
-                    return tuple(names.values())
+            for outcome in await self._orders.next_outcomes():
+                names = self._judge(outcome)
+                if names is not None:
+                    return names
             await self._flush()
+
+    def _judge(self, outcome: Outcome) -> tuple[str, ...] | None:
+        match outcome:
+            case Compared(index, missing):
+                self._machine.want(index, missing)
+            case Stored():
+                self._store(outcome)
+            case Mismatched(index):
+                self._fail(index, Reason.INTEGRITY, "does not match its checksum")
+            case Failed(problem):
+                raise problem
+            case Settled(names, warnings):
+                for text in warnings:
+                    self._on_event(Warning(text))
+                self._warn_of_new_names(names)
+                return tuple(names.values())
+        return None
 
     async def _listen(self) -> None:
         try:
@@ -137,6 +186,9 @@ class Receiving:
         self._peer_ended.set()
 
     async def _read_all(self) -> None:
+        if self._begun:
+            self._machine.receive(self._begun)
+            await self._handle_events()
         while data := await self._stream.read(MAX_DATA_FRAME):
             self._machine.receive(data)
             await self._handle_events()
@@ -152,17 +204,28 @@ class Receiving:
             case Offered(manifest):
                 self._offered.set_result(manifest)
             case FileBegan(index):
-                file = self._manifest.files[index]
-                self._current = file.path
-                self._on_event(FileStarted(file.path, file.size))
+                self._start(index)
                 await self._orders.begin(index)
             case DataArrived(data):
                 await self._orders.write(_lasting(data))
                 self._meter.add(len(data), self._current)
+            case HoleArrived(length):
+                await self._orders.hole(length)
+                self._meter.add(length, self._current)
+            case KeepArrived(length):
+                await self._orders.keep(length)
+                self._kept_of[self._index] = self._kept_of.get(self._index, 0) + length
+                self._meter.add(length, self._current, kept=True)
+            case DigestsArrived(index, digests):
+                await self._orders.compare(index, digests)
+            case SmallArrived(index, sha256, data):
+                self._start(index)
+                await self._orders.small(index, sha256, data)
+                self._meter.add(len(data), self._current)
             case FileEnded(_, sha256):
                 await self._orders.end(sha256)
             case FileLost(index, sentence):
-                await self._orders.drop()
+                await self._orders.drop(index)
                 self._fail(index, Reason.LOCAL, f"could not be sent: {display_name(sentence)}")
                 await self._flush()
             case AllArrived():
@@ -179,15 +242,22 @@ class Receiving:
             if not self._done:
                 raise
 
-    def _store(self, index: int, name: str, sha256: bytes) -> None:
+    def _start(self, index: int) -> None:
         file = self._manifest.files[index]
+        self._index, self._current = index, file.path
+        self._on_event(FileStarted(file.path, file.size))
+
+    def _store(self, stored: Stored) -> None:
+        file = self._manifest.files[stored.index]
         self._files += 1
         self._bytes += file.size
-        self._machine.verdict(index, True)
-        self._on_event(FileFinished(file.path, file.size, sha256))
-        if name != file.path.rpartition("/")[2]:
+        self._kept += self._kept_of.pop(stored.index, 0)
+        self._skipped += stored.skipped
+        self._machine.verdict(stored.index, True)
+        self._on_event(FileFinished(file.path, file.size, stored.sha256, stored.skipped))
+        if stored.name != file.path.rpartition("/")[2]:
             self._on_event(
-                Warning(f"{display_name(file.path)} was there already: saved as {display_name(name)}.")
+                Warning(f"{display_name(file.path)} was there already: saved as {display_name(stored.name)}.")
             )
 
     def _fail(self, index: int, reason: Reason, sentence: str) -> None:
@@ -227,19 +297,26 @@ class Receiving:
         return self._writer
 
 
-def _open_with_room(target: Path, wanted: Manifest) -> SafeFolder:
+def _open_with_room(target: Path, wanted: Manifest, merge: bool) -> tuple[SafeFolder, dict[str, Found]]:
+    """The folder, ready for what is wanted, and what there is already of each file."""
     folder = SafeFolder.open(target)
     try:
-        folder.require_space(wanted.total, len(wanted.folders) + len(wanted.files))
+        folder.prepare(wanted, merged=merge)
+        found = {file.path: one for file in wanted.files if (one := folder.find(file.path)) is not None}
+        there = sum(min(file.size, found[file.path].size) for file in wanted.files if file.path in found)
+        folder.require_space(wanted.total - there, len(wanted.folders) + len(wanted.files))
     except BaseException:
+        folder.give_up()
         folder.close()
         raise
-    return folder
+    return folder, found
 
 
-def _close_opened(opening: asyncio.Future[SafeFolder]) -> None:
+def _close_opened(opening: asyncio.Future[tuple[SafeFolder, dict[str, Found]]]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+        folder, _ = opening.result()
+        folder.give_up()
+        folder.close()
 
 
 def _top(path: str) -> str:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from crowline.api.transfer_conversation import ByteStream
-from crowline.api.transfer_events import (
+from crowline.api.transfer.conversation import ByteStream
+from crowline.api.transfer.events import (
     FileFinished,
     FileStarted,
     OfferMade,
@@ -16,9 +16,9 @@ from crowline.api.transfer_events import (
     TransferEvent,
     Warning,
 )
-from crowline.api.transfer_receiving import Receiving
-from crowline.api.transfer_sending import Sending
-from crowline.api.transfer_terms import Clock, Decide, Decision, OnEvent, Prepared, Summary
+from crowline.api.transfer.receiving import Receiving
+from crowline.api.transfer.sending import Sending
+from crowline.api.transfer.terms import Clock, Decide, Decision, OnEvent, Prepared, Summary
 from crowline.net.files import SourceTree
 
 __all__ = [
@@ -71,7 +71,7 @@ async def send(
 
     Raises `Refused`: the other side declined or had to stop; `LocalProblem`: a file could not be sent as
     it was offered (the others were sent); `IntegrityFailed`: a file arrived damaged; `Interrupted`: the
-    other side stopped or went away; `ProtocolViolation`. Memory: about 6 MiB beside the manifest (500
+    other side stopped or went away; `ProtocolViolation`. Memory: about 10 MiB beside the manifest (500
     bytes a file) and what `stream` holds.
     """
     return await Sending(stream, prepared, on_event, clock).run()
@@ -84,13 +84,18 @@ async def receive_into(
     decide: Decide,
     on_event: OnEvent = _ignore,
     clock: Clock = time.monotonic,
+    begun: bytes = b"",
 ) -> Summary:
-    """Read an offer, ask `decide`, and receive into `folder`. The stream is ended in any case.
+    """Read an offer, ask `decide`, and receive into `folder`. The stream is ended in any case. `begun` is
+    what the caller has read of it already.
 
-    Nothing is ever replaced, and nothing is written outside the folder. Raises `LocalProblem`: the
-    disk is full or a file cannot be written; `IntegrityFailed`: a file did not arrive as it was sent (the
-    others are kept); `Refused`: the sender had to stop; `Interrupted`: it was stopped or went away;
-    `ProtocolViolation`. Memory: about 12 MiB beside the manifest (500 bytes a file; 100 MiB for the
-    longest names) and what `stream` holds.
+    Nothing is ever replaced, and nothing is written outside the folder. What is there of an offered file,
+    from a transfer that was broken off or as the user's own, is proven chunk by chunk and not sent again;
+    what has come when a transfer breaks off stays under private names for the next one.
+
+    Raises `LocalProblem`: the disk is full or a file cannot be written; `IntegrityFailed`: a file did not
+    arrive as it was sent (the others are kept); `Refused`: the sender had to stop; `Interrupted`: it was
+    stopped or went away; `ProtocolViolation`. Memory: about 12 MiB beside the manifest (500 bytes a file;
+    100 MiB for the longest names) and what `stream` holds.
     """
-    return await Receiving(stream, Path(folder), decide, on_event, clock).run()
+    return await Receiving(stream, Path(folder), decide, on_event, clock, begun).run()

@@ -25,7 +25,7 @@ from crowline.transfer.names import display_name
 
 T = TypeVar("T")
 
-AGAIN = "Start again on both sides, with a new code."
+AGAIN = "Run the same command again on both sides: what has come is kept, and only the rest moves."
 
 FAREWELL_SECONDS = 2.0
 """How long a side that stops tries to say why: enough for a slow path, short enough for Ctrl-C."""
@@ -150,7 +150,8 @@ def stopped(reason: Reason, sentence: str) -> CrowlineError:
     match reason:
         case Reason.DISK_FULL:
             return Refused(
-                "The other side's disk is too full." + said, hint="Send less, or ask for more room."
+                "The other side's disk is too full." + said,
+                hint="When there is room, run the same command again: what has come is kept.",
             )
         case Reason.DECLINED:
             return Declined("The other side declined." + said)

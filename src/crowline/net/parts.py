@@ -1,0 +1,55 @@
+"""Unfinished files on the disk: found, claimed, made."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+from crowline.net.directory import Directory, claim
+from crowline.net.found_file import Found, Kind, is_ours
+from crowline.transfer.names import private_name
+
+
+def part_of(directory: Directory, path: str) -> Found | None:
+    """What an earlier transfer left of the file that was offered as `path`."""
+    try:
+        status = directory.status(private_name(path))
+    except OSError:
+        return None
+    return Found(Kind.PART, status.st_size) if is_ours(status) else None
+
+
+def own_file(directory: Directory, name: str, kind: Kind) -> Found | None:
+    """A regular file under its own name. May raise `OSError`."""
+    status = directory.status(name)
+    return Found(kind, status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+def claimed_part(directory: Directory, part: str) -> int | None:
+    """The unfinished file `part`, open and locked; ``None`` if there is none, or it is not ours or in use."""
+    try:
+        descriptor = directory.open_file(part, writable=True)
+    except OSError:
+        return None
+    if is_ours(os.fstat(descriptor)) and claim(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def new_part(directory: Directory, part: str, entropy: Callable[[int], bytes]) -> tuple[int, str]:
+    """A new file called `part`, or another private name if that is taken: its descriptor and its name.
+    May raise `OSError`."""
+    try:
+        descriptor = directory.create_file(part)
+    except FileExistsError:
+        part = random_name(entropy)
+        descriptor = directory.create_file(part)
+    claim(descriptor)
+    return descriptor, part
+
+
+def random_name(entropy: Callable[[int], bytes]) -> str:
+    """A private name that no path leads to."""
+    return f".crowline-{entropy(8).hex()}.part"
