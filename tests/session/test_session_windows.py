@@ -34,13 +34,13 @@ def window_of(pair: Pair, stream: int) -> int:
 
 @pytest.mark.parametrize(("rate", "delay"), [(12.5e6, 0.04), (125e6, 0.01), (1e6, 0.1)])
 def test_a_reader_that_keeps_up_gets_a_window_that_fills_its_path(rate: float, delay: float) -> None:
-    """After a second or two it holds nothing up, and it is no more than a few times what the path holds."""
+    """After a second or two it holds nothing up, and it is no more than ten times what the path holds."""
     pair, stream = bulk(rate, delay, 4)
     pair.run(2)
     before = len(pair.received[1, stream])
     pair.run(1)
     assert len(pair.received[1, stream]) - before >= 0.9 * rate
-    assert window_of(pair, stream) <= max(8 * rate * 2 * delay, 2 * BASE)
+    assert window_of(pair, stream) <= max(10 * rate * 2 * delay, 2 * BASE)
 
 
 def test_a_reader_that_is_slow_keeps_the_window_that_it_began_with() -> None:

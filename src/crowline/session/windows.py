@@ -17,7 +17,10 @@ LARGEST = 16 << 20
 SPARE = 32 << 20
 # Seconds that a round trip counts for at least: between two busy programs of one machine, a byte that is
 # read and the credit for it wait for their turns about as long.
-_SHORTEST_ROUND_TRIP = 0.005
+_SHORTEST_ROUND_TRIP = 0.0025
+# Round trips in which half a window is read that keeps its reader waiting: with full queues on the way, one
+# takes a multiple of the shortest that was measured.
+_ROUND_TRIPS = 2
 # Seconds over which the reading of shorter round trips is looked at: a program that was held up reads what
 # came meanwhile all at once.
 _SHORTEST_PERIOD = 0.02
@@ -40,10 +43,10 @@ class Windows:
         self.spare = SPARE
 
     def consumed(self, receiving: ReceiveBuffer, reading: Reading, now: float, rtt: float | None) -> None:
-        """Something was read. A window of which more than half is read in each round trip keeps its reader
+        """Something was read. A window of which half is read in less than two round trips keeps its reader
         waiting: it is doubled, while there is room.
         """
-        trip = max(rtt or 0.0, _SHORTEST_ROUND_TRIP)
+        trip = _ROUND_TRIPS * max(rtt or 0.0, _SHORTEST_ROUND_TRIP)
         consumed, half = receiving.consumed - reading.consumed, receiving.window / 2
         if consumed < half * max(1.0, _SHORTEST_PERIOD / trip):
             return
