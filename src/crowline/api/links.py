@@ -283,7 +283,7 @@ class LinkTable:
             self._plan.ended(link.pair, self._loop.time())
         self._drop(link, reason)
         if link.is_large and not link.has_been_up:
-            self._growth.failed(link.key, link.quic.asked_size, is_ours=not link.quic.has_proven_size)
+            self._growth.failed(link.key, link.quic.asked_size, is_too_large=link.quic.is_too_large)
             for other in beside:
                 self._watch_rate(other)
 

@@ -13,13 +13,11 @@ WORTH = 8 << 20
 FAST = 32e6
 # The same after a link with larger packets has fallen silent while the path went on, times that each time.
 _MORE_EACH_TIME = 64
-# The same after a try that failed for the other side's packets: it may have several sizes to try.
-_MORE_FOR_OTHERS = 2
 # UDP payloads that come through where the network of this machine lets larger ones out: Ethernet under IPv4
 # and under IPv6, and most tunnels.
 _USUAL_SIZES = (1472, 1452, 1372)
-# Handshakes at one size that may fail: one may have lost a packet by chance.
-_TRIES = 2
+# Handshakes at one size that may fail without a known reason.
+_TRIES = 4
 # Pairs remembered: more than a meeting uses in an hour.
 _MOST_PAIRS = 64
 
@@ -52,16 +50,14 @@ class Growth:
                 return size
         return None
 
-    def failed(self, pair: PairKey, size: int, *, is_ours: bool) -> None:
+    def failed(self, pair: PairKey, size: int, *, is_too_large: bool) -> None:
         """A link never came up in which this side's packets had that size.
 
-        Where the other side's packets were too large (not `is_ours`), that one knows; the next try is for it.
+        Where they are not known to be too large, the other side's may have been, or a packet of the handshake
+        got lost, perhaps because it was too large: then the same is tried again.
         """
         tries = self._of(pair)
-        if is_ours:
-            tries.failures[size] = tries.failures.get(size, 0) + 1
-        else:
-            tries.worth *= _MORE_FOR_OTHERS
+        tries.failures[size] = tries.failures.get(size, 0) + (_TRIES if is_too_large else 1)
 
     def fell(self, pair: PairKey, size: int) -> None:
         """A link of that size was up and carries nothing more."""

@@ -86,6 +86,8 @@ class QuicLink:
         self.local = local
         self.size = self.asked_size = size
         self.proves_size = proves_size
+        # Whether it ended because this side's packets of that size do not come through.
+        self.is_too_large = False
         self._connection = connection
         self._deadline: float | None = deadline
         self._first = first
@@ -169,11 +171,6 @@ class QuicLink:
     @property
     def is_up(self) -> bool:
         return self._up and not self._down
-
-    @property
-    def has_proven_size(self) -> bool:
-        """Whether this side's packets of full size came through; they are then not what it failed for."""
-        return self._proof is not None and self._proof.is_seen
 
     def owns(self, connection_id: bytes) -> bool:
         """Whether a datagram with that destination is for this link."""
@@ -272,6 +269,8 @@ class QuicLink:
         self._dirty = True
         while (event := self._connection.next_event()) is not None:
             self._handle(event, now)
+        if self._connection.is_closed_by_peer:
+            self._sink("the connection ended")
 
     def _handle(self, event: QuicEvent, now: float) -> None:
         if isinstance(event, HandshakeCompleted):
@@ -354,6 +353,7 @@ class QuicLink:
             self._guarded(self._connection.send_datagram_frame, probe)
             self._dirty = True
         if self._proof.has_failed(now):
+            self.is_too_large = True
             self._fail("the path does not carry packets of that size")
 
     def _rise(self) -> None:

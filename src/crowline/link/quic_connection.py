@@ -33,6 +33,8 @@ _IDLE_TIMEOUT = 30.0
 # Bytes in flight: 170 MB/s over a round trip of 40 ms (windows are renewed when half of them is used),
 # and a bound on what a fast local path lets the congestion window grow to.
 _WINDOW = 16 << 20
+# The first round-trip estimate of a connection that is opened beside another one.
+_PATIENT_RTT = 0.2
 # The first round-trip estimate without a measured one (RFC 9002 §6.2.2), and the least that is believed.
 _DEFAULT_RTT = 0.333
 _LEAST_RTT = 0.001
@@ -48,7 +50,13 @@ class LinkConnection(QuicConnection):
 
     @classmethod
     def client(cls, peer_fingerprint: bytes, size: int, rtt: float | None) -> Self:
-        """For datagrams of at most `size` bytes, with a server whose certificate is that one."""
+        """For datagrams of at most `size` bytes, with a server whose certificate is that one.
+
+        Where that is more than the least, the first timer is a long one: the library falls back to the least
+        size when it expires, and a machine at work on bulk may answer late.
+        """
+        if size > DATAGRAM_SIZE:
+            rtt = max(rtt or 0.0, _PATIENT_RTT)
         configuration = QuicConfiguration(
             is_client=True,
             verify_mode=CERT_NONE,
@@ -81,6 +89,11 @@ class LinkConnection(QuicConnection):
     def is_backing_off(self) -> bool:
         """Whether what was sent stays unanswered, so that each further try waits longer."""
         return self._core is not None and self._core.pto_count > 0
+
+    @property
+    def is_closed_by_peer(self) -> bool:
+        """Or for a fault of its. The event of it comes some round trips later."""
+        return self._close_event is not None
 
     @property
     def largest_datagram(self) -> int:
