@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crowline.api.chores import Chores
 from crowline.api.forwarding.connections import Connections, refuse
@@ -164,18 +164,21 @@ class Forwarder:
         number, entrance = granted.rule, self._bound[granted.rule].door
         if isinstance(rule, Remote):
             self._gate.remotes[number] = rule
-            self._tell(RuleReady(str(rule), granted.port or rule.bind.port))
-        elif isinstance(entrance, SocksDoor):
+            port = granted.port or rule.bind.port
+            self._tell(RuleReady(str(replace(rule, bind=Target(rule.bind.host, port))), port))
+            return
+        assert entrance is not None
+        if isinstance(entrance, SocksDoor):
             self._chores.beside(entrance.serve(self._connections, self._flows, number))
-            self._tell(RuleReady(str(rule), entrance.address))
-        elif entrance is not None:
+        else:
             transport = "tcp" if isinstance(rule, Dynamic) else rule.transport
 
             def connect(flow: int | None) -> Connect:
                 return Connect(number, transport, flow=flow)
 
             self._chores.beside(entrance.serve(self._connections, self._flows, connect))
-            self._tell(RuleReady(str(rule), entrance.address))
+        bound = Target(entrance.address.host, entrance.address.port)
+        self._tell(RuleReady(str(replace(rule, bind=bound)), entrance.address))
 
     async def _decide(self, stream: Stream) -> None:
         """The other side's questions, one after the other: a person may have to answer."""
