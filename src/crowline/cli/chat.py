@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crowline.base.errors import Interrupted, NoPath, ServerUnreachable, UsageError
+from crowline.base.errors import Interrupted, NoPath, PeerRestarted, ServerUnreachable, UsageError
 from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, count
 from crowline.cli.place import PlaceFlags, check, place_options
@@ -56,8 +56,9 @@ async def _chat(
     if not asks:
         conversation.open()
     try:
-        if stays:
-            await _again_and_again(conversation, talk, partial(_once, output, code, flags, place))
+        if place.peer is not None:
+            once = partial(_once, output, code, flags, place)
+            await _again_and_again(conversation, talk, once, stays=stays)
         else:
             await _once(output, code, flags, place, conversation)
     finally:
@@ -97,17 +98,25 @@ async def _once(
 
 
 async def _again_and_again(
-    conversation: _Conversation, talk: Chat, once: Callable[..., Coroutine[Any, Any, None]]
+    conversation: _Conversation,
+    talk: Chat,
+    once: Callable[..., Coroutine[Any, Any, None]],
+    *,
+    stays: bool,
 ) -> None:
-    """Meet until this side has said everything and it is delivered."""
-    done = asyncio.create_task(talk.all_said())
+    """Meet, and meet again where the other side came again as another process, or, for a side that `stays`,
+    where it left; until this side has said everything and it is delivered.
+    """
+    # Without anybody who stays, who has nothing to say waits for the other side all the same.
+    done = asyncio.create_task(talk.all_said() if stays else asyncio.Event().wait())
     meeting: asyncio.Task[None] | None = None
     try:
-        while not done.done():
+        goes_on = True
+        while goes_on and not done.done():
             meeting = asyncio.create_task(once(conversation, stays=True))
             await asyncio.wait({meeting, done}, return_when=asyncio.FIRST_COMPLETED)
             if meeting.done() or conversation.has_met:
-                await _over(meeting, conversation)
+                goes_on = await _goes_on(meeting, conversation, stays=stays)
     finally:
         for task in (done, meeting):
             if task is not None:
@@ -115,15 +124,20 @@ async def _again_and_again(
                 await asyncio.gather(task, return_exceptions=True)
 
 
-async def _over(meeting: asyncio.Task[None], conversation: _Conversation) -> None:
-    """Wait for the end of a meeting. Raises what another one would not mend."""
+async def _goes_on(meeting: asyncio.Task[None], conversation: _Conversation, *, stays: bool) -> bool:
+    """Whether another meeting follows this one, which is over when that is known."""
     try:
         await meeting
+    except PeerRestarted as problem:
+        conversation.tell(problem.message)
     except (Interrupted, NoPath, ServerUnreachable) as problem:
-        if not conversation.has_ever_met:
+        if not (stays and conversation.has_ever_met):
             raise
         conversation.tell(f"{problem.message} Trying again.")
         await asyncio.sleep(_PAUSE)
+    else:
+        return stays
+    return True
 
 
 class _Conversation:
