@@ -32,9 +32,12 @@ from crowline.base.errors import (
 if TYPE_CHECKING:
     from crowline.api.chat import Chat
     from crowline.api.doctor.examination import Examination, examine
+    from crowline.api.forwarding.forwarder import forward_ports
     from crowline.api.pairing import KnownPeer, KnownPeers, pair, room_with
     from crowline.api.path import Path
     from crowline.api.peer import Peer, Stream
+    from crowline.api.ping import pinging
+    from crowline.api.pipe import pipe
     from crowline.api.port_mapping.mapper import PortMap, PortMapper, PortNotOpened
     from crowline.api.room import Room, host, join
     from crowline.api.serverless import (
@@ -70,6 +73,7 @@ __all__ = [
     "UsageError",
     "WrongCode",
     "examine",
+    "forward_ports",
     "host",
     "host_by_token",
     "host_on_lan",
@@ -79,6 +83,8 @@ __all__ = [
     "join_from",
     "join_on_lan",
     "pair",
+    "pinging",
+    "pipe",
     "room_with",
 ]
 
@@ -98,6 +104,9 @@ _LAZY = {
     "Stream": "crowline.api.peer",
     "Room": "crowline.api.room",
     "examine": "crowline.api.doctor.examination",
+    "forward_ports": "crowline.api.forwarding.forwarder",
+    "pinging": "crowline.api.ping",
+    "pipe": "crowline.api.pipe",
     "host": "crowline.api.room",
     "host_by_token": "crowline.api.serverless",
     "host_on_lan": "crowline.api.serverless",

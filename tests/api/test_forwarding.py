@@ -461,3 +461,46 @@ async def test_a_broken_connection_is_raised() -> None:
         await other.close(10, "it was stopped")
         with pytest.raises(CrowlineError, match="it was stopped"):
             await running
+
+
+async def test_programs_forward_by_one_call_and_refuse_what_they_did_not_allow() -> None:
+    """The library's own surface: texts in, events out."""
+    events: list[ForwardEvent] = []
+    async with echo_server() as port, two_peers() as (one, other):
+        using = asyncio.ensure_future(
+            crowline.forward_ports(
+                one,
+                local=[f"0:localhost:{port}", "0:localhost:9"],
+                remote=[f"0:localhost:{port}"],
+                tell=events.append,
+            )
+        )
+        sharing = asyncio.ensure_future(crowline.forward_ports(other, allow=[f"localhost:{port}"]))
+        try:
+            await until(lambda: len(events) == 3)
+            ready = [event for event in events if isinstance(event, RuleReady)]
+            assert len(ready) == 1 and len([e for e in events if isinstance(e, RuleDenied)]) == 2
+            assert await exchange(port_of(ready[0].where), b"x") == b"xbye"
+        finally:
+            for task in (using, sharing):
+                task.cancel()
+            await asyncio.gather(using, sharing, return_exceptions=True)
+
+
+async def test_a_flow_of_socks_remembers_so_many_hosts_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest; an older one is looked up again."""
+    monkeypatch.setattr("crowline.api.forwarding.flows._MOST_HOSTS", 2)
+    async with udp_echo() as port:
+        here, there = Side([parse_dynamic("0")]), Side(allow=["127.0.0.0/8:*"])
+        async with forwarding(here, there):
+            (where,) = await here.ready()
+            code, bound, sock = await socks_request(port_of(where), 3, b"\x01\x00\x00\x00\x00\x00\x00")
+            relay = int.from_bytes(bound[4:6], "big")
+            with sock, udp_socket() as program:
+                assert code == 0
+                for number in (9, 10, 11):
+                    stray = b"\x00\x00\x00\x01\x7f\x00\x00" + bytes([number]) + b"\x00\x09stray"
+                    await asyncio.get_running_loop().sock_sendto(program, stray, ("127.0.0.1", relay))
+                header = b"\x00\x00\x00" + name("localhost", port)
+                for text in (b"one", b"two"):
+                    assert (await ask_udp(program, relay, text, header)).endswith(text)

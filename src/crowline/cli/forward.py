@@ -43,10 +43,10 @@ class _Wishes:
 
     def permits(self) -> tuple[list[Permit], list[Permit]]:
         """What may be reached from here, and where may be listened here. Raises `UsageError`."""
-        from crowline.api.forwarding.forwarder import Permit
+        from crowline.api.forwarding.forwarder import Permit, parse_listen_permit
 
-        listens = [text if ":" in text else f"localhost:{text}" for text in self.allow_listen]
-        return [Permit.parse(text) for text in self.allow], [Permit.parse(text) for text in listens]
+        listens = [parse_listen_permit(text) for text in self.allow_listen]
+        return [Permit.parse(text) for text in self.allow], listens
 
 
 @click.command()

@@ -85,6 +85,14 @@ class Permits:
         return [each for each in addresses if any(permit.allows(host, each) for permit in open_here)]
 
 
+def parse_listen_permit(text: str) -> Permit:
+    """``[BIND:]PORT``, where may be listened; without an address, for this machine's own programs.
+
+    Raises `UsageError`.
+    """
+    return Permit.parse(text if ":" in text else f"localhost:{text}")
+
+
 def _usual(host: str) -> str:
     return host.lower().rstrip(".")
 

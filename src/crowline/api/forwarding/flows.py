@@ -11,6 +11,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from crowline.api.forwarding.connections import Connections, refuse
 from crowline.api.forwarding.events import ConnectionClosed, ConnectionOpened, ForwardEvent
@@ -32,9 +33,12 @@ MAX_FLOWS = 64
 IDLE_LIMIT = 120.0
 # Datagrams that wait for a flow's stream.
 _MOST_EARLY = 32
-# Hosts that one roaming flow talks with, and names that it looks up at once.
+# Hosts that one roaming flow remembers, the latest, and names that it looks up at once.
 _MOST_HOSTS = 256
 _MOST_LOOKUPS = 16
+K = TypeVar("K")
+V = TypeVar("V")
+
 _NUMBER = struct.Struct("!I")
 _LENGTH = struct.Struct("!H")
 
@@ -111,13 +115,14 @@ class Flows:
 
     def begin(self, deliver: Callable[[memoryview], None]) -> Flow:
         """A new flow of this side, which `carry` takes to the other."""
-        flow = self._flows[self._next] = Flow(self._peer, self._next, deliver)
-        self._next += 2
+        flow = Flow(self._peer, self._next, deliver)
+        self._next = (self._next + 2) % (1 << 32)
         return flow
 
     async def carry(self, flow: Flow, head: Head, what: str) -> None:
         """Open the flow over there, and keep it until it ends."""
         number = next(self._connections.numbers)
+        self._flows[flow.number] = flow
         self._tell(ConnectionOpened(number, what))
         reason = ""
         try:
@@ -231,7 +236,7 @@ class _Roaming(_Outlet):
         self._permits = permits
         self._sockets: dict[bool, LocalUdp] = {}
         self._known: dict[tuple[str, int], Address | None] = {}
-        self._hosts: set[str] = set()
+        self._hosts: dict[str, None] = {}
         self._lookups: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -247,7 +252,7 @@ class _Roaming(_Outlet):
         host, port, payload = parsed
         if (host, port) in self._known:
             self._send(self._known[host, port], payload)
-        elif len(self._lookups) < _MOST_LOOKUPS and len(self._known) < _MOST_HOSTS:
+        elif len(self._lookups) < _MOST_LOOKUPS:
             task = asyncio.ensure_future(self._find(host, port, bytes(payload)))
             self._lookups.add(task)
             task.add_done_callback(self._lookups.discard)
@@ -257,8 +262,9 @@ class _Roaming(_Outlet):
             allowed = self._permits.choose(host, port, await addresses_of(host))
         except NotReached:
             allowed = []
-        self._known[host, port] = Address(_one(allowed), port) if allowed and port else None
-        self._send(self._known[host, port], payload)
+        address = Address(_one(allowed), port) if allowed and port else None
+        _remember(self._known, (host, port), address)
+        self._send(address, payload)
 
     def _send(self, address: Address | None, payload: Buffer) -> None:
         if address is None:
@@ -270,12 +276,20 @@ class _Roaming(_Outlet):
             except OSError:
                 return
             self._sockets[address.is_ipv6] = outlet
-        self._hosts.add(address.host)
+        if address.host not in self._hosts:
+            _remember(self._hosts, address.host, None)
         outlet.send(payload, address)
 
     def _on_answer(self, data: bytes, source: Address) -> None:
         if source.host in self._hosts:
             self.flow.send(format_address(source.host, source.port) + data)
+
+
+def _remember(known: dict[K, V], key: K, value: V) -> None:
+    """Put it in, the oldest out."""
+    if len(known) >= _MOST_HOSTS:
+        del known[next(iter(known))]
+    known[key] = value
 
 
 def _one(addresses: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from crowline.api.forwarding.connections import Connections, refuse
 from crowline.api.forwarding.doors import Door, SocksDoor, door
 from crowline.api.forwarding.events import ForwardEvent, RuleDenied, RuleReady, Shared
 from crowline.api.forwarding.flows import Flows
-from crowline.api.forwarding.gate import Gate
+from crowline.api.forwarding.gate import Consent, Gate
 from crowline.api.forwarding.talk import read_body
 from crowline.api.peer import Peer, Stream
 from crowline.api.service import Service, agreed_stream
@@ -33,7 +33,7 @@ from crowline.forward.messages import (
     decode_head,
     encode,
 )
-from crowline.forward.permits import Permit
+from crowline.forward.permits import Permit, parse_listen_permit
 from crowline.forward.rules import (
     LOOPBACK,
     Dynamic,
@@ -56,7 +56,9 @@ __all__ = [
     "Rule",
     "binding",
     "describe",
+    "forward_ports",
     "parse_dynamic",
+    "parse_listen_permit",
     "parse_local",
     "parse_remote",
 ]
@@ -141,7 +143,7 @@ class Forwarder:
             self._on_message(decode_control(await read_body(stream)))
             if self._bound and len(self._denied) == len(self._bound):
                 reasons = {reason.sentence for reason in self._denied.values()}
-                raise Refused(f"The other side agrees to nothing: {', '.join(sorted(reasons))}.")
+                raise Refused(f"Nothing that was asked for was granted: {', '.join(sorted(reasons))}.")
 
     def _on_message(self, message: Control) -> None:
         if isinstance(message, Reach | Roam | Listen):
@@ -227,6 +229,34 @@ class Forwarder:
                 await self._connections.serve(stream, head)
         except CrowlineError:
             stream.abort()
+
+
+async def forward_ports(
+    peer: Peer,
+    *,
+    local: Sequence[str] = (),
+    remote: Sequence[str] = (),
+    dynamic: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    allow_listen: Sequence[str] = (),
+    consent: Consent | None = None,
+    tell: Callable[[ForwardEvent], None] | None = None,
+) -> None:
+    """Forward ports until the other side, which calls this too, leaves; texts as of `crowline forward`.
+
+    `consent` is awaited for what the other side asks for and `allow` does not cover; without it that is
+    refused. `tell` gets what happens. Raises `UsageError`, `LocalProblem` for a port that is taken, `Refused`
+    where the other side grants nothing, and what ends the connection.
+    """
+
+    async def refuse_all(request: Request) -> bool:
+        return False
+
+    permits = [Permit.parse(text) for text in allow]
+    gate = Gate(permits, [parse_listen_permit(text) for text in allow_listen], consent or refuse_all)
+    rules: list[Rule] = [*map(parse_local, local), *map(parse_remote, remote), *map(parse_dynamic, dynamic)]
+    with binding(rules) as bound:
+        await Forwarder(peer, bound, gate, tell or (lambda _: None)).run()
 
 
 def describe(request: Request) -> str:
