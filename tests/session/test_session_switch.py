@@ -83,6 +83,18 @@ def test_a_better_path_takes_over_without_a_pause() -> None:
     assert both.stall <= 0.04
 
 
+def test_links_that_die_together_are_left_together() -> None:
+    """Two direct ones by the same cable: the streams do not try the second before they take the relay."""
+    both = traffic(0.01, 0.02)
+    both.link(3, rank=2, delay=0.01, rtt=0.02, merit=-9)
+    both.watch(0.5)
+    both.cut(DIRECT)
+    both.cut(3)
+    both.watch(1)
+    assert both.choices[-2:] == [DIRECT, RELAY]
+    assert both.stall <= 0.2
+
+
 def test_where_nobody_answers_the_link_is_not_left_early() -> None:
     """The other side sleeps for 400 ms, or this one did: all links are silent, and none is to blame."""
     both = traffic(0.01, 0.02)

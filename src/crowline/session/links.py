@@ -290,9 +290,14 @@ class LinkSet:
         found = self._doubtful()
         if found is None or self._doubt is None or self._doubt[0] != found[1] or not self._has_answered():
             return
-        chosen, since = found
-        if now >= (chosen.stall_time(quick=True) or now):
-            chosen.doubted_since, chosen.stalled = since, True
+        chosen, _ = found
+        if now < (chosen.stall_time(quick=True) or now):
+            return
+        # Those that were asked too and did not answer yet may have died with it.
+        silent = [member for member in self._rivals() if member.answered < self._doubt[1]]
+        for member in (chosen, *silent):
+            member.doubted_since = member.carrier.unanswered_since
+            member.stalled = member.doubted_since is not None
 
     def _next_doubt(self) -> float | None:
         found = self._doubtful()
