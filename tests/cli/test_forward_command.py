@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import queue
+import select
 import signal
 import socket
 import subprocess
@@ -219,3 +220,40 @@ def test_curl_goes_through_socks_by_name_and_by_address(server: str, web: int, s
         assert done.stdout == b"a page of " + f"{host}:{web}".encode() * 10_000
     refused = get("socks5h", "http://127.0.0.1:9/")
     assert refused.returncode == 97 and b"(2)" in refused.stderr, refused
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [(b"y\n", 130), (b"n\n", 5)])
+def test_a_person_is_asked_and_their_word_counts(
+    server: str, web: int, sides: list[Side], answer: bytes, exit_code: int
+) -> None:
+    """On a terminal, with what the other side wants in the question."""
+    sides.append(Side(server, "-L", f"0:localhost:{web}"))
+    [asking] = sides
+    argv = [*CROWLINE, "forward", asking.wait_for("code")["code"], "--server", server, "--no-port-mapping"]
+    person, terminal = os.openpty()
+    with subprocess.Popen(argv, stdin=terminal, stdout=subprocess.DEVNULL, stderr=terminal) as process:
+        os.close(terminal)
+        try:
+            seen = read_until(person, b"Agree? [Y/n]")
+            assert f"to reach localhost:{web} (tcp) from this computer".encode() in seen
+            os.write(person, answer)
+            rule = asking.wait_for("rule")
+            if exit_code == 130:
+                assert fetch(port_of(rule["where"])).startswith(b"a page of x")
+                assert asking.end() == exit_code
+            assert asking.wait() == exit_code
+            read_until(person, b"The other side says")
+            assert process.wait(PATIENCE) in (5, 10)
+        finally:
+            process.kill()
+            os.close(person)
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    """What is on the screen up to `text`."""
+    seen = b""
+    while text not in seen:
+        ready, _, _ = select.select([terminal], [], [], PATIENCE)
+        assert ready, seen
+        seen += os.read(terminal, 4096)
+    return seen
