@@ -144,7 +144,7 @@ def test_after_an_outage_the_first_sign_of_life_ends_the_wait(outage: float) -> 
 
 @pytest.mark.parametrize("source", ["192.0.2.77", "2001:db8::1", "fe80::1"])
 def test_addresses_are_no_business_of_the_connection(source: str) -> None:
-    """It sees one that never changes; on some real ones it would choke, and each change costs a validation."""
+    """It sees one that never changes; on some it would choke, and each change costs a validation."""
     wire = up()
     wire.client.send(b"by another way", wire.now)
     while (transmit := wire.client.next_transmit()) is not None:
@@ -181,3 +181,19 @@ def test_runs_mixed_from_two_connections_are_none() -> None:
     small(wire).receive_run(run, len(mine.data), wire.now)
     wire.run(0.1)
     assert wire.data("server") == b"mine" and not wire.downs("server")
+
+
+def test_a_short_path_is_not_filled_with_what_can_only_wait() -> None:
+    """Without loss the window grows on; what is in flight is bounded by the least round trip."""
+    wire = up(delay=0.0005)
+    wire.client.send(bytes(100_000), wire.now)
+    wire.run(0.1)
+    wire.delay = 0.5  # a queue, not the path
+    most = 0
+    for _ in range(100):
+        wire.client.send(bytes(wire.client.room()), wire.now)
+        wire.run(0.05)
+        core = wire.client._connection._core
+        assert core is not None
+        most = max(most, core.bytes_in_flight)
+    assert most <= (6 << 20)

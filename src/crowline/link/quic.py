@@ -86,8 +86,7 @@ class QuicLink:
         self.local = local
         self.size = self.asked_size = size
         self.proves_size = proves_size
-        # Whether it ended because this side's packets of that size do not come through.
-        self.is_too_large = False
+        self.is_too_large = False  # found by a proof: packets of that size do not come through
         self._connection = connection
         self._deadline: float | None = deadline
         self._first = first
@@ -177,8 +176,11 @@ class QuicLink:
         return connection_id in self._ids
 
     def room(self) -> int:
-        """Bytes that `send` takes now without its queue growing past `BACKLOG_LIMIT`."""
-        if not self.is_up:
+        """Bytes that `send` takes now without its queue growing past `BACKLOG_LIMIT`.
+
+        None while more is in flight than the path can hold.
+        """
+        if not self.is_up or self._connection.is_path_full:
             return 0
         return max(0, BACKLOG_LIMIT - self._connection.get_send_buffer_size(_STREAM))
 
@@ -336,9 +338,9 @@ class QuicLink:
         """The other side is the right one; what is left is the path."""
         self._is_authentic = True
         # The library falls back to the least size where the handshake lost packets.
-        wanted, self.size = self.size, min(self.size, self._connection.largest_datagram)
+        self.size = min(self.size, self._connection.largest_datagram)
         if self._proof is not None:
-            if self._gate is None and self._first and self.size < wanted:
+            if self._first and self.size < self.asked_size:
                 self._fail("the handshake lost packets")
                 return
             self._proof.begin(self.size - DATAGRAM_OVERHEAD, self._connection.smoothed_rtt, now)

@@ -33,6 +33,11 @@ _IDLE_TIMEOUT = 30.0
 # Bytes in flight: 170 MB/s over a round trip of 40 ms (windows are renewed when half of them is used),
 # and a bound on what a fast local path lets the congestion window grow to.
 _WINDOW = 16 << 20
+# Bytes in flight on a path without length, what is added for each second of its least round trip, and the
+# round trip that is believed before one was measured.
+_IN_FLIGHT = 4 << 20
+_MOST_RATE = 500e6
+_LONGEST_RTT = 1.0
 # The first round-trip estimate of a connection that is opened beside another one.
 _PATIENT_RTT = 0.2
 # The first round-trip estimate without a measured one (RFC 9002 §6.2.2), and the least that is believed.
@@ -47,6 +52,8 @@ def warm_up() -> None:
 
 class LinkConnection(QuicConnection):
     """Whole batches in and out, and no packet log, for which every header would be parsed again."""
+
+    _least_rtt = _LONGEST_RTT
 
     @classmethod
     def client(cls, peer_fingerprint: bytes, size: int, rtt: float | None) -> Self:
@@ -86,6 +93,13 @@ class LinkConnection(QuicConnection):
         return 0 if core is None else core.congestion_window - core.bytes_in_flight
 
     @property
+    def is_path_full(self) -> bool:
+        """Whether more is in flight than the path can hold, so that it waits in queues and in memory."""
+        if self._core is None:
+            return False
+        return self._core.bytes_in_flight > _IN_FLIGHT + _MOST_RATE * self._least_rtt
+
+    @property
     def is_backing_off(self) -> bool:
         """Whether what was sent stays unanswered, so that each further try waits longer."""
         return self._core is not None and self._core.pto_count > 0
@@ -110,6 +124,7 @@ class LinkConnection(QuicConnection):
         if self._handshake_complete and self._core is not None and segment_size > 0:
             self._core.receive_gro_buffer(buffer, segment_size, addr, now)
             self._drain_core()
+            self._least_rtt = min(self._least_rtt, self._core.latest_rtt or self._least_rtt)
         else:
             super().receive_gro_buffer(buffer, segment_size, addr, now)
 
