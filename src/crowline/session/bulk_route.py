@@ -40,7 +40,7 @@ WISH_INTERVAL = 10.0
 # A path that takes so many times its idle round trip, and so many seconds more, has a queue before its narrow
 # place: it is full.
 _QUEUE_SHARE = 1.25
-_QUEUE_DELAY = 0.005
+_QUEUE_DELAY = 0.010
 # Seconds that what the link left behind needs to arrive, above which it is sent again at once.
 _DRAIN = 1.0
 

@@ -134,10 +134,8 @@ class Member:
 
     @property
     def recent_rtt(self) -> float | None:
-        """The round trip of late, with all that waits on the path; None until there are enough samples."""
-        if not self.is_measured():
-            return None
-        return sorted(list(self.samples)[-ENOUGH_SAMPLES:])[ENOUGH_SAMPLES // 2]
+        """The least of the last few: a queue on the path is in each of them, a busy machine is not."""
+        return min(list(self.samples)[-ENOUGH_SAMPLES:]) if self.is_measured() else None
 
     @property
     def is_ailing(self) -> bool:
