@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from crowline.base.machine import Buffer
 from crowline.session.bulk_route import BulkRoute, Natural, Other
+from crowline.session.doubt import Doubt
 from crowline.session.load import Load, NoLoad
 from crowline.session.member import Carrier, DatagramCarrier, Hints, Member, Trust
 from crowline.session.ways import FIRST_HOLD, Way, Ways
@@ -80,8 +81,7 @@ class LinkSet:
         # Since when the other side has not said that more has arrived of what waits for that.
         self._waiting_since: float | None = None
         self._probe_at: float | None = None
-        # The silence of the chosen link for which all were asked, and when.
-        self._doubt: tuple[float, float] | None = None
+        self._doubt = Doubt()
 
     def add(
         self,
@@ -154,7 +154,7 @@ class LinkSet:
         """Choose the best link; on a change, the one it was before and why."""
         for member in self._members.values():
             member.look(now, lambda member=member: self._hold(member, now))  # type: ignore[misc]
-        self._leave_early(now)
+        self._doubt.leave(*self._suspects(), now)
         if any(not member.is_ailing for member in self._members.values()):
             self.unheard_since = None
         elif self.unheard_since is None:
@@ -206,7 +206,7 @@ class LinkSet:
 
     def due_pings(self, now: float) -> list[tuple[int, int, bool]]:
         """Links to ping now, each with the token to send, and whether the ping must be full-size."""
-        self._ask(now)
+        self._doubt.ask(*self._suspects(), now)
         due = []
         for link, member in self._members.items():
             if now >= member.ping_at:
@@ -226,9 +226,8 @@ class LinkSet:
         times = [at for member in self._members.values() for at in member.timeouts()]
         shorter = [member.shorter_since for member in self._members.values()]
         times += [since + SHORTER_FOR for since in shorter if since is not None]
-        if self._probe_at is not None:
-            times.append(self._probe_at)
-        times += [at for at in (self._next_doubt(), self.bulk.next_timeout()) if at is not None]
+        doubt = self._doubt.next_timeout(*self._suspects())
+        times += [at for at in (doubt, self._probe_at, self.bulk.next_timeout()) if at is not None]
         return min(times, default=None)
 
     # ------------------------------------------------------------------------------------------------
@@ -263,49 +262,9 @@ class LinkSet:
         others = (member for link, member in self._members.items() if link != self.chosen)
         return [member for member in others if member.trust is Trust.SOUND]
 
-    def _doubtful(self) -> tuple[Member, float] | None:
-        """The chosen link and since when it has been silent, where another could take over."""
-        chosen = None if self.chosen is None else self._members.get(self.chosen)
-        if chosen is None or chosen.is_ailing or chosen.rtt is None:
-            return None
-        since = chosen.carrier.unanswered_since
-        return None if since is None or not self._rivals() else (chosen, since)
-
-    def _ask(self, now: float) -> None:
-        """See that the chosen link and its rivals are pinged as soon as there is reason for doubt."""
-        found = self._doubtful()
-        if found is None or (self._doubt is not None and self._doubt[0] != found[1]):
-            self._doubt = None
-        if found is None or self._doubt is not None or now < (found[0].doubt_time() or now):
-            return
-        self._doubt = (found[1], now)
-        for member in (found[0], *self._rivals()):
-            member.ping_at = now
-
-    def _has_answered(self) -> bool:
-        """Whether a rival has answered what all were asked."""
-        return self._doubt is not None and any(each.answered >= self._doubt[1] for each in self._rivals())
-
-    def _leave_early(self, now: float) -> None:
-        found = self._doubtful()
-        if found is None or self._doubt is None or self._doubt[0] != found[1] or not self._has_answered():
-            return
-        chosen, _ = found
-        if now < (chosen.stall_time(quick=True) or now):
-            return
-        # Those that were asked too and did not answer yet may have died with it.
-        silent = [member for member in self._rivals() if member.answered < self._doubt[1]]
-        for member in (chosen, *silent):
-            member.doubted_since = member.carrier.unanswered_since
-            member.stalled = member.doubted_since is not None
-
-    def _next_doubt(self) -> float | None:
-        found = self._doubtful()
-        if found is None:
-            return None
-        if self._doubt is None or self._doubt[0] != found[1]:
-            return found[0].doubt_time()
-        return found[0].stall_time(quick=True) if self._has_answered() else None
+    def _suspects(self) -> tuple[Member | None, list[Member]]:
+        """The chosen link and its rivals."""
+        return None if self.chosen is None else self._members.get(self.chosen), self._rivals()
 
     def _hold(self, member: Member, now: float) -> float:
         """Seconds for which a link that answers again must go on doing so."""
@@ -313,10 +272,11 @@ class LinkSet:
         return max(self._ways.hold(member.way), FIRST_HOLD if was_early else 0.0)
 
     def _judge(self, member: Member, now: float) -> bool:
-        """Whether the link was left early; that counts as a fall where it was right."""
+        """Whether the link was left early; that counts as a fall where it was right, of a link in use."""
         since, member.doubted_since = member.doubted_since, None
-        if since is not None and now >= since + member.longest_silence():
-            self._ways.fell(member.way, member.carried_before)
+        carried, member.carried_before = member.carried_before, None
+        if since is not None and carried is not None and now >= since + member.longest_silence():
+            self._ways.fell(member.way, carried)
         return since is not None
 
     def _best(self, now: float) -> tuple[int | None, str]:

@@ -110,7 +110,7 @@ class Member:
     trial: tuple[float, float] | None = None
     # Since when it had been silent when it was left early, and how long it had carried the streams by then.
     doubted_since: float | None = None
-    carried_before: float = 0.0
+    carried_before: float | None = None
     # When the last ping was sent that it has answered.
     answered: float = -math.inf
     # Left while it ailed: what it carried has gone to another link.
