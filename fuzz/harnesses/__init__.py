@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from fuzz.harness import Harness
-from fuzz.harnesses import chat, doctor, files, hub, ice, lab, serverless, sessions, settings, stun, turn
+from fuzz.harnesses import (
+    chat,
+    doctor,
+    files,
+    forwarding,
+    hub,
+    ice,
+    lab,
+    serverless,
+    sessions,
+    settings,
+    stun,
+    turn,
+)
 
 HARNESSES: dict[str, Harness] = {
     harness.name: harness
-    for part in (stun, turn, ice, hub, sessions, files, settings, lab, doctor, serverless, chat)
+    for part in (stun, turn, ice, hub, sessions, files, settings, lab, doctor, serverless, chat, forwarding)
     for harness in part.HARNESSES
 }
