@@ -17,17 +17,32 @@ from crowline.transfer.names import (
     split_path,
     twin_key,
 )
-from crowline.transfer.receiver import FileEnded, FileLost, Offered, Receiver
+from crowline.transfer.receiver import (
+    DigestsArrived,
+    FileEnded,
+    FileLost,
+    Offered,
+    Receiver,
+    SmallArrived,
+)
 from fuzz.harness import Harness
 
 _MANIFEST = Manifest((Folder("notes", 0o755),), (File("notes/a.txt", 4, 0o644), File("b", 0, 0o600)))
-_OFFER = b"".join(m.offer_frames(_MANIFEST))
+_OFFER = b"".join(m.offer_frames(_MANIFEST)).removeprefix(m.GREETING)
 _DATA = m.frame_header(m.FrameType.DATA, 4) + b"data"
 _DONE = m.encode(m.FileDone(0, bytes(32)))
 _SEEDS = (
     _OFFER,
     _OFFER + _DATA + _DONE + m.encode(m.FileFailed(1, "gone")) + m.encode(m.Finished()),
+    _OFFER
+    + m.encode(m.Digests(0, bytes(32)))
+    + m.encode(m.Keep(4))
+    + _DONE
+    + m.encode(m.Small(1, bytes(32), b""))
+    + m.encode(m.Finished()),
     m.encode(m.Accept([1], {0: 2})),
+    m.encode(m.Want(0, b"\1")),
+    m.encode(m.Hole(3)),
     m.encode(m.Reject(m.Reason.DECLINED, "No.")),
     m.encode(m.Verdict(0, ok=False, reason=m.Reason.DISK_FULL)),
     m.encode(m.Abort(m.Reason.CANCELLED, "Stop.")),
@@ -49,15 +64,19 @@ def run_frames(data: bytes) -> None:
 def run_receiver(data: bytes) -> None:
     """A receiver that takes everything offered survives any sender, and every name it hands out is safe."""
     receiver = Receiver()
-    receiver.receive(data)
+    receiver.receive(m.GREETING + data)
     while (event := receiver.next_event()) is not None:
         if isinstance(event, Offered):
             for folder in event.manifest.folders:
                 split_path(folder.path)
             for file in event.manifest.files:
                 split_path(file.path)
-            receiver.accept()
-        elif isinstance(event, FileEnded | FileLost):
+            for link in event.manifest.links:
+                split_path(link.path)
+            receiver.accept(compare={i: file.size for i, file in enumerate(event.manifest.files[:1])})
+        elif isinstance(event, DigestsArrived):
+            receiver.want(event.index, len(data) & 1)
+        elif isinstance(event, FileEnded | FileLost | SmallArrived):
             receiver.verdict(event.index, ok=True)
     while receiver.next_transmit() is not None:
         pass
