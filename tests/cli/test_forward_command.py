@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from crowline.cli import main
 from needs import needs_program
 
 CROWLINE = [sys.executable, "-m", "crowline"]
@@ -175,31 +176,19 @@ def test_who_allows_nothing_is_not_asked_without_a_terminal(server: str, web: in
 )
 def test_what_makes_no_sense_is_said_before_anything_happens(arguments: list[str], exit_code: int) -> None:
     """Also where nobody can be asked and nothing was asked for."""
-    process = subprocess.run(
-        [*CROWLINE, "forward", *arguments, "--server", "ws://127.0.0.1:1"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert process.returncode == exit_code and "Traceback" not in process.stderr
+    with pytest.raises(SystemExit) as ended:
+        main(["forward", *arguments, "--server", "ws://127.0.0.1:1"])
+    assert ended.value.code == exit_code
 
 
-def test_a_taken_port_is_exit_8_before_a_code_is_shown(server: str) -> None:
-    """Nobody types a code for nothing."""
+def test_a_taken_port_is_exit_8_before_anybody_is_met(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody types a code for nothing, and no server is asked."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        process = subprocess.run(
-            [*CROWLINE, "forward", "-D", str(taken.getsockname()[1]), "--server", server],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    assert process.returncode == 8 and "is taken" in process.stderr and "forward " not in process.stderr
+        with pytest.raises(SystemExit) as ended:
+            main(["forward", "-D", "0", "-D", str(taken.getsockname()[1]), "--server", "ws://127.0.0.1:1"])
+    assert ended.value.code == 8 and "is taken" in capsys.readouterr().err
 
 
 @pytest.mark.peer
