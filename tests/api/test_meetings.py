@@ -310,8 +310,11 @@ async def test_leaving_with_an_error_tells_the_other_side_why(server: Server) ->
             raise crowline.LocalProblem("the disk is full")
 
 
-async def test_a_side_that_dies_is_noticed(server: Server) -> None:
+async def test_a_side_that_dies_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is said: the WebSocket breaks and the links fall silent."""
+    from crowline.api import watch
+
+    monkeypatch.setattr(watch, "HUNG_UP_LIMIT", 2.0)
     async with crowline.host(server.url) as room:
         there = Connection(Role.JOIN, Options(server.url), parse(room.code))
         await there.open()
@@ -342,7 +345,8 @@ def kill(connection: Connection) -> None:
     for stream in streams:
         stream.stream.abort()
     transport = hub.socket._connection.transport
-    assert transport is not None
+    assert transport is not None and hub._reader is not None
+    hub._reader.cancel()
     transport.abort()
 
 

@@ -14,21 +14,15 @@ from crowline.api.carriers import Carriers
 from crowline.api.chores import Chores
 from crowline.api.hub_channel import AtServer
 from crowline.api.introduction import Introduction
-from crowline.api.meeting_point import Callbacks, MeetingPoint, Place
+from crowline.api.meeting_point import MeetingPoint, Place
 from crowline.api.observers import Observers
 from crowline.api.options import Options
+from crowline.api.rejoin import Rejoin
 from crowline.api.timing import Timing
 from crowline.api.token_point import TokenPoint
 from crowline.api.traversal.traversal import Traversal
-from crowline.api.watch import Watch
-from crowline.base.errors import (
-    CrowlineError,
-    NobodyCame,
-    ProtocolViolation,
-    ServerUnreachable,
-    UsageError,
-    error_for,
-)
+from crowline.api.watch import PATH_BROKE, PATH_BROKE_HINT, Watch
+from crowline.base.errors import CrowlineError, ProtocolViolation, UsageError, error_for
 from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.link.choice import HUB_LINK
@@ -36,22 +30,8 @@ from crowline.link.identity import Identity
 from crowline.net.patience import within
 from crowline.net.pump import Pump
 from crowline.rendezvous.code import Code
-from crowline.rendezvous.events import (
-    CodeReady,
-    HostVouched,
-    Keyed,
-    MeetingEvent,
-    MeetingFailed,
-    PeerLeft,
-    PeerPresent,
-    PeerReturned,
-    PlaceReady,
-    Signalled,
-    TokenReady,
-    Welcomed,
-)
 from crowline.rendezvous.role import Role
-from crowline.rendezvous.signals import Bye, Description, Signal
+from crowline.rendezvous.signals import Description
 from crowline.session.events import (
     BulkIsSlow,
     DatagramReceived,
@@ -109,10 +89,17 @@ class Connection:
             self.session, self.carriers.send, self._on_session_event, on_timeout=self.flush
         )
         self._identity = Identity.generate()
-        self._hub: MeetingPoint | None = None
+        self._rejoin = Rejoin(
+            self,
+            self.carriers,
+            self._place,
+            role,
+            code,
+            hides=options.relay_only,
+            carries=not options.direct_only,
+        )
         self._traversal: Traversal | None = None
         self._introduction: Introduction | None = None
-        self._key: Secret | None = None
         self._watch: Watch | None = None
         self._farewell = asyncio.Event()
         self._chores = Chores()
@@ -120,32 +107,31 @@ class Connection:
     @property
     def key(self) -> Secret | None:
         """The key of the first meeting, once the other side has proven it."""
-        return self._key
+        return self._rejoin.key
+
+    @property
+    def resume_secret(self) -> Secret | None:
+        """By which the two meet again, in this process or in a later one; None where they cannot."""
+        return self._rejoin.secret if self._rejoin.is_lasting else None
+
+    @property
+    def _hub(self) -> MeetingPoint | None:
+        return self._rejoin.point
 
     # Opening and closing ----------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Reach the hub and begin; `code_ready`, `opened` and `ended` tell the rest."""
-        callbacks = Callbacks(
-            on_event=self._on_meeting_event,
-            on_link_data=lambda data: self._receive(HUB_LINK, data),
-            on_link_down=self.carriers.hub_down,
-            on_link_room=self.flush,
-            on_broken=self._on_hub_broken,
-            on_returned=self._on_hub_returned,
-            on_closed=self._on_hub_closed,
-            on_warning=self.on_warning,
-        )
-        self._hub = await self._place.open(self.role, self.code, callbacks)
+        point = await self._rejoin.open()
         self._traversal = Traversal(
             self,
             self.carriers,
             self._options,
             identity=self._identity,
             controlling=self.role is Role.JOIN,
-            hub_host=self._hub.server_host,
-            loopback=self._hub.is_loopback,
-            signal=self._hub.signal,
+            hub_host=point.server_host,
+            loopback=point.is_loopback,
+            signal=self._rejoin.signal,
         )
         self._introduction = Introduction(
             self.carriers,
@@ -156,7 +142,7 @@ class Connection:
         )
         if self._place.caution:
             self.observers.tell_warning(self._place.caution)
-        self._hub.start(self._traversal)
+        self._rejoin.start(self._traversal)
         self._traversal.begin()
         if self._options.timeout is not None:
             self._chores.later(self._options.timeout, self._give_up_waiting)
@@ -173,7 +159,7 @@ class Connection:
             self._say_goodbye(code, sentence)
             if self.session.chosen is not None:
                 await within(FAREWELL_LIMIT, self._farewell.wait())
-            self._end(None)
+            self.end(None)
         await self._release()
 
     async def _release(self) -> None:
@@ -182,7 +168,7 @@ class Connection:
         await self._chores.close()
         self._session_pump.close()
         self.carriers.close()
-        farewells = [self._hub.close()] if self._hub is not None else []
+        farewells = [self._rejoin.close()]
         if self._traversal is not None:
             farewells.append(self._traversal.give_back())
         try:
@@ -194,16 +180,15 @@ class Connection:
     def _say_goodbye(self, code: int, sentence: str) -> None:
         """By the session and by the hub: whichever is heard first will do."""
         self.session.close(code, sentence)
-        if self._hub is not None and self._key is not None:
-            self._hub.signal(Bye(code=code, sentence=sentence[:500]))
+        self._rejoin.say_goodbye(code, sentence)
         self.flush()
 
-    def _fail(self, error: CrowlineError) -> None:
+    def fail(self, error: CrowlineError) -> None:
         """End with an error that the other side should hear too."""
         self._say_goodbye(error.exit_code, error.message)
-        self._end(error)
+        self.end(error)
 
-    def _end(self, error: CrowlineError | None) -> None:
+    def end(self, error: CrowlineError | None) -> None:
         """The meeting is over; everybody who waits hears of it."""
         if self.ended.done():
             return
@@ -220,129 +205,103 @@ class Connection:
 
     def _give_up_waiting(self) -> None:
         if self.timing.present is None:
-            self._end(self._place.nobody_came())
+            self.end(self._place.nobody_came())
 
-    # What the hub says ------------------------------------------------------------------------------
+    # What meetings say ------------------------------------------------------------------------------
 
-    def _on_meeting_event(self, event: MeetingEvent) -> None:
-        if isinstance(event, Welcomed):
-            self._on_welcome(event)
-        elif isinstance(event, CodeReady):
-            self.code = event.code
-            self._is_ready()
-        elif isinstance(event, PlaceReady):
-            self._is_ready()
-        elif isinstance(event, TokenReady):
-            self.token = event.text
-            self._is_ready()
-        elif isinstance(event, PeerPresent):
-            self._on_present(event)
-        elif isinstance(event, Keyed):
-            self._on_key(event)
-        elif isinstance(event, Signalled):
-            self._on_signal(event.signal)
-        elif isinstance(event, HostVouched):
-            assert self._traversal is not None
-            self._traversal.vouched(event.host)
-        elif isinstance(event, PeerLeft):
-            self._on_left(event)
-        elif isinstance(event, PeerReturned):
-            # Link zero is not by its new WebSocket; the hub may have seen nothing of the old one's end.
-            self.carriers.hub_down("the other side had to reach the server again")
-        elif isinstance(event, MeetingFailed):
-            if self._key is None:
-                self._end(event.error)
-            else:
-                self._on_hub_closed()
+    def on_code(self, code: Code) -> None:
+        self.code = code
+        self.on_ready()
 
-    def _is_ready(self) -> None:
-        """This side can be met."""
+    def on_token(self, token: str) -> None:
+        self.token = token
+        self.on_ready()
+
+    def on_ready(self) -> None:
         if not self.code_ready.done():
             self.code_ready.set_result(None)
 
-    def _on_welcome(self, event: Welcomed) -> None:
-        assert self._traversal is not None
-        if event.welcome.motd:
-            self.observers.tell_warning(event.welcome.motd)
-        self._chores.beside(self._traversal.query_stun(event.welcome.stun))
-
-    def _on_present(self, event: PeerPresent) -> None:
-        assert self._hub is not None and self._traversal is not None
-        self.timing.present = self._hub.received_at
-        self._traversal.meet()
-        direct_only = self._options.direct_only
-        no_path = None if self._place.has_server else self._place.no_path
+    def on_present(self, at: float) -> None:
+        self.timing.present = at
         self._watch = Watch(
-            is_stuck=self._is_stuck, direct_only=direct_only, on_verdict=self._fail, no_path=no_path
+            is_stuck=self._is_stuck,
+            direct_only=self._options.direct_only,
+            on_verdict=self.fail,
+            no_path=None if self._place.has_server else self._place.no_path,
+            rescuer=self if self._rejoin.is_lasting else None,
+            lost_since=lambda: self.session.unheard_since,
+            deadline=self._options.deadline,
         )
-        self._chores.beside(self._traversal.allocate(None if direct_only else event.turn))
 
-    def _on_key(self, event: Keyed) -> None:
-        assert self._hub is not None
-        self._key = event.key
-        self.words = event.verifier
-        if not self._options.direct_only:
-            link = self._hub.open_link(self.role, event.key)
-            if link is not None:
-                self.carriers.hub_up(link)
-
-    def _on_signal(self, signal: Signal) -> None:
-        assert self._traversal is not None
-        if isinstance(signal, Description):
-            self._on_description(signal)
-        elif isinstance(signal, Bye):
-            self._on_goodbye(signal.code, signal.sentence)
-        else:
-            self._traversal.hear(signal)
-
-    def _on_description(self, signal: Description) -> None:
-        assert self._introduction is not None
-        if self._key is not None and not self._introduction.hear(signal, self._key):
-            self._fail(ProtocolViolation("The other side's description makes no sense."))
-
-    def _on_left(self, event: PeerLeft) -> None:
-        """The other side's WebSocket is gone; its other links may live, which they must show now."""
-        if self._key is None and not event.final:
-            # It may come back and prove itself; the meeting knows how long to wait for that.
-            return
-        self.carriers.hub_down("the other side left the server")
+    def on_absent_again(self) -> None:
+        self.timing.present = None
         if self._watch is not None:
-            self._watch.left()
+            self._watch.close()
+            self._watch = None
+
+    def on_key(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def on_description(self, description: Description) -> None:
+        assert self._introduction is not None and self.key is not None
+        if not self._introduction.hear(description, self.key):
+            self.fail(ProtocolViolation("The other side's description makes no sense."))
+
+    def on_left(self, *, is_silent: bool) -> None:
+        """Its other links must show now that they live."""
+        if self._watch is not None:
+            self._watch.left(is_silent=is_silent)
         self.session.links.ping(self._loop.time() + 1.0)
         self.flush()
 
-    def _on_hub_broken(self) -> None:
-        if self._place.has_server and not self.opened.done() and not self.ended.done():
-            self.observers.tell_warning("The connection to the server broke; trying again.")
+    def on_back(self) -> None:
+        if self._watch is not None:
+            self._watch.returned()
 
-    def _on_hub_returned(self) -> None:
-        if self._traversal is not None:
-            self._traversal.restart()
+    on_met_again = on_back
 
-    def _on_hub_closed(self) -> None:
-        """The hub is gone; what does not need it goes on."""
-        if self._key is not None:
-            self.carriers.hub_down("the connection to the server ended")
-        elif self._place.has_server:
-            self._end(ServerUnreachable("The server closed the connection.", hint="Try again in a moment."))
-        else:
-            self._end(NobodyCame("The other side went away before a connection was made."))
+    def on_hub_data(self, data: Buffer) -> None:
+        self._receive(HUB_LINK, data)
 
-    def _on_goodbye(self, code: int, sentence: str) -> None:
+    @property
+    def is_usable(self) -> bool:
+        return self.timing.usable is not None
+
+    @property
+    def is_lost(self) -> bool:
+        return self.session.unheard_since is not None
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended.done()
+
+    # What can be done while nothing works -----------------------------------------------------------
+
+    def tell_lost(self) -> None:
+        self.observers.tell_warning(f"{PATH_BROKE} {PATH_BROKE_HINT}")
+
+    def verify(self) -> None:
+        self._rejoin.verify()
+
+    def begin_anew(self) -> None:
+        self._rejoin.begin_anew()
+
+    def seek(self, *, is_absent: bool) -> None:
+        self._rejoin.seek(is_absent=is_absent)
+
+    def on_goodbye(self, code: int, sentence: str) -> None:
         self._farewell.set()
-        self._chores.later(_LINGER, self._end, error_for(code, sentence) if code else None)
+        self._chores.later(_LINGER, self.end, error_for(code, sentence) if code else None)
 
     # What the traversal says ------------------------------------------------------------------------
 
     def on_network_changed(self, gone: Collection[str]) -> None:
-        assert self._hub is not None
-        self._hub.follow(gone)
+        self._rejoin.follow(gone)
         if (pairs := self.carriers.pairs) is not None:
             pairs.hosts_lost(gone, "this side's address is gone")
 
     def vouch(self, host: str) -> None:
-        assert self._hub is not None
-        self._hub.vouch(host)
+        self._rejoin.vouch(host)
 
     def on_drained(self) -> None:
         self.flush()
@@ -361,10 +320,13 @@ class Connection:
 
     def _is_stuck(self) -> bool:
         """Whether no link is up but an exhausted link zero. Before there is a key, none can be."""
-        if self._key is None or self.carriers.paths.up:
+        if self.key is None or self.carriers.paths.up:
             return False
-        link = self._hub.link if self._hub is not None else None
-        return link is None or link.is_exhausted
+        link = self._rejoin.link
+        if link is None:
+            # Between two meetings there is none, and the next one has another.
+            return not self.is_usable
+        return link.is_exhausted
 
     # What the session says --------------------------------------------------------------------------
 
@@ -380,9 +342,9 @@ class Connection:
         elif isinstance(event, DatagramReceived):
             self.observers.on_datagram(event.data)
         elif isinstance(event, SessionClosed):
-            self._on_goodbye(event.code, event.sentence)
+            self.on_goodbye(event.code, event.sentence)
         elif isinstance(event, SessionBroken):
-            self._fail(ProtocolViolation(f"The other side broke the protocol: {event.reason}."))
+            self.fail(ProtocolViolation(f"The other side broke the protocol: {event.reason}."))
         elif handler := self.observers.streams.get(event.stream):
             handler(event)
 
@@ -392,6 +354,8 @@ class Connection:
             return
         if self._traversal is not None and (silent := self.carriers.silent_pair(event)) is not None:
             self._traversal.fell_silent(silent)
+        if self._watch is not None and event.link not in (None, HUB_LINK):
+            self._watch.has_had_pair = True
         now, before = self.carriers.choose(event)
         if now is not None and now.is_direct and self.timing.direct is None:
             self.timing.direct = self._loop.time()
@@ -408,8 +372,7 @@ class Connection:
         self.carriers.flush()
         self._session_pump.flush()
         self.carriers.flush()
-        if self._hub is not None:
-            self._hub.flush_link()
+        self._rejoin.flush_link()
 
     def _receive(self, number: int, data: Buffer) -> None:
         now = self._loop.time()

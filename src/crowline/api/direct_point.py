@@ -187,6 +187,9 @@ class DirectPoint:
         """Where this side has another address now, the other side has to be told by what is still there."""
         self._callbacks.on_returned()
 
+    def verify(self) -> None:
+        """The way to the meeting point is one of those that do not work."""
+
     async def close(self) -> None:
         await self._channel.close()
         if self._task is not None:

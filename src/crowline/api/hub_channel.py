@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _DRAIN_INTERVAL = 0.01
 # The meeting has one other end; its address says nothing.
 HUB = Address("0.0.0.0", 0)
+# Seconds for the answer of a hub that is asked whether it is still there.
+PROOF_LIMIT = 3.0
 # Seconds before each attempt to reach the hub again; together less than the 30 s it keeps a place.
 RETURN_DELAYS = (0.2, 1.0, 2.0, 4.0, 8.0, 8.0)
 
@@ -122,6 +124,7 @@ class HubChannel:
         self._reader: asyncio.Task[None] | None = None
         self._is_broken = False
         self._hurry = asyncio.Event()
+        self._proof_timer: asyncio.TimerHandle | None = None
 
     @property
     def server_host(self) -> str:
@@ -186,9 +189,19 @@ class HubChannel:
         else:
             self._on_returned()
 
+    def verify(self) -> None:
+        """Nothing works any more: find out soon whether this way does, and seek another where it does not."""
+        if self._is_broken:
+            self._hurry.set()
+        elif self._proof_timer is None:
+            self._meeting.ping()
+            self._pump.flush()
+            self._proof_timer = self._loop.call_later(PROOF_LIMIT, self._judge, self._pump.now)
+
     async def close(self) -> None:
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
+        for timer in (self._drain_timer, self._proof_timer):
+            if timer is not None:
+                timer.cancel()
         self._pump.close()
         if self._link_pump is not None:
             self._link_pump.close()
@@ -196,6 +209,12 @@ class HubChannel:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
         await self.socket.close()
+
+    def _judge(self, asked_at: float) -> None:
+        self._proof_timer = None
+        if self.received_at < asked_at and not self._is_broken:
+            self._hurry.set()
+            self.socket.abort()
 
     def _drained(self) -> None:
         self._drain_timer = None

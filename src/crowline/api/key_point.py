@@ -19,16 +19,20 @@ class ByKey:
     """At the server `url`, in the mailbox that `secret` (32 bytes) names.
 
     The two sides have different roles, the same each time; who comes again in the same role takes the place
-    of who was there before. `hides`: the hub is to confirm no address of this side.
+    of who was there before. `hides`: the hub is to confirm no address of this side. `lasts`: should the two
+    lose each other they meet there again, and not where the key of this meeting leads; a later process of
+    either side is met there too.
     """
 
     has_server = True
     caution = ""
 
-    def __init__(self, url: str, secret: Secret | bytes, *, hides: bool = False) -> None:
+    def __init__(self, url: str, secret: Secret | bytes, *, hides: bool = False, lasts: bool = False) -> None:
         """Raises `UsageError` for a secret of another length."""
         self.url = url
-        self._appointment = Appointment.of(secret if isinstance(secret, Secret) else Secret(secret))
+        self.secret = secret if isinstance(secret, Secret) else Secret(secret)
+        self.lasts = lasts
+        self._appointment = Appointment.of(self.secret)
         self._hides = hides
 
     def nobody_came(self) -> NobodyCame:

@@ -70,6 +70,9 @@ class MeetingPoint(Protocol):
     def follow(self, gone: Collection[str]) -> None:
         """This machine's network changed; it no longer has the addresses `gone`."""
 
+    def verify(self) -> None:
+        """Nothing works any more: find out soon whether the way to the meeting point does."""
+
     async def close(self) -> None:
         """Leave, and release everything."""
 

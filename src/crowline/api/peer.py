@@ -72,9 +72,21 @@ class Peer:
         return self._connection.ended.done() and self._connection.ended.result() is None
 
     @property
+    def resume_secret(self) -> bytes:
+        """32 bytes by which the two sides meet again (`api.key_point.ByKey`), also in a later process; empty
+        where they met without a server."""
+        secret = self._connection.resume_secret
+        return secret.reveal() if secret is not None else b""
+
+    @property
     def path(self) -> Path | None:
         """How bytes travel now, and why; None while there is no path."""
         return self._connection.carriers.paths.current
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether something was heard of lately by any path; idle ones are asked every few seconds."""
+        return self._connection.session.unheard_since is None
 
     def paths(self) -> list[Path]:
         """Every usable path, the one in use first."""

@@ -79,7 +79,7 @@ class Race(RelayOwner):
         self.left = asyncio.Event()
         self._owner = owner
         self._is_in_use = is_in_use
-        self._server = server
+        self.server = server
         self._login = login
         self._loop = asyncio.get_running_loop()
         self._entrants: set[Relay] = set()
@@ -99,10 +99,10 @@ class Race(RelayOwner):
         self._started = self._loop.time()
         self._timer = None
         self._has_tried_streams = False
-        for address in self._server.datagrams:
-            self._enter_datagrams(address, self._server.families)
-        if self._server.streams:
-            known = any(self._owner.has_heard(address) for address in self._server.datagrams)
+        for address in self.server.datagrams:
+            self._enter_datagrams(address, self.server.families)
+        if self.server.streams:
+            known = any(self._owner.has_heard(address) for address in self.server.datagrams)
             delay = head_start(asks_datagrams=bool(self._entrants), has_answered=known)
             self._set_timer(delay, self._open_streams)
         self._settle()
@@ -114,6 +114,19 @@ class Race(RelayOwner):
         ):
             self._has_tried_streams = False
             self._stop()
+
+    def renew_login(self, login: Login) -> None:
+        """The server knows this side by another login from now on, and perhaps no more by the one before: an
+        allocation that it has forgotten is made anew.
+        """
+        self._login = login
+        self._is_refused = False
+        self._wins = min(self._wins, 1)
+        if self.winner is not None:
+            self.winner.verify()
+        elif not (self._closed or self._entrants or self._tasks):
+            self._stop()
+            self.begin()
 
     def check_route(self) -> None:
         """Move an allocation that this machine's network has moved away from, if the server gave a ticket;
@@ -277,7 +290,7 @@ class Race(RelayOwner):
     def _open_streams(self) -> None:
         self._timer = None
         self._has_tried_streams = True
-        for target in self._server.streams:
+        for target in self.server.streams:
             self._spawn(self._enter_stream(target, BOTH_FAMILIES))
         self._settle()
 
@@ -360,7 +373,7 @@ class Race(RelayOwner):
             or self._timer is not None
         ):
             return
-        if self._server.streams and not self._has_tried_streams and not self._is_refused:
+        if self.server.streams and not self._has_tried_streams and not self._is_refused:
             self._open_streams()
             return
         if 0 < self._wins < MAX_REMADE and not self._is_refused:

@@ -150,6 +150,9 @@ class TokenPoint:
     def follow(self, gone: Collection[str]) -> None:
         """The other side cannot be told: it learns new addresses from this side's checks."""
 
+    def verify(self) -> None:
+        """Tokens have no way that could end."""
+
     async def close(self) -> None:
         if self._traversal is not None:
             self._traversal.on_heard = lambda *_: None

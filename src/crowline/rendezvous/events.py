@@ -62,9 +62,12 @@ class Signalled:
 
 @dataclass(frozen=True, slots=True)
 class PeerLeft:
-    """The other side's WebSocket ended. If not `final`, it may come back."""
+    """The other side's WebSocket ended. If not `final`, it may come back. `is_silent`: it was not closed, but
+    nothing came any more.
+    """
 
     final: bool
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

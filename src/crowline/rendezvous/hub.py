@@ -110,8 +110,12 @@ class Hub:
         self._post.deliver(connection, self._welcome)
         self._alarms.at(now + self.limits.first_message, partial(self._check_visitor, connection))
 
-    def disconnect(self, connection: int, now: float, *, is_clean: bool = False) -> None:
-        """A WebSocket is gone. One that was closed properly (`is_clean`) does not come back."""
+    def disconnect(
+        self, connection: int, now: float, *, is_clean: bool = False, is_silent: bool = False
+    ) -> None:
+        """A WebSocket is gone. One that was closed properly (`is_clean`) does not come back; of one that
+        `is_silent` nobody knows whether its other end still lives.
+        """
         visitor = self._visitors.pop(connection, None)
         if visitor is None or visitor.box is None or visitor.side is None:
             return
@@ -122,7 +126,7 @@ class Hub:
         if is_clean:
             self._mailboxes.leave(box, side, now)
         else:
-            self._mailboxes.lost(box, side, now)
+            self._mailboxes.lost(box, side, now, is_silent=is_silent)
 
     def receive(self, connection: int, data: Buffer, now: float) -> None:
         """One text message."""

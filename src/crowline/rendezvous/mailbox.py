@@ -19,7 +19,8 @@ class Side:
     for the other side, and `place` says which of the two it is.
 
     `hosts` are the IP addresses from which it has come, the last `MAX_HOSTS`; it has asked `vouches` times
-    for those of the other side, which hears of none of these if it `is_hidden`. Of link zero it has `sent` so
+    for those of the other side, which hears of none of these if it `is_hidden`. `is_silent`: its WebSocket
+    ended because nothing came any more. Of link zero it has `sent` so
     many bytes, and may send `credit` in all; `is_promised`: more comes later.
     """
 
@@ -31,6 +32,7 @@ class Side:
     element: bytes
     received: int = 0
     return_by: float | None = None
+    is_silent: bool = False
     gone: bool = False
     sent: int = 0
     credit: int = 0

@@ -66,11 +66,12 @@ class Mailboxes:
         else:
             self._counters["out of turn"] += 1
 
-    def lost(self, box: Mailbox, side: Side, now: float) -> None:
+    def lost(self, box: Mailbox, side: Side, now: float, *, is_silent: bool) -> None:
         """The WebSocket of `side` broke; it may come back."""
+        side.is_silent = is_silent
         side.return_by = now + self._limits.grace
         self._alarms.at(side.return_by, partial(self._check_side, side.token))
-        self._post.tell(box.other(side), wire.Left(final=False))
+        self._post.tell(box.other(side), wire.Left(final=False, silent=is_silent))
 
     def leave(self, box: Mailbox, side: Side, now: float) -> None:
         """`side` does not come back; the last one closes the mailbox, as does a host to whom nobody came."""
@@ -80,7 +81,7 @@ class Mailboxes:
         if other is None or other.gone:
             self.remove(box, now)
             return
-        self._post.tell(other, wire.Left(final=True))
+        self._post.tell(other, wire.Left(final=True, silent=side.is_silent))
 
     def end(self, box: Mailbox, reason: wire.Ending, now: float) -> None:
         """Close the mailbox and tell both sides why."""

@@ -166,6 +166,11 @@ class Meeting:
         if self._state is _State.KEYED and self._connected and self._vouching.ask(host):
             self._send(wire.Vouch(host))
 
+    def ping(self) -> None:
+        """Have the hub answer: whatever it says shows that the way there still leads there."""
+        if self._connected and self._state not in (_State.NEW, _State.OVER):
+            self._send(wire.Ping())
+
     def close(self, now: float) -> None:
         """Leave for good; the hub tells the other side."""
         if self._state in (_State.NEW, _State.OVER):
@@ -340,7 +345,7 @@ class Meeting:
             self._events.append(Signalled(signal))
 
     def _on_left(self, message: wire.Left) -> None:
-        self._events.append(PeerLeft(message.final))
+        self._events.append(PeerLeft(message.final, message.silent))
         if not message.final or self._state is _State.KEYED:
             return
         if self._role is Role.HOST and not self._entrance.has_appointment:

@@ -149,7 +149,7 @@ class Reception:
             return
         box, side = found
         self._post.part(side)
-        side.connection, side.return_by = visitor.number, None
+        side.connection, side.return_by, side.is_silent = visitor.number, None, False
         visitor.box, visitor.side = box, side
         side.see(visitor.host)
         self._post.tell(side, wire.Resumed(side.received))
@@ -158,7 +158,7 @@ class Reception:
         other = box.other(side)
         self._post.tell(other, wire.Back())
         if other is not None and other.connection is None:
-            self._post.tell(side, wire.Left(final=other.gone))
+            self._post.tell(side, wire.Left(final=other.gone, silent=other.is_silent))
 
     # ------------------------------------------------------------------------------------------------
 

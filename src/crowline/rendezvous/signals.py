@@ -20,6 +20,9 @@ MAX_SIGNAL = 4096
 SIGNALS_VERSION = 1
 """Version of this vocabulary, told in `Description`."""
 
+SESSION_BYTES = 16
+"""Bytes by which one end of a session is told from all others."""
+
 Text256 = Annotated[str, msgspec.Meta(max_length=256)]
 """RFC 8445 §5.3: a username fragment or password has at most 256 characters."""
 Token = Annotated[str, msgspec.Meta(max_length=32)]
@@ -33,6 +36,17 @@ Certificate = Annotated[bytes, msgspec.Meta(max_length=1024)]
 
 class MalformedSignal(MalformedMessage):
     """The other side sent a signal that cannot be read."""
+
+
+class Continuation(msgspec.Struct, frozen=True, tag_field="t", tag="continuation"):
+    """The first signal of each meeting: which session it is for. `session` is the number that this side drew
+    for its own end of it; `peer` is that of the other side, empty as long as this side knows none. `key`
+    tells the session's key from others, empty as long as there is none.
+    """
+
+    session: Annotated[bytes, msgspec.Meta(min_length=SESSION_BYTES, max_length=SESSION_BYTES)]
+    peer: Annotated[bytes, msgspec.Meta(max_length=SESSION_BYTES)] = b""
+    key: Annotated[bytes, msgspec.Meta(max_length=SESSION_BYTES)] = b""
 
 
 class Description(msgspec.Struct, frozen=True, tag_field="t", tag="description"):
@@ -113,7 +127,8 @@ class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
 
 
 Signal: TypeAlias = (
-    Description
+    Continuation
+    | Description
     | CandidateSignal
     | CandidateGone
     | CandidateFading

@@ -231,9 +231,12 @@ class Resumed(msgspec.Struct, frozen=True, tag_field="t", tag="resumed"):
 
 
 class Left(msgspec.Struct, frozen=True, tag_field="t", tag="left"):
-    """The other side's WebSocket ended; if not `final`, it may come back."""
+    """The other side's WebSocket ended; if not `final`, it may come back. `silent`: nobody ended it, nothing
+    came any more.
+    """
 
     final: bool
+    silent: bool = False
 
 
 class Back(msgspec.Struct, frozen=True, tag_field="t", tag="back"):

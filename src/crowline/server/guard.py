@@ -28,6 +28,9 @@ CLOSE_LIMIT = 2.0
 ABORT = "crowline.abort"
 """In the scope of a WebSocket: what drops the connection at once, when a close would wait for its reader."""
 
+SILENT = 4408
+"""The close code by which an endpoint hears that nothing came any more, pongs included; never sent."""
+
 MAX_FRAGMENTS = 64
 """Frames of one message; ours come in one."""
 
@@ -124,6 +127,11 @@ class _GuardedWebSocket(WebSocketsSansIOProtocol):
             self.transport.abort()
             return
         super().handle_ping()
+
+    def keepalive_timeout(self) -> None:
+        """Said first, since the library tells the endpoint the same as of a connection that was closed."""
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": SILENT})
+        super().keepalive_timeout()
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         self.conn.fail(code, reason)

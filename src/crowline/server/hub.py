@@ -18,7 +18,7 @@ from crowline.base.machine import Buffer
 from crowline.rendezvous.hub import NORMAL, Delivery, Hub
 from crowline.server.forwarded import true_source
 from crowline.server.gate import canonical_host
-from crowline.server.guard import ABORT
+from crowline.server.guard import ABORT, SILENT
 
 PATH = "/v1"
 
@@ -110,7 +110,8 @@ class HubFront:
             code = await self._read(number, websocket)
         finally:
             del self._readers[number]
-            self.hub.disconnect(number, self._now, is_clean=code in (NORMAL, GOING_AWAY))
+            is_silent = code == SILENT or reader.is_stuck
+            self.hub.disconnect(number, self._now, is_clean=code in (NORMAL, GOING_AWAY), is_silent=is_silent)
             self._flush()
             await reader.stop()
 
@@ -163,6 +164,8 @@ class _Reader:
     def __init__(self, websocket: WebSocket) -> None:
         self.has_room = asyncio.Event()
         self.has_room.set()
+        # Whether it took nothing for so long that it was given up.
+        self.is_stuck = False
         self._websocket = websocket
         self._queue: deque[tuple[Buffer, bool]] = deque()
         self._bytes = 0
@@ -199,7 +202,8 @@ class _Reader:
         try:
             async with asyncio.timeout(None) as limit:
                 await self._write_all(limit)
-        except (TimeoutError, WebSocketDisconnect, OSError):
+        except (TimeoutError, WebSocketDisconnect, OSError) as error:
+            self.is_stuck = isinstance(error, TimeoutError)
             self._websocket.scope[ABORT]()
         finally:
             self.has_room.set()

@@ -181,8 +181,9 @@ class Gatherer:
 
     def allocate(self, server: RelayServer, login: Login) -> None:
         """Ask for relayed addresses at one server, by the first way that leads to it."""
-        self._pending += 1
-        self._relays.allocate(server, login)
+        if not self._relays.renew_login(server, login):
+            self._pending += 1
+            self._relays.allocate(server, login)
 
     def expect_more(self) -> None:
         """Somebody else asks too; `expected_came` is called at the end of that."""

@@ -40,6 +40,14 @@ class Relays:
         if self._timer is None:
             self._timer = self._loop.call_later(ROUTE_INTERVAL, self._look)
 
+    def renew_login(self, server: RelayServer, login: Login) -> bool:
+        """Have a server that was asked before know this side by another login; False for one that was not."""
+        for race in self._races:
+            if race.server == server:
+                race.renew_login(login)
+                return True
+        return False
+
     def behind(self, base: Address | None) -> Relay | None:
         """The relay whose relayed address `base` is."""
         for race in self._races:

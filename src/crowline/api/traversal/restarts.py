@@ -17,6 +17,7 @@ class Restarts:
         # Whether the network has changed since the last one.
         self.is_due = False
         self._begin = begin
+        self._otherwise: Callable[[], None] | None = None
         self._pace = RestartPace()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -31,6 +32,12 @@ class Restarts:
         else:
             self._now()
 
+    def demand(self, otherwise: Callable[[], None]) -> None:
+        """Restart whatever the network has done; `otherwise` where there is nothing to begin anew."""
+        self._otherwise = otherwise
+        self.is_due = True
+        self.take()
+
     def close(self) -> None:
         self.is_due = False
         if self._timer is not None:
@@ -39,5 +46,8 @@ class Restarts:
     def _now(self) -> None:
         self._timer = None
         self.is_due = False
+        otherwise, self._otherwise = self._otherwise, None
         if self.is_understood and self._begin():
             self._pace.take(self._loop.time())
+        elif otherwise is not None:
+            otherwise()

@@ -159,6 +159,11 @@ class Traversal:
             if self._has_met:
                 return
 
+    async def query_other_stun(self, servers: Iterable[ServerAddress]) -> None:
+        """There are other servers to ask from now on."""
+        self._questions.stun_servers = list(servers)
+        await self._questions.query_stun()
+
     def offer(self) -> None:
         """Tell what has been found and what will be, to a side that will hear of it later: until `meet` the
         servers are asked on.
@@ -168,6 +173,8 @@ class Traversal:
 
     def meet(self) -> None:
         """The other side is there: offer what has been found, and what will be."""
+        if self._has_met:
+            return
         self._has_met = True
         self._gatherer.expect_more()  # what TCP finds, once it is known whether the other side can use it
         self._mapped.meet()
@@ -238,6 +245,15 @@ class Traversal:
         self._restarts.is_due = True
         # An address that went and came back may have come back in another network.
         self._owner.on_network_changed(gone | change.renewed)
+
+    def meet_again(self) -> None:
+        """The two sides have another way to tell each other things, or have lost each other: tell all and
+        look for all pairs anew, and have the servers say once more under which addresses they see this side.
+
+        What carries data goes on meanwhile.
+        """
+        self._restarts.demand(otherwise=self._tell_all)
+        self._spawn(self._questions.query_stun())
 
     def restart(self) -> None:
         """Look for all pairs anew (RFC 8445 §9) if the network has changed; what carries data goes on."""
@@ -371,9 +387,13 @@ class Traversal:
 
     def _on_restarted(self) -> None:
         self._gatherer.restart({pair.remote.address.host for pair in self._agent.valid_pairs()})
+        self._tell_all()
+        self._pairs.on_restarted()
+
+    def _tell_all(self) -> None:
+        """Who this side is and what it has, once more."""
         self._announcer.repeat()
         self._questions.restart()
-        self._pairs.on_restarted()
 
     def _restart_now(self) -> bool:
         began = self._agent.restart(self._pump.now)
