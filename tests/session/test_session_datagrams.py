@@ -95,7 +95,7 @@ def test_a_datagram_that_a_link_has_no_room_for_is_lost_and_counted() -> None:
 
 def test_large_datagrams_wait_for_room_and_the_oldest_are_lost() -> None:
     """They share the link's stream, which is full for a moment."""
-    carrier = PacketCarrier(room=100)
+    carrier = PacketCarrier(room=0)
     session = on(carrier)
     count = datagrams.MAX_WAITING_BYTES // 2000 + 10
     for number in range(count):
@@ -106,6 +106,19 @@ def test_large_datagrams_wait_for_room_and_the_oldest_are_lost() -> None:
     assert len(sent) == datagrams.MAX_WAITING_BYTES // 2000
     assert session.datagrams_lost == count - len(sent)
     assert sent[-1][1][:2] == (count - 1).to_bytes(2, "big")
+
+
+def test_bulk_does_not_keep_large_datagrams_waiting() -> None:
+    """It takes every little room that a full link has, and they go first all the same."""
+    pair = Pair(window=1 << 20)
+    pair.link(1, rank=1, room=1 << 13)
+    stream = pair.sessions[0].open_stream()
+    pair.sessions[0].write(stream, bytes(1 << 20))
+    pair.pump()
+    pair.sessions[0].send_datagram(bytes(MAX_DATAGRAM))
+    pair.pump()
+    pair.run(0.1)
+    assert [len(data) for data in arrived(pair, 1)] == [MAX_DATAGRAM]
 
 
 def test_without_a_link_datagrams_are_lost() -> None:

@@ -249,7 +249,9 @@ class Session:
     # Sending ----------------------------------------------------------------------------------------
 
     def _next_datagram(self, outlet: tuple[int, int] | None) -> LinkTransmit | None:
-        """Have the link send what fits its packets; what does not is a frame, as soon as there is room."""
+        """Have the link send what fits its packets; what does not is a frame, as soon as there is any room:
+        stream bytes would take it before it was enough.
+        """
         if self.links.chosen is None:
             self._datagrams.clear()
         carrier = self.links.datagram_carrier
@@ -258,7 +260,7 @@ class Session:
             if carrier is not None and len(data) <= carrier.max_datagram_size:
                 self._pacing.spend(len(data))
                 self._datagrams.lost += not carrier.send_datagram(self._datagrams.popleft(), self._now)
-            elif outlet is None or outlet[1] < len(data):
+            elif outlet is None:
                 return None
             else:
                 self._pacing.spend(len(data))
