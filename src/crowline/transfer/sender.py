@@ -157,11 +157,12 @@ class Sender:
         """The digests of the chunks of what is to be compared of a file."""
         if self.over:
             return
-        length = self._compare.pop(index, None)
+        length = self._compare.get(index)
         if self._state is not _State.SENDING or length is None:
             raise UsageError("nobody asked for these digests")
         if len(digests) != DIGEST_BYTES * chunk_count(length, self._manifest.files[index].size):
             raise UsageError("there is one digest for each chunk")
+        del self._compare[index]
         self._asked.add(index)
         self._comparisons[index] = Comparison(self._manifest.files[index].size, length, 0)
         self._transmits.append(encode(Digests(index, digests)))
