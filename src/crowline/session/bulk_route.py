@@ -38,9 +38,9 @@ _AFTER_AN_END = 5.0
 # Seconds between two wishes for a second link.
 WISH_INTERVAL = 10.0
 # A path that takes so many times its idle round trip, and so many seconds more, has a queue before its narrow
-# place: it is full.
-_QUEUE_SHARE = 1.25
-_QUEUE_DELAY = 0.010
+# place: it is full. Two flows that share a queue of one round trip leave a third of it when both back off.
+_QUEUE_SHARE = 1.15
+_QUEUE_DELAY = 0.005
 # Seconds that what the link left behind needs to arrive, above which it is sent again at once.
 _DRAIN = 1.0
 

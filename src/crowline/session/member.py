@@ -134,8 +134,10 @@ class Member:
 
     @property
     def recent_rtt(self) -> float | None:
-        """The least of the last few: a queue on the path is in each of them, a busy machine is not."""
-        return min(list(self.samples)[-ENOUGH_SAMPLES:]) if self.is_measured() else None
+        """The middle one of the last few: with a queue on the path that comes and goes with its flows."""
+        if not self.is_measured():
+            return None
+        return sorted(list(self.samples)[-ENOUGH_SAMPLES:])[ENOUGH_SAMPLES // 2]
 
     @property
     def is_ailing(self) -> bool:
