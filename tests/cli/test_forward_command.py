@@ -13,11 +13,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crowline.base.secrets import Secret
 from crowline.cli import main
+from crowline.net.known_peers import KnownPeer, KnownPeers
+from crowline.rendezvous.role import Role
 from needs import needs_program
 
 CROWLINE = [sys.executable, "-m", "crowline"]
@@ -64,9 +68,11 @@ def web() -> Iterator[int]:
 class Side:
     """One process, whose objects come in a queue."""
 
-    def __init__(self, server: str, *arguments: str) -> None:
+    def __init__(self, server: str, *arguments: str, home: Path | None = None) -> None:
         argv = [*CROWLINE, "forward", *arguments, "--json", "--server", server, "--no-port-mapping"]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("CROWLINE")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CROWLINE", "XDG"))}
+        if home is not None:
+            kept |= {"HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_STATE_HOME": str(home)}
         self.process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -189,6 +195,23 @@ def test_a_taken_port_is_exit_8_before_anybody_is_met(capsys: pytest.CaptureFixt
         with pytest.raises(SystemExit) as ended:
             main(["forward", "-D", "0", "-D", str(taken.getsockname()[1]), "--server", "ws://127.0.0.1:1"])
     assert ended.value.code == 8 and "is taken" in capsys.readouterr().err
+
+
+def test_who_stays_forwards_for_each_process_of_a_known_peer(
+    server: str, web: int, sides: list[Side], tmp_path: Path
+) -> None:
+    """One that was killed and the next: nobody starts anything on the side that shares."""
+    homes = [tmp_path / name for name in ("ana", "ben")]
+    keys = [KnownPeers(home / "crowline").own_key().public for home in homes]
+    secret = os.urandom(32)
+    for home, name, key, role in zip(homes, ("ben", "ana"), reversed(keys), Role, strict=True):
+        KnownPeers(home / "crowline").add(KnownPeer(name, key, Secret(secret), role, server))
+    sides.append(Side(server, "--peer", "ben", "--stay", "--allow", f"localhost:{web}", home=homes[0]))
+    for _ in range(2):
+        sides.append(Side(server, "--peer", "ana", "-L", f"0:localhost:{web}", home=homes[1]))
+        assert fetch(port_of(sides[-1].wait_for("rule")["where"])).startswith(b"a page of x")
+        sides[-1].process.kill()
+    assert sides[0].end() == 130
 
 
 @pytest.mark.peer

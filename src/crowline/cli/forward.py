@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from crowline.base.errors import UsageError
+from crowline.base.errors import CrowlineError, LocalProblem, UsageError
 from crowline.cli.meet import carriage, meet
 from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, printable, size
@@ -16,8 +17,13 @@ from crowline.cli.place import PlaceFlags, check, place_options
 
 if TYPE_CHECKING:
     from crowline.api.forwarding.events import ForwardEvent
-    from crowline.api.forwarding.forwarder import Permit, Request, Rule
+    from crowline.api.forwarding.forwarder import Bound, Permit, Request, Rule
     from crowline.api.forwarding.gate import Consent
+    from crowline.api.peer import Peer
+
+
+# Seconds before the other side is looked for again: at first, and where that fails time after time.
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class _Wishes:
 )
 @click.option("--allow-listen", multiple=True, metavar="[BIND:]PORT", help="Let it listen here at that port.")
 @click.option("-y", "--yes", is_flag=True, help="Agree to what the other side asks for, without questions.")
+@click.option("--stay", is_flag=True, help="With --peer: when the other side leaves, wait for it again.")
 @place_options("--to", "--from")
 @meeting_options
 def forward(
@@ -91,6 +98,7 @@ def forward(
     allow: tuple[str, ...],
     allow_listen: tuple[str, ...],
     yes: bool,
+    stay: bool,
     place: PlaceFlags,
     flags: MeetingFlags,
     output: Output,
@@ -99,30 +107,58 @@ def forward(
 
     Without CODE this side shows one for the other, where `crowline forward CODE` is run. Either side may
     ask with -L, -R and -D; the side whose network is used is asked whether it agrees, or has said so with
-    --allow. It goes on until Ctrl-C.
+    --allow. It goes on until Ctrl-C or until the other side leaves; with --stay, in spite of that.
     """
     from crowline.cli.run import run
 
     check(flags, place)
-    run(_forward(output, code, flags, place, _Wishes(local, remote, dynamic, allow, allow_listen, yes)))
+    if stay and place.peer is None:
+        raise UsageError("Only somebody who is known can be met again: --stay goes with --peer.")
+    wishes = _Wishes(local, remote, dynamic, allow, allow_listen, yes)
+    run(_forward(output, code, flags, place, wishes, stays=stay))
 
 
 async def _forward(
-    output: Output, code: str | None, flags: MeetingFlags, place: PlaceFlags, wishes: _Wishes
+    output: Output,
+    code: str | None,
+    flags: MeetingFlags,
+    place: PlaceFlags,
+    wishes: _Wishes,
+    *,
+    stays: bool,
 ) -> None:
-    from crowline.api.forwarding.forwarder import Forwarder, binding
-    from crowline.api.forwarding.gate import Gate
+    from crowline.api.forwarding.forwarder import binding
 
-    permits, listens = wishes.permits()
     rules = wishes.rules()
+    wishes.permits()
     _require_purpose(wishes, rules)
-    gate = Gate(permits, listens, _consent(output, wishes))
     # Now: a port that is taken should be known before anybody types a code.
     with binding(rules) as bound:
-        async with meet(output, flags, place, code, verb="forward") as peer:
-            await Forwarder(peer, bound, gate, _teller(output)).run()
-            output.emit("done", **carriage(peer))
-            output.say("The other side has left.")
+        pause = _PAUSE
+        while True:
+            try:
+                async with meet(output, flags, place, code, verb="forward") as peer:
+                    pause = _PAUSE
+                    await _forward_with(peer, bound, output, wishes)
+            except CrowlineError as error:
+                if not stays or isinstance(error, UsageError | LocalProblem):
+                    raise
+                output.warn(error.message)
+            if not stays:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _forward_with(peer: Peer, bound: Sequence[Bound], output: Output, wishes: _Wishes) -> None:
+    """With one process of the other side, until it leaves."""
+    from crowline.api.forwarding.forwarder import Forwarder
+    from crowline.api.forwarding.gate import Gate
+
+    gate = Gate(*wishes.permits(), _consent(output, wishes))
+    await Forwarder(peer, bound, gate, _teller(output)).run()
+    output.emit("done", **carriage(peer))
+    output.say("The other side has left.")
 
 
 def _require_purpose(wishes: _Wishes, rules: Sequence[Rule]) -> None:
