@@ -121,6 +121,21 @@ def test_a_hiccup_costs_a_short_trial_however_often_it_comes() -> None:
         assert both.choices[-1] == DIRECT
 
 
+def test_a_session_at_rest_does_not_leave_early() -> None:
+    """Nobody waits, and a path whose radio sleeps may take its time."""
+    pair = Pair()
+    pair.link(RELAY, rank=1, delay=0.02, rtt=0.04)
+    pair.link(DIRECT, rank=2, delay=0.01, rtt=0.02)
+    pair.run(20)
+    for _ in range(10):
+        pair.run(4.7)
+        pair.cut(DIRECT)
+        pair.run(0.4)
+        pair.mend(DIRECT)
+    changes = [event.link for event in pair.events[0] if isinstance(event, LinkChosen)]
+    assert changes == [RELAY, DIRECT]
+
+
 def test_a_makeshift_link_is_no_reason_to_leave_early() -> None:
     """It is the server's: bulk goes there only when there is nothing else."""
     both = Traffic()

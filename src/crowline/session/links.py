@@ -2,7 +2,7 @@
 
 Rules of this file
 1. A link that has been sending for max(3 round trips, 500 ms) without receipt is silent. After max(1.25 round
-   trips, 40 ms) it is in doubt, and so that nobody waits longer than needed, it and the others are asked:
+   trips, 40 ms) it is in doubt, and so that no stream waits longer than needed, it and the others are asked:
    where another one answers, max(2.5 round trips, 100 ms) are enough. A link by which nothing of what it
    carries arrives for max(6 round trips, 1.25 s) is stuck, although it is heard: it may pass small packets
    only, or those of one direction. Either is left for the best link that is neither.
@@ -17,6 +17,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _PROBE_TOKEN = 0
 # Seconds without any progress of what the chosen link carries that it is not blamed for.
 MIN_STUCK = 1.25
 _STUCK_ROUND_TRIPS = 6
+# Seconds after the last stream bytes in which more are expected.
+_BUSY_FOR = 1.0
 # Seconds for which another link of the same rank must have a shorter round trip.
 SHORTER_FOR = 3.0
 # Reasons for a choice that lie in the chosen link itself.
@@ -82,6 +85,9 @@ class LinkSet:
         self._waiting_since: float | None = None
         self._probe_at: float | None = None
         self._doubt = Doubt()
+        # When stream bytes last came, and whether it matters to either side how soon more can be sent.
+        self._took_at = -math.inf
+        self._is_busy = False
 
     def add(
         self,
@@ -145,6 +151,11 @@ class LinkSet:
         if self._probe_at is None:
             self._probe_at = now + self._probe_interval()
 
+    def took(self, link: int, size: int, now: float) -> None:
+        """A link brought stream bytes."""
+        self.received[link] += size
+        self._took_at = now
+
     def progressed(self, size: int, now: float) -> None:
         """The other side said that so many bytes more have arrived."""
         self.bulk.meter.arrived(size, now)
@@ -154,6 +165,7 @@ class LinkSet:
         """Choose the best link; on a change, the one it was before and why."""
         for member in self._members.values():
             member.look(now, lambda member=member: self._hold(member, now))  # type: ignore[misc]
+        self._is_busy = self._load.in_flight > 0 or now < self._took_at + _BUSY_FOR
         self._doubt.leave(*self._suspects(), now)
         if any(not member.is_ailing for member in self._members.values()):
             self.unheard_since = None
@@ -206,6 +218,7 @@ class LinkSet:
 
     def due_pings(self, now: float) -> list[tuple[int, int, bool]]:
         """Links to ping now, each with the token to send, and whether the ping must be full-size."""
+        self._is_busy = self._load.in_flight > 0 or now < self._took_at + _BUSY_FOR
         self._doubt.ask(*self._suspects(), now)
         due = []
         for link, member in self._members.items():
@@ -263,8 +276,9 @@ class LinkSet:
         return [member for member in others if member.trust is Trust.SOUND]
 
     def _suspects(self) -> tuple[Member | None, list[Member]]:
-        """The chosen link and its rivals."""
-        return None if self.chosen is None else self._members.get(self.chosen), self._rivals()
+        """The chosen link and its rivals. A session at rest has none: it has time, and paths that sleep."""
+        chosen = None if self.chosen is None else self._members.get(self.chosen)
+        return chosen, self._rivals() if self._is_busy else []
 
     def _hold(self, member: Member, now: float) -> float:
         """Seconds for which a link that answers again must go on doing so."""

@@ -299,7 +299,7 @@ class Session:
         if self._closed:
             return
         if kind in (Kind.DATA, Kind.FIN):
-            self.links.received[link] += len(payload)
+            self.links.took(link, len(payload), self._now)
             self._streams.on_data(stream, offset, payload, kind is Kind.FIN, self._now)
         elif kind is Kind.WINDOW:
             before = self._streams.in_flight
