@@ -21,7 +21,7 @@ def test_bulk_that_losses_slow_down_goes_over_tcp() -> None:
     """UDP leads across first; the side that sends finds out by itself, and nothing is lost on the way."""
     needs_program("tc")
     needs_program("nft")
-    with Internet() as net, closing(LongPath(net, Distance(delay=0.15, rate=12.5e6, loss=0.02))) as path:
+    with Internet() as net, closing(LongPath(net, Distance(delay=0.1, rate=12.5e6, loss=0.02))) as path:
         url = serve_on(net, path.middle, net.folder())
 
         def begin(place: object, *arguments: str) -> subprocess.Popen[str]:
