@@ -22,7 +22,6 @@ from crowline.api.chat import (
     Reachable,
     Read,
 )
-from crowline.api.path import Path
 from crowline.server.server import Server
 from serving import serving
 
@@ -146,7 +145,7 @@ async def test_who_does_not_listen_may_still_say_everything(server: Server) -> N
     """What is told of marks does not pile up until nothing goes on."""
     async with two_chats(server) as (host, join), asyncio.timeout(PATIENCE):
         listening = asyncio.create_task(_listen(join))
-        for number in range(3000):
+        for number in range(1000):
             await host.has_room(10)
             host.say(str(number))
         host.end()
@@ -176,17 +175,34 @@ async def test_a_side_that_breaks_the_protocol_ends_the_chat(server: Server) -> 
             assert [event async for event in chat.events()] == []
 
 
-async def test_nobody_hears_of_a_short_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one that lasts, and of its end, once each."""
-    path = Path("hub", "ws", "", "ws://192.0.2.1", None, "in use")
-    chat = Chat()
-    chat._on_path(None, path)
-    chat._on_path(path, None)
-    monkeypatch.setattr(chat_api, "UNREACHABLE_AFTER", 0.0)
-    chat._on_path(None, path)
+class Silent:
+    """A peer of which nothing has been heard for some seconds."""
+
+    def __init__(self) -> None:
+        self.silence = 0.0
+
+
+@pytest.mark.parametrize("owes", [False, True])
+async def test_who_is_out_of_reach_is_told_of(monkeypatch: pytest.MonkeyPatch, owes: bool) -> None:
+    """Sooner where there is something to be heard of; and when it is over, once each."""
+    monkeypatch.setattr(chat_api, "_LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr(chat_api, "ANSWER_LIMIT", 0.0)
+    chat, peer = Chat(), Silent()
+    if owes:
+        chat.say("are you there?")
+    peer.silence = 1.0
+    looking = asyncio.create_task(chat._look(peer))  # type: ignore[arg-type]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert bool(chat._events) is owes
+    peer.silence = 60.0
     assert await wanted(chat, Reachable) == Reachable(False)
-    chat._on_path(path, None)
+    monkeypatch.setattr(chat_api, "ANSWER_LIMIT", 5.0)
+    peer.silence = 1.0
     assert await wanted(chat, Reachable) == Reachable(True)
+    looking.cancel()
+    with suppress(asyncio.CancelledError):
+        await looking
     chat.stop()
     assert [event async for event in chat.events()] == []
 

@@ -182,6 +182,22 @@ def test_who_stays_is_met_again(ana: User, ben: User) -> None:
 
 
 @pytest.mark.usefixtures("paired")
+def test_who_was_killed_is_met_again_at_once(ana: User, ben: User) -> None:
+    """Nobody has to wait until the other side counts as gone."""
+    waiting = ana.meet("chat", "--json", "--peer", "ben")
+    killed = ben.meet("chat", "--json", "--peer", "ana")
+    assert wanted(killed, "peer") and wanted(waiting, "peer")
+    killed.kill()
+    assert waiting.stdin is not None
+    waiting.stdin.write('{"t":"say","text":"are you there?"}\n{"t":"end"}\n')
+    waiting.stdin.flush()
+    again = ben.meet("chat", "--json", "--peer", "ana")
+    assert wanted(again, "message")["text"] == "are you there?"
+    assert wanted(waiting, "delivered")["id"] == 1
+    assert waiting.wait(PATIENCE) == 0 and again.wait(PATIENCE) == 0
+
+
+@pytest.mark.usefixtures("paired")
 def test_names_are_the_persons_own(ana: User) -> None:
     """They change and go, and then stand for nobody."""
     assert ana.run("peers", "rename", "ben", "benjamin")[0] == 0

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from crowline.api.path import Path
 from crowline.api.peer import Peer, Stream
 from crowline.api.service import Service, agreed_stream
 from crowline.base.errors import CrowlineError, ProtocolViolation
@@ -52,8 +51,11 @@ def keyboard() -> StandardStreams:
     return StandardStreams()
 
 
-# Seconds without any path before anybody hears of that: most breaks are shorter.
-UNREACHABLE_AFTER = 2.0
+# Seconds without a word from the other side, whose paths are asked every 5 s, until it is out of reach; the
+# same while it owes an answer; and between two looks.
+SILENCE_LIMIT = 8.0
+ANSWER_LIMIT = 3.0
+_LOOK_INTERVAL = 0.25
 # Events that wait for the program, above which nothing more is read, and bytes of one read.
 _EVENTS = 256
 _READ_BYTES = 16_384
@@ -84,7 +86,6 @@ class Chat:
         self._is_over = False
         self._is_ending = False
         self._is_reachable = True
-        self._unreachable_timer: asyncio.TimerHandle | None = None
 
     @property
     def undelivered(self) -> tuple[Said, ...]:
@@ -158,11 +159,8 @@ class Chat:
         self._is_fresh = False
         try:
             stream = await agreed_stream(peer, SERVICE)
-            peer.on_path(self._on_path)
-            await self._converse(stream)
+            await self._converse(stream, peer)
         finally:
-            if self._unreachable_timer is not None:
-                self._unreachable_timer.cancel()
             self._set_reachable(True)
             if not stays:
                 self.stop()
@@ -189,8 +187,9 @@ class Chat:
         if self._note is not None:
             self._talk.away(self._note)
 
-    async def _converse(self, stream: Stream) -> None:
-        tasks = {asyncio.create_task(self._read(stream)), asyncio.create_task(self._write(stream))}
+    async def _converse(self, stream: Stream, peer: Peer) -> None:
+        works = (self._read(stream), self._write(stream), self._look(peer))
+        tasks = {asyncio.create_task(work) for work in works}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -207,6 +206,7 @@ class Chat:
         data: bytes | None = None
         while data != b"":
             data = await stream.read(_READ_BYTES)
+            self._set_reachable(True)
             self._talk.receive(data, self._loop.time())
             self._wake.set()
             self._collect()
@@ -244,14 +244,18 @@ class Chat:
                 event = type(event)(self._said_before + event.number)
             self._tell(event)
 
-    def _on_path(self, now: Path | None, before: Path | None) -> None:
-        if self._unreachable_timer is not None:
-            self._unreachable_timer.cancel()
-            self._unreachable_timer = None
-        if now is None:
-            self._unreachable_timer = self._loop.call_later(UNREACHABLE_AFTER, self._set_reachable, False)
-        else:
-            self._set_reachable(True)
+    async def _look(self, peer: Peer) -> None:
+        """Say when the other side is out of reach, and when it is back."""
+        waits_since: float | None = None
+        while True:
+            now = self._loop.time()
+            if not self._talk.waiting:
+                waits_since = None
+            elif waits_since is None:
+                waits_since = now
+            owes = waits_since is not None and now - waits_since > ANSWER_LIMIT
+            self._set_reachable(peer.silence < (ANSWER_LIMIT if owes else SILENCE_LIMIT))
+            await asyncio.sleep(_LOOK_INTERVAL)
 
     def _set_reachable(self, on: bool) -> None:
         if on is not self._is_reachable and not self._is_over:

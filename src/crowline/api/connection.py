@@ -68,6 +68,8 @@ class Connection:
         self.token = ""
         self.observers = Observers()
         self.timing = Timing()
+        # When something came from the other side itself, by any link.
+        self.heard_at = 0.0
         self.words: tuple[str, ...] = ()
         self.session = Session(initiator=role is Role.HOST)
         if options.limit is not None:
@@ -103,6 +105,11 @@ class Connection:
         self._watch: Watch | None = None
         self._farewell = asyncio.Event()
         self._chores = Chores()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came from the other side, by any link."""
+        return self._loop.time() - self.heard_at
 
     @property
     def key(self) -> Secret | None:
@@ -375,7 +382,7 @@ class Connection:
         self._rejoin.flush_link()
 
     def _receive(self, number: int, data: Buffer) -> None:
-        now = self._loop.time()
+        now = self.heard_at = self._loop.time()
         if self._watch is not None:
             self._watch.heard(now)
         self.session.receive(data, number, now)

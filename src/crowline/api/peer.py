@@ -84,9 +84,9 @@ class Peer:
         return self._connection.carriers.paths.current
 
     @property
-    def is_reachable(self) -> bool:
-        """Whether something was heard of lately by any path; idle ones are asked every few seconds."""
-        return self._connection.session.unheard_since is None
+    def silence(self) -> float:
+        """Seconds since anything came from the other side, by any path; idle ones are asked every 5 s."""
+        return self._connection.silence
 
     def paths(self) -> list[Path]:
         """Every usable path, the one in use first."""

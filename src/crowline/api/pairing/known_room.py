@@ -66,9 +66,9 @@ async def room_with(
     store = known or KnownPeers()
     peer = store.get(name)
     url = server or peer.server or default_server()
-    place = ByKey(
-        url, meeting_secret(peer, service, sends=sends), hides=bool(options.get("relay_only", False))
-    )
+    secret = meeting_secret(peer, service, sends=sends)
+    # Whoever comes again as another process finds the side that still runs, and is found by it.
+    place = ByKey(url, secret, hides=bool(options.get("relay_only", False)), lasts=True)
     connection = Connection(peer.role, Options(url, place=place, **options))
     async with opened(connection) as room:
         await asyncio.shield(connection.code_ready)
