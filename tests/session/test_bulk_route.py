@@ -73,6 +73,19 @@ def test_a_lost_trial_ends_and_rests() -> None:
     assert len(sender.moves) == 6
 
 
+def test_a_link_that_has_become_much_slower_than_the_other_was_does_not_wait() -> None:
+    """The rest is for trials that would end in the same way: a third of what the other had is another case."""
+    sender = Sender(udp=6e6, tcp=5e6)
+    sender.run(10)
+    assert sender.moves == [TCP, UDP]
+    sender.rates[UDP] = 2e6
+    sender.run(15)
+    assert sender.moves == [TCP, UDP]
+    sender.rates[UDP] = 0.5e6
+    sender.run(10)
+    assert sender.moves == [TCP, UDP, TCP]
+
+
 def test_a_path_with_a_queue_is_full() -> None:
     """Where packets wait before the narrow place, another link would only take from the same."""
     sender = Sender(udp=5e6, tcp=10e6)

@@ -9,8 +9,9 @@ Rules of this file
 2. The other link is tried when the natural one is slow although no queue stands before the narrow place of
    the path, which they share: then it may have more to give. The other keeps what it carries if that gets
    `GAIN` times the rate.
-3. A trial that is lost makes the next one wait, twice as long each time. What was won is given back when it
-   gets no better than what the natural link had.
+3. A trial that is lost makes the next one wait, twice as long each time, unless the natural link has become
+   much slower than the other was. What was won is given back when it gets no better than what the natural
+   link had.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ PAUSE = 1.0
 FIRST_REST = 60.0
 LONGEST_REST = 600.0
 _AFTER_AN_END = 5.0
+# How many times slower than the other one was, and seconds since then, for another trial before that.
+_MUCH = 3.0
+_SHORTEST_REST = 5.0
 # Seconds between two wishes for a second link.
 WISH_INTERVAL = 10.0
 # A path that takes so many times its idle round trip, and so many seconds more, has a queue before its narrow
@@ -82,6 +86,8 @@ class BulkRoute:
         # What the natural link had, and the link that was found to be faster.
         self._base = 0.0
         self._winner: int | None = None
+        # What the other one had when it lost, and when that was.
+        self._lost: tuple[float, float] | None = None
         self._rest = FIRST_REST
         self._not_before = float("-inf")
         self._wish_at = float("-inf")
@@ -128,7 +134,7 @@ class BulkRoute:
                 return verdict
             return self._leave(other.link, on_the_way, now, "it was faster for bulk before")
         rate = self.meter.rate(now, natural.rtt)
-        if rate is None or rate >= FAST or now < self._not_before:
+        if rate is None or rate >= FAST or not self._is_rested(rate, now):
             return verdict
         if other is None:
             if now >= self._wish_at:
@@ -141,6 +147,14 @@ class BulkRoute:
         return self._leave(
             other.link, on_the_way, now, f"a trial, since the path before brings {_rate(rate)}"
         )
+
+    def _is_rested(self, rate: float, now: float) -> bool:
+        if now >= self._not_before:
+            return True
+        if self._lost is None:
+            return False
+        other, since = self._lost
+        return _MUCH * rate <= other and now >= since + _SHORTEST_REST
 
     def _leave(self, other: int, on_the_way: int, now: float, reason: str) -> Verdict:
         self._is_away, self._other = True, other
@@ -170,7 +184,7 @@ class BulkRoute:
         return Verdict(self._other)
 
     def _lose(self, natural: Natural, now: float, rate: float) -> Verdict:
-        self._winner = None
+        self._winner, self._lost = None, (rate, now)
         self._not_before = now + self._rest
         self._rest = min(2 * self._rest, LONGEST_REST)
         reason = f"the other path brings {_rate(rate)}, and this one {_rate(self._base)}"
@@ -185,7 +199,7 @@ class BulkRoute:
         """Another link is the natural one: nothing of what was measured is about it."""
         self._natural = natural
         self._is_away, self._other, self._trial_until, self._winner = False, None, None, None
-        self._rest, self._not_before = FIRST_REST, float("-inf")
+        self._rest, self._not_before, self._lost = FIRST_REST, float("-inf"), None
         self.meter = Throughput()
 
 
