@@ -504,3 +504,15 @@ async def test_a_flow_of_socks_remembers_so_many_hosts_and_no_more(monkeypatch: 
                 header = b"\x00\x00\x00" + name("localhost", port)
                 for text in (b"one", b"two"):
                     assert (await ask_udp(program, relay, text, header)).endswith(text)
+
+
+async def test_the_other_side_names_addresses_to_listen_at_and_no_names() -> None:
+    """A name would have to be looked up; what cannot be had is said."""
+    rules = [
+        parse_remote(f"{host}:0:localhost:9") for host in ("no-such-name.invalid", "192.0.2.77", "localhost")
+    ]
+    here, there = Side(rules), Side(agrees=True)
+    async with forwarding(here, there):
+        await until(lambda: len(here.events) == 3)
+    denied = [event.reason for event in here.events if isinstance(event, RuleDenied)]
+    assert denied == [Reason.PORT_TAKEN] * 2 and len(here.all(RuleReady)) == 1

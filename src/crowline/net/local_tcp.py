@@ -104,11 +104,14 @@ async def connect(hosts: Sequence[str], port: int) -> TcpConduit:
 
 
 def open_listening(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
-    """A bound socket, non-blocking. Raises `LocalProblem` where that address or port is not to be had."""
+    """A bound socket, non-blocking, at an address or at ``localhost``: no name is looked up.
+
+    Raises `LocalProblem` where that address or port is not to be had.
+    """
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=kind, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-        )[0]
+        numeric = "127.0.0.1" if host == "localhost" else host
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        family, _, _, _, address = socket.getaddrinfo(numeric, port, type=kind, flags=flags)[0]
         sock = socket.socket(family, kind)
     except (OSError, ValueError) as error:
         raise LocalProblem(f"{host} is no address of this machine.") from error

@@ -61,8 +61,7 @@ class Flow:
         self.used_at = asyncio.get_running_loop().time()
         self.sent += len(data)
         if self.is_open:
-            with suppress(CrowlineError):
-                self._peer.send_datagram(_NUMBER.pack(self.number) + bytes(data))
+            self._transmit(data)
         elif not self._early.full():
             self._early.put_nowait(bytes(data))
 
@@ -81,7 +80,7 @@ class Flow:
         """The other side has agreed: what still waits may go as datagrams."""
         self.is_open = True
         while not self._early.empty():
-            self.send(self._early.get_nowait())
+            self._transmit(self._early.get_nowait())
 
     async def idle(self, stream: Stream) -> None:
         """Wait until the other side ends the flow, or nothing has moved for so long."""
@@ -89,6 +88,10 @@ class Flow:
         while (left := self.used_at + IDLE_LIMIT - loop.time()) > 0:
             if await within(left, stream.read()):
                 return
+
+    def _transmit(self, data: Buffer) -> None:
+        with suppress(CrowlineError):  # the connection is over, which others are told
+            self._peer.send_datagram(_NUMBER.pack(self.number) + bytes(data))
 
 
 class Flows:
