@@ -74,7 +74,7 @@ def test_a_lost_trial_ends_and_rests() -> None:
 
 
 def test_a_link_that_has_become_much_slower_than_the_other_was_does_not_wait() -> None:
-    """The rest is for trials that would end in the same way: a third of what the other had is another case."""
+    """The rest spares trials that would end as the last did; a third of the other rate is another case."""
     sender = Sender(udp=6e6, tcp=5e6)
     sender.run(10)
     assert sender.moves == [TCP, UDP]
