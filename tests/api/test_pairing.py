@@ -109,14 +109,17 @@ async def test_the_secret_without_the_key_is_not_enough(two: Two, tmp_path: Path
     thief = Two(two.server, tmp_path / "thief")
     thief.ben.add(two.ben.get("ana"))
     rooms = (two.rooms()[0], thief.rooms()[1])
+    is_kept_out = False
     async with asyncio.timeout(PATIENCE):
         with suppress(CrowlineError):
             async with rooms[0] as room, rooms[1] as stolen:
                 stealing = asyncio.ensure_future(stolen.peer())
                 with pytest.raises(Refused, match="not ben"):
                     await room.peer()
+                is_kept_out = True
                 stealing.cancel()
                 await asyncio.gather(stealing, return_exceptions=True)
+    assert is_kept_out
 
 
 async def test_another_host_of_the_same_user_is_no_peer(server: Server, tmp_path: Path) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import crowline
-from crowline.api.pairing import KnownPeer, KnownPeers, pair
+from crowline.api.pairing import KnownPeer, KnownPeers, pair, room_with
 from crowline.api.pairing.identity import Card
 from crowline.base.errors import CrowlineError
 from crowline.base.secrets import Secret
 from crowline.rendezvous.long_term_key import LongTermKey
 from crowline.rendezvous.role import Role
 from crowline.server.server import Server
+from paired import Two, both
 from serving import serving
 
 PATIENCE = 30.0  # seconds for anything that must happen here
@@ -113,3 +115,27 @@ async def test_who_did_not_keep_this_side_is_not_kept_either(
 
 def _record() -> KnownPeer:
     return KnownPeer("mallory", KEY.public, Secret(bytes(32)), Role.HOST, "ws://192.0.2.1")
+
+
+async def test_a_thief_of_the_secret_cannot_go_on_with_a_session(server: Server, tmp_path: Path) -> None:
+    """It can come to the meeting, which ends what goes on there, and is met by a demand for the key."""
+    two, thief = Two(server, tmp_path / "two"), KnownPeers(tmp_path / "thief")
+    await two.pair()
+    thief.add(two.ben.get("ana"))
+    is_kept_out = False
+    async with asyncio.timeout(PATIENCE):
+        rooms = two.rooms()
+        with suppress(CrowlineError):
+            async with rooms[0] as ana, rooms[1] as ben:
+                here, there = await both(ana, ben)
+                stream = await here.open_stream()
+                await stream.write(b"for ben alone")
+                assert await (await there.accept_stream()).readexactly(13) == b"for ben alone"
+                async with room_with("ana", "chat", known=thief, port_mapping=False) as stolen:
+                    stealing = asyncio.ensure_future(stolen.peer())
+                    with pytest.raises(crowline.Interrupted):
+                        await stream.read()
+                    is_kept_out = not stealing.done()
+                    stealing.cancel()
+                    await asyncio.gather(stealing, return_exceptions=True)
+    assert is_kept_out
