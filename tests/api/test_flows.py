@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crowline.api.flow import FLOW, Conduit, StreamFile, receive_flow, send_flow
+from crowline.api.flow import FLOW, Sink, StreamFile, receive_flow, send_flow
 from crowline.api.transfer import ByteStream, Summary
 from crowline.base.errors import CrowlineError, Declined, Interrupted, LocalProblem, Refused
 from crowline.base.machine import Buffer
@@ -19,7 +19,7 @@ LARGE = 3_000_000
 
 
 class Source:
-    """A conduit that gives these bytes in pieces; after them `fault`, or waits for ever."""
+    """Gives these bytes in pieces; after them `fault`, or waits for ever."""
 
     def __init__(self, data: bytes, *, fault: OSError | None = None, waits: bool = False) -> None:
         self._data = data
@@ -48,8 +48,8 @@ class Source:
         self.closed = True
 
 
-class Sink:
-    """A conduit that keeps what it gets; after `room` bytes it raises `fault`."""
+class Kept:
+    """Keeps what it gets; after `room` bytes it raises `fault`."""
 
     def __init__(self, *, room: int = 1 << 40, fault: Exception | None = None) -> None:
         self.data = bytearray()
@@ -82,10 +82,10 @@ def frame(kind: int, fields: object) -> bytes:
     return bytes((kind,)) + len(payload).to_bytes(4, "big") + payload
 
 
-async def receive(stream: ByteStream, sink: Conduit | str) -> Summary:
+async def receive(stream: ByteStream, sink: Sink | str) -> Summary:
     assert await stream.read(len(FLOW.line)) == FLOW.line
 
-    async def take(name: str) -> Conduit | str:
+    async def take(name: str) -> Sink | str:
         assert name == "a.log"
         return sink
 
@@ -93,7 +93,7 @@ async def receive(stream: ByteStream, sink: Conduit | str) -> Summary:
 
 
 async def both(
-    source: Source, sink: Conduit | str, *, cut_first: int | None = None
+    source: Source, sink: Sink | str, *, cut_first: int | None = None
 ) -> tuple[Summary | BaseException, Summary | BaseException]:
     one, other = stream_pair(cut_first=cut_first)
     async with asyncio.timeout(30):
@@ -107,7 +107,7 @@ async def both(
 async def test_what_goes_in_comes_out() -> None:
     """All of it, in order; both sides count the same, and the output was ended before the sender went."""
     data = os.urandom(LARGE)
-    sink = Sink()
+    sink = Kept()
     sent, received = await both(Source(data), sink)
     assert isinstance(sent, Summary) and isinstance(received, Summary)
     assert bytes(sink.data) == data and sink.ended and sink.closed and not sink.aborted
@@ -145,7 +145,7 @@ async def test_input_that_breaks_is_a_local_problem_here_and_a_refusal_there(tmp
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), LocalProblem("Nobody reads.")])
 async def test_output_that_breaks_stops_the_sender(fault: Exception) -> None:
     """Also one whose input never ends."""
-    sink = Sink(room=LARGE // 2, fault=fault)
+    sink = Kept(room=LARGE // 2, fault=fault)
     sent, received = await both(Source(b"x" * LARGE, waits=True), sink)
     assert isinstance(received, LocalProblem) and isinstance(sent, Refused)
     assert sink.aborted and sink.closed and not sink.ended
@@ -168,7 +168,7 @@ async def test_a_sender_that_goes_away_leaves_nothing_that_looks_whole(tmp_path:
 
 async def test_stopping_the_sender_is_told_to_the_receiver() -> None:
     """Ctrl-C while the input is silent."""
-    sink = Sink()
+    sink = Kept()
     one, other = stream_pair()
     sending = asyncio.ensure_future(send_flow(one, Source(b"x", waits=True), "a.log"))
     receiving = asyncio.ensure_future(receive(other, sink))

@@ -17,7 +17,7 @@ import pytest
 from crowline.api.path import Path as NetworkPath
 from crowline.base.errors import Interrupted, UsageError
 from crowline.cli import ask as asking
-from crowline.cli import main, receive
+from crowline.cli import main, meet
 from crowline.cli.output import Output
 from crowline.cli.run import run
 from crowline.cli.screen import Bar, Screen
@@ -80,7 +80,7 @@ async def test_the_end_of_input_is_no_code(at_the_end_of_input: None) -> None:
     """It is asked for once, not for ever."""
     with pytest.raises(UsageError):
         async with asyncio.timeout(30):
-            await receive._settle_code(Output(), None)
+            await meet._settle_code(Output(), None)
 
 
 @pytest.mark.parametrize("folder", ["x" * 300, "nowhere"])

@@ -13,7 +13,7 @@ import pytest
 
 from crowline.api.direct_point import DEFAULT_PORT
 from crowline.base.errors import ServerUnreachable, UsageError, WrongCode
-from crowline.cli import ask, main, send, tokens
+from crowline.cli import ask, main, meet, tokens
 from crowline.cli.options import MeetingFlags
 from crowline.cli.output import Output
 from crowline.cli.place import PlaceFlags, parse_host
@@ -113,7 +113,7 @@ async def test_a_person_whose_server_is_out_of_reach_may_do_without(
         return answer
 
     @asynccontextmanager
-    async def room(flags: MeetingFlags, place: PlaceFlags) -> AsyncIterator[str]:
+    async def room(flags: MeetingFlags, place: PlaceFlags, *_: object) -> AsyncIterator[str]:
         if not place.lan:
             raise ServerUnreachable("The server is out of reach.")
         assert flags.server is None
@@ -121,17 +121,17 @@ async def test_a_person_whose_server_is_out_of_reach_may_do_without(
 
     monkeypatch.setattr(ask, "agree", agree)
     monkeypatch.setattr(ask, "can_ask", lambda: True)
-    monkeypatch.setattr(send, "sending_room", room)
+    monkeypatch.setattr(meet, "room_at", room)
     flags = MeetingFlags("ws://192.0.2.1", False, False, False, True, None)
     place = PlaceFlags(False, False, None, None, "", ())
     async with AsyncExitStack() as stack:
         if answer:
-            assert await send._enter(stack, Output(), flags, place) == ("room", replace(place, lan=True))
+            assert await meet.enter(stack, Output(), flags, place, None) == ("room", replace(place, lan=True))
         else:
             with pytest.raises(ServerUnreachable):
-                await send._enter(stack, Output(), flags, place)
+                await meet.enter(stack, Output(), flags, place, None)
         with pytest.raises(ServerUnreachable):
-            await send._enter(stack, Output(as_json=True), flags, place)
+            await meet.enter(stack, Output(as_json=True), flags, place, None)
     assert len(asked) == 1 and "this network" in asked[0]
     assert "out of reach" in capsys.readouterr().err
 

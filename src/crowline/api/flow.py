@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from crowline.api.service import Service
 from crowline.api.transfer import ByteStream, Summary
 from crowline.api.transfer.conversation import Conversation, ended_early, together
 from crowline.api.transfer.events import ProgressMeter
 from crowline.api.transfer.terms import Clock, OnEvent
-from crowline.base.errors import CrowlineError, IntegrityFailed, LocalProblem
-from crowline.net.conduit import Conduit
+from crowline.base.errors import CrowlineError, IntegrityFailed, LocalProblem, UsageError
+from crowline.base.machine import Buffer
+from crowline.net.standard_streams import StandardInput, StandardStreams
 from crowline.net.stream_file import StreamFile
 from crowline.transfer import flow
 from crowline.transfer.endings import PeerStopped
@@ -28,21 +30,67 @@ from crowline.transfer.flow import (
     FlowSender,
 )
 from crowline.transfer.messages import Reason
+from crowline.transfer.names import UnsafeName, check_component, display_name
 
-__all__ = ["FLOW", "Conduit", "StreamFile", "TakeFlow", "receive_flow", "send_flow"]
+__all__ = [
+    "FLOW",
+    "Sink",
+    "Source",
+    "StandardInput",
+    "StandardStreams",
+    "StreamFile",
+    "TakeFlow",
+    "check_name",
+    "receive_flow",
+    "send_flow",
+]
 
 FLOW = Service(flow.SERVICE, flow.VERSION)
 """The first line of the stream, by which a receiver knows what comes."""
 
 ANSWER_BYTES = 4096
 
-TakeFlow = Callable[[str], Awaitable[Conduit | str]]
+
+class Source(Protocol):
+    """Where bytes come from."""
+
+    async def read(self) -> bytes:
+        """Some bytes as soon as there are any; ``b""`` at the end. Raises `OSError`."""
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where bytes go. Whatever fails raises `OSError` or `LocalProblem`."""
+
+    async def write(self, data: Buffer) -> None:
+        """Take `data`, which does not change afterwards; waits while too much has not been written."""
+
+    async def end(self) -> None:
+        """That was all, and it is where it should be when this returns."""
+
+    def abort(self) -> None:
+        """No more comes, and it was not all."""
+
+    def close(self) -> None:
+        """Release what is held; safe at any time, and twice."""
+
+
+TakeFlow = Callable[[str], Awaitable[Sink | str]]
 """Gives where the bytes of that name go, or in a sentence why nowhere."""
+
+
+def check_name(name: str) -> None:
+    """Raises `UsageError` for a name that no file may have everywhere."""
+    try:
+        check_component(name)
+    except UnsafeName as problem:
+        raise UsageError(f"{display_name(name)} cannot be the name of a file.") from problem
 
 
 async def send_flow(
     stream: ByteStream,
-    source: Conduit,
+    source: Source,
     name: str,
     *,
     on_event: OnEvent = lambda event: None,
@@ -75,7 +123,7 @@ async def receive_flow(
 
 class _Outgoing:
     def __init__(
-        self, stream: ByteStream, source: Conduit, name: str, on_event: OnEvent, clock: Clock
+        self, stream: ByteStream, source: Source, name: str, on_event: OnEvent, clock: Clock
     ) -> None:
         self._stream = stream
         self._source = source
@@ -147,7 +195,7 @@ class _Incoming:
         self._machine = FlowReceiver()
         self._conversation = Conversation(stream, self._machine)
         self._meter = ProgressMeter(0, on_event, clock)
-        self._sink: Conduit | None = None
+        self._sink: Sink | None = None
         self._declined = False
         self._name = ""
         self._started = clock()

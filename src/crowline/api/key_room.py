@@ -24,7 +24,7 @@ async def room_at_key(
 
     It does not matter who comes first. `options` as of `host`.
     """
-    place = ByKey(server, secret, hides=relay_only)
+    place = ByKey(server, secret, hides=relay_only, lasts=True)
     role = Role.HOST if hosts else Role.JOIN
     async with opened(Connection(role, Options(server, relay_only, place=place, **options))) as room:
         yield room

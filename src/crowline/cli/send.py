@@ -3,93 +3,112 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 import click
 
-from crowline.base.errors import ServerUnreachable
+from crowline.base.errors import UsageError
 from crowline.cli.options import MeetingFlags, meeting_options
 from crowline.cli.output import Output, count, size
-from crowline.cli.place import PlaceFlags, check, parse_host, place_options, sending_room
-from crowline.cli.tokens import peer_of_answer, show_token
+from crowline.cli.place import PlaceFlags, check, place_options
 
 if TYPE_CHECKING:
-    from crowline.api.room import Room
+    from crowline.api.transfer import Prepared, Summary
+
+# Receivers at once: each is a session with buffers of its own.
+MAX_RECEIVERS = 32
+STDIN = FilePath("-")
 
 
 @click.command()
 @click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(path_type=FilePath, readable=False), metavar="PATH…"
+    "paths", nargs=-1, required=True, type=click.Path(path_type=FilePath, readable=False), metavar="PATH…|-"
 )
+@click.option(
+    "--to-many",
+    "receivers",
+    type=click.IntRange(1, MAX_RECEIVERS),
+    default=1,
+    metavar="N",
+    help="Send the same to N people, each with a code of their own.",
+)
+@click.option("--new", is_flag=True, help="Make a new code, also where these paths were broken off before.")
+@click.option("--name", default="stdin", metavar="NAME", help="With -: what a file of it may be called.")
 @place_options("--to")
 @meeting_options
-def send(paths: tuple[FilePath, ...], place: PlaceFlags, flags: MeetingFlags, output: Output) -> None:
-    """Send files and folders; the other side runs `crowline receive` with the code shown."""
+def send(
+    paths: tuple[FilePath, ...],
+    receivers: int,
+    new: bool,
+    name: str,
+    place: PlaceFlags,
+    flags: MeetingFlags,
+    output: Output,
+) -> None:
+    """Send files and folders; the other side runs `crowline receive` with the code shown.
+
+    With - for PATH, standard input is sent as it comes; `crowline receive --out -` writes it to standard
+    output. The same command again goes on with a transfer that was broken off.
+    """
     from crowline.cli.run import run
 
     check(flags, place)
-    run(_send(output, paths, flags, place))
+    if STDIN in paths:
+        if len(paths) > 1 or receivers > 1:
+            raise UsageError("Standard input goes alone, and to one receiver.", hint="A file called - is ./-")
+        if place.no_server:
+            raise UsageError("Standard input is what is sent here: no token can be pasted.")
+        run(_send_stream(output, name, flags, place))
+    elif receivers == 1:
+        run(_send(output, paths, new, flags, place))
+    else:
+        from crowline.cli.send_many import send_to_many
+
+        if place.is_serverless or place.peer is not None:
+            raise UsageError("Many receivers meet at a server, each with a code.")
+        if code := run(send_to_many(output, paths, receivers, new, flags, place)):
+            raise SystemExit(code)
 
 
-async def _send(output: Output, paths: tuple[FilePath, ...], flags: MeetingFlags, place: PlaceFlags) -> None:
+async def prepare(output: Output, paths: tuple[FilePath, ...]) -> Prepared:
+    """What is offered; people hear of what is left out."""
     from crowline.api import transfer
-    from crowline.cli.view import TransferView, show_done
 
     prepared = await asyncio.to_thread(transfer.prepare, paths)
     for warning in prepared.warnings:
         output.warn(warning)
-    manifest = prepared.manifest
-    async with AsyncExitStack() as stack:
-        room, place = await _enter(stack, output, flags, place)
-        output.say(f"{count(len(manifest.files), 'file')}, {size(manifest.total)}")
-        _invite(output, room, place)
-        view = TransferView(output, manifest.total)
-        room.on_path(view.on_path)
-        room.on_warning(output.warn)
-        peer = view.peer = await (peer_of_answer(output, room) if place.no_server else room.peer())
-        output.emit("peer", words=list(peer.words))
-        output.say(f"Connected. Both screens show: {' '.join(peer.words)}")
+    output.say(f"{count(len(prepared.manifest.files), 'file')}, {size(prepared.manifest.total)}")
+    return prepared
+
+
+async def _send(
+    output: Output, paths: tuple[FilePath, ...], new: bool, flags: MeetingFlags, place: PlaceFlags
+) -> None:
+    from crowline.api.unfinished import outgoing
+    from crowline.cli.reunion import Reunion
+    from crowline.cli.sending import Sending
+
+    prepared = await prepare(output, paths)
+    if place.is_serverless:
+        await Sending(output, Reunion(output, flags, place, None, "send"), prepared).run()
+        return
+    with outgoing(paths, place.peer or "") as unfinished:
+        if new:
+            unfinished.forget()
+        await Sending(output, Reunion(output, flags, place, unfinished, "send"), prepared).run()
+
+
+async def _send_stream(output: Output, name: str, flags: MeetingFlags, place: PlaceFlags) -> Summary:
+    from crowline.api.flow import StandardInput, check_name, send_flow
+    from crowline.cli.reunion import Reunion
+    from crowline.cli.view import TransferView, show_done
+
+    check_name(name)
+    view = TransferView(output, None)
+    async with Reunion(output, flags, place, None, "send").peer(view) as peer:
+        stream = await peer.open_stream()
         with view:
-            stream = await peer.open_stream()
-            summary = await transfer.send(stream, prepared, on_event=view.on_event)
+            summary = await send_flow(stream, StandardInput(), name, on_event=view.on_event)
         show_done(output, summary, peer)
-
-
-async def _enter(
-    stack: AsyncExitStack, output: Output, flags: MeetingFlags, place: PlaceFlags
-) -> tuple[Room, PlaceFlags]:
-    """The room, and where it is: a person whose server is out of reach may do without one."""
-    from crowline.cli.ask import agree, can_ask
-
-    try:
-        return await stack.enter_async_context(sending_room(flags, place)), place
-    except ServerUnreachable as problem:
-        if place.is_serverless or flags.relay_only or output.as_json or not can_ask():
-            raise
-        output.insist(problem.message)
-        if not await agree("Meet in this network only, without a server?"):
-            raise
-    place = replace(place, lan=True)
-    return await stack.enter_async_context(sending_room(replace(flags, server=None), place)), place
-
-
-def _invite(output: Output, room: Room, place: PlaceFlags) -> None:
-    """Say what the other side has to do."""
-    if place.no_server:
-        output.insist("On the other computer:   crowline receive --no-server")
-        output.insist("and there this token:")
-        show_token(output, room.code)
-        return
-    if place.peer_host is not None:
-        _, port = parse_host(place.peer_host)
-        own = port if place.local_port is None else place.local_port
-        output.insist(f"On the other computer:   crowline receive --from YOUR-PUBLIC-ADDRESS:{own}")
-        output.say("Waiting … start this side first. Ctrl-C to stop.")
-        return
-    output.emit("code", code=room.code)
-    output.insist(f"On the other computer:   crowline receive {room.code}")
-    network = " in this network" if place.lan else ""
-    output.say(f"Waiting … the code is good for one use{network}. Ctrl-C to stop.")
+        return summary

@@ -93,19 +93,17 @@ def show_done(output: Output, summary: Summary, peer: Peer) -> None:
         seconds=round(summary.seconds, 3),
         **carriage(peer),
     )
-    carried = peer.carried
-    total = sum(carried.values()) or 1
-    kinds = [kind for kind in ("direct", "relay", "hub") if carried[kind]]
-    shares = "".join(f" {_share(carried[kind] / total)} {kind}," for kind in kinds)
     rate = f" ({size(summary.moved / summary.seconds)}/s)" if summary.seconds and summary.moved else ""
-    there = []
-    if summary.skipped:
-        there.append(f"{count(summary.skipped, 'file')} {'was' if summary.skipped == 1 else 'were'}")
-    if summary.moved != summary.bytes:
-        there.append(f"{size(summary.bytes - summary.moved)} of it")
-    kept = f" {' and '.join(there)} there already." if there else ""
     took = f"{size(summary.bytes)} in {duration(summary.seconds)}{rate}"
-    output.say(f"Done: {count(summary.files, 'file')}, {took}, checked.{kept}{shares.rstrip(',')}.")
+    parts = [f"Done: {count(summary.files, 'file')}, {took}, checked."]
+    if summary.skipped or summary.kept:
+        files = f"{count(summary.skipped, 'file')}, " if summary.skipped else ""
+        parts.append(f"There already: {files}{size(summary.kept)}.")
+    carried = {kind: peer.carried[kind] for kind in ("direct", "relay", "hub") if peer.carried[kind]}
+    if total := sum(carried.values()):
+        shares = (f"{_share(number / total)} {kind}" for kind, number in carried.items())
+        parts.append(f"{', '.join(shares)}.")
+    output.say(" ".join(parts))
 
 
 def duration(seconds: float) -> str:
