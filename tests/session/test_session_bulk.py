@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from crowline.session.bulk_route import PAUSE, WISH_INTERVAL
+from crowline.session.bulk_route import WISH_INTERVAL
 from crowline.session.events import BulkIsSlow, LinkChosen
 from crowline.session.frames import Kind, header
+from crowline.session.links import BETTER_PATH
 from crowline.session.session import Session
 from session_pair import Pair
 
@@ -59,7 +60,8 @@ def test_bulk_moves_and_comes_back_with_every_byte(side: int) -> None:
     assert chosen(pair, 1 - side) == []
     assert pair.received[1 - side, stream] == CONTENTS
     assert pair.sessions[side].links.carried(FOR_BULK)[0] > len(CONTENTS) // 2
-    assert pair.now > PAUSE
+    reasons = [event.reason for event in pair.events[side] if isinstance(event, LinkChosen)]
+    assert reasons[0].startswith("a trial") and reasons[1] == BETTER_PATH
     assert wishes(pair, 0) == wishes(pair, 1) == 0
 
 

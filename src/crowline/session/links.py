@@ -316,8 +316,10 @@ class LinkSet:
         member = None if best is None else self._members[best]
         natural = None if best is None or member is None else Natural(best, member.idle_rtt or 0.0)
         verdict = self.bulk.decide(natural, self._other_for_bulk(member), self._load.in_flight, now)
-        if verdict is None or verdict.link == best:
-            return best, reason or (verdict.reason if verdict is not None else "")
+        if verdict is None:
+            return best, reason
+        if verdict.link == best:
+            return best, reason or verdict.reason or BETTER_PATH
         if verdict.resends and self.chosen is not None:
             self._left = self.chosen
         return verdict.link, verdict.reason
