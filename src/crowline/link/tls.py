@@ -34,7 +34,7 @@ _HARD_LIMIT = 2 * BACKLOG_LIMIT
 # goes on longer without content is a flood of key updates, tickets or nonsense.
 MAX_BARREN = 32 * 1024
 # Bytes that are decrypted together: few enough to stay in the processor's cache.
-_PIECE = 64 * 1024
+_PIECE = 128 * 1024
 # Plaintext bytes of one record (RFC 8446 §5.1).
 _RECORD = 16 * 1024
 # Records that one key may protect: below the 2^24.5 of RFC 8446 §5.5 for AES-GCM. They hold 256 GiB.

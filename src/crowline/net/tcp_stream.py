@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer
@@ -13,14 +15,20 @@ from crowline.net.tcp_sockets import name_of, reset
 
 # Bytes of one read; what asyncio reads too. A Deframer takes as much at once.
 READ_SIZE = 256 * 1024
-# Bytes of one write of what waited: more than a socket in need of waiting takes.
-_WRITE_SIZE = 64 * 1024
+# Pieces of what waited that one write takes.
+_PIECES = 16
 # Bytes that wait for the kernel before a bulk sender should pause, and before packets are lost, as for
 # `StreamSocket`.
 PAUSE_AT = 256 * 1024
 LOSE_AT = 512 * 1024
-# Bytes that the kernel keeps beyond those on the wire.
+# Bytes that the kernel keeps beyond those on the wire: what leaves within so many seconds, the time of a turn
+# of a busy event loop, but no less and no more than that.
 _UNSENT_LIMIT = 128 * 1024
+_MOST_UNSENT = 1 << 20
+_TURN = 0.004
+# Seconds over which is measured how fast bytes leave.
+_RATE_TIME = 0.02
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 # Seconds without a packet after which the kernel asks whether the other side is still there, between further
 # questions, and how many stay without an answer. On pairs that are kept for later nothing else is sent, and
 # who finds them dead only when they are needed has lost half a minute; NATs forget what is idle for longer.
@@ -67,7 +75,11 @@ class TcpStream:
         self._on_receive: Callable[[bytes], None] | None = None
         self._on_closed: Callable[[str], None] | None = None
         self._on_drained: Callable[[], None] | None = None
-        self._unsent = bytearray()
+        # What the kernel has not taken yet, how much that is, and since when how much of it was taken.
+        self._unsent: deque[memoryview] = deque()
+        self._waiting = 0
+        self._taken, self._taken_since = 0, 0.0
+        self._unsent_limit = _UNSENT_LIMIT
         self._is_trusted = self._is_paused = self._is_closing = False
         self._soon: asyncio.Handle | None = None
         self._limit: asyncio.TimerHandle | None = None
@@ -88,12 +100,12 @@ class TcpStream:
     @property
     def waiting(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return len(self._unsent)
+        return self._waiting
 
     @property
     def congested(self) -> bool:
         """Whether a bulk sender should pause, until it is told that all has left."""
-        return len(self._unsent) >= PAUSE_AT
+        return self._waiting >= PAUSE_AT
 
     def start(
         self,
@@ -131,7 +143,7 @@ class TcpStream:
                 self._loop.add_reader(self._socket, self._readable)
 
     def send(self, data: Buffer) -> None:
-        """Write bytes that must arrive; after the end, nothing."""
+        """Write bytes that must arrive; after the end, nothing. What is not `bytes` may change afterwards."""
         if self._socket is None or self._is_closing:
             return
         done = 0
@@ -143,14 +155,17 @@ class TcpStream:
             except OSError as error:
                 self._end_soon(error)
                 return
+        self._taken += done
         if done < len(data):
             if not self._unsent:
                 self._loop.add_writer(self._socket, self._writable)
-            self._unsent += memoryview(data)[done:]
+            left = memoryview(data)[done:]
+            self._unsent.append(left if isinstance(data, bytes) else memoryview(bytes(left)))
+            self._waiting += len(left)
 
     def offer(self, data: Buffer) -> None:
         """Write a whole packet that a network may lose: it is lost when too much waits already."""
-        if len(self._unsent) >= LOSE_AT:
+        if self._waiting >= LOSE_AT:
             self.lost += 1
         else:
             self.send(data)
@@ -197,14 +212,14 @@ class TcpStream:
     def _writable(self) -> None:
         assert self._socket is not None
         try:
-            # A view would keep the buffer from shrinking.
-            done = self._socket.send(bytes(memoryview(self._unsent)[:_WRITE_SIZE]))
+            done = self._socket.sendmsg(islice(self._unsent, _PIECES))
         except _NOTHING_YET:
             return
         except OSError as error:
             self._end(error)
             return
-        del self._unsent[:done]
+        self._forget(done)
+        self._see_rate(self._socket)
         if self._unsent:
             return
         self._loop.remove_writer(self._socket)
@@ -213,6 +228,28 @@ class TcpStream:
             self._on_ended(self, False)
         elif self._on_drained is not None:
             self._on_drained()
+
+    def _forget(self, done: int) -> None:
+        """The kernel took so many bytes."""
+        self._waiting -= done
+        self._taken += done
+        while done:
+            first = self._unsent.popleft()
+            if done < len(first):
+                self._unsent.appendleft(first[done:])
+            done -= min(done, len(first))
+
+    def _see_rate(self, sock: socket.socket) -> None:
+        """Have the kernel ask for more early enough: when it has what leaves within a turn of the loop."""
+        now = self._loop.time()
+        if now < self._taken_since + _RATE_TIME:
+            return
+        rate = self._taken / (now - self._taken_since)
+        self._taken, self._taken_since = 0, now
+        limit = min(_MOST_UNSENT, max(_UNSENT_LIMIT, int(rate * _TURN)))
+        if _NOTSENT_LOWAT is not None and not self._unsent_limit / 2 < limit < 2 * self._unsent_limit:
+            self._unsent_limit = limit
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, limit)
 
     def _end_soon(self, error: OSError) -> None:
         """Not from within the caller's `send`."""
@@ -239,6 +276,7 @@ class TcpStream:
             if handle is not None:
                 handle.cancel()
         self._unsent.clear()
+        self._waiting = 0
         return sock
 
 
