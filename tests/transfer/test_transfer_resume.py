@@ -284,13 +284,26 @@ async def test_a_file_that_changes_between_two_transfers_is_put_right(large: Pat
 
 
 async def test_two_receivers_of_the_same_thing_do_not_meet(large: Path, target: Path) -> None:
-    """At the same time, into the same folder: each gets a whole file of its own."""
-    ends = await asyncio.gather(*(transfer([large], target) for _ in range(2)))
-    assert all(isinstance(end, Summary) for pair in ends for end in pair)
-    assert tree(target) in (
-        {"large.bin": content(large), "large (1).bin": content(large)},
-        {"large.bin": content(large)},
-    )
+    """One comes while the other is in the middle, into the same folder: each gets a file of its own."""
+    one, other = stream_pair()
+    honest, half, go_on, count = one.write, asyncio.Event(), asyncio.Event(), 0
+
+    async def halt(data: bytes) -> None:
+        nonlocal count
+        await honest(data)
+        count += len(data)
+        if count > 5 * MIN_CHUNK:
+            half.set()
+            await go_on.wait()
+
+    one.write = halt  # type: ignore[method-assign,assignment]
+    slow = asyncio.create_task(transfer([large], target, (one, other)))
+    await half.wait()
+    summary = await whole([large], target)
+    assert summary.kept == 0
+    go_on.set()
+    assert all(isinstance(end, Summary) for end in await slow)
+    assert tree(target) == {"large.bin": content(large), "large (1).bin": content(large)}
 
 
 async def test_a_lying_hash_costs_the_file_and_not_what_was_there(large: Path, target: Path) -> None:

@@ -19,8 +19,9 @@ from crowline.transfer.chunks import comparable
 from crowline.transfer.manifest import File
 from crowline.transfer.names import split_path
 
-WRITE_BEHIND = 8 << 20
-"""Bytes that wait for the disk: a few milliseconds of a fast path, so that neither side idles."""
+WRITE_BEHIND = 4 << 20
+"""Bytes that wait for the disk, beside as many that are being written: a few milliseconds of a fast path, so
+that neither side idles."""
 
 ITEM_COST = 512
 """Bytes that an item costs beside its data, so that small pieces count too."""

@@ -12,12 +12,13 @@ from crowline.transfer.names import private_name
 
 
 def part_of(directory: Directory, path: str) -> Found | None:
-    """What an earlier transfer left of the file that was offered as `path`."""
-    try:
-        status = directory.status(private_name(path))
-    except OSError:
+    """What an earlier transfer left of the file that was offered as `path`, unless another one is at it."""
+    descriptor = claimed_part(directory, private_name(path))
+    if descriptor is None:
         return None
-    return Found(Kind.PART, status.st_size) if is_ours(status) else None
+    size = os.fstat(descriptor).st_size
+    os.close(descriptor)
+    return Found(Kind.PART, size)
 
 
 def own_file(directory: Directory, name: str, kind: Kind) -> Found | None:
