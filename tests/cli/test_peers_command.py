@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -147,8 +148,9 @@ def test_who_pairs_is_known_to_the_other_side(server: str, ana: User, ben: User)
 def test_who_paired_chats_without_a_code(ana: User, ben: User) -> None:
     """In a later process, at the server where they paired; who waits is shown to the other side."""
     waiting = ana.meet("chat", "--json", "--peer", "ben")
+    deadline = time.monotonic() + PATIENCE
     while not (seen := ben.known())[0]["waits"]:
-        assert waiting.poll() is None
+        assert waiting.poll() is None and time.monotonic() < deadline
     assert seen[0]["waits"] == ["chat"]
     _, out, _ = ben.run("peers")
     assert "Ana" in out and "waits with `crowline chat`" in out

@@ -24,7 +24,7 @@ from crowline.chat.events import (
 from crowline.chat.messages import MAX_TEXT
 from crowline.chat.pages import pages
 from crowline.chat.talk import Said, Talk
-from crowline.net.standard_streams import StandardStreams
+from crowline.net.standard_streams import StandardInput
 
 __all__ = [
     "MAX_TEXT",
@@ -46,9 +46,9 @@ __all__ = [
 SERVICE = Service("chat")
 
 
-def keyboard() -> StandardStreams:
+def keyboard() -> StandardInput:
     """What comes by standard input, as it comes."""
-    return StandardStreams()
+    return StandardInput()
 
 
 # Seconds without a word from the other side, whose paths are asked every 5 s, until it is out of reach; the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,9 @@ class _Conversation:
         self._voice.close()
 
     async def _listen(self, voice: Voice) -> None:
-        await voice.listen()
+        # A terminal that was closed is the end of what is written there.
+        with suppress(OSError):
+            await voice.listen()
         self.talk.end()
 
     async def _show(self, voice: Voice) -> None:
