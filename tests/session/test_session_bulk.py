@@ -81,6 +81,17 @@ def test_a_link_for_bulk_that_is_no_faster_is_left_after_its_trial() -> None:
     assert chosen(pair) == [FOR_BULK, NATURAL]
 
 
+def test_a_link_that_bulk_has_left_is_measured_anew() -> None:
+    """Its pings waited behind that bulk, which would look like a queue on the path."""
+    pair = met(slow=SLOW, fast=SLOW)
+    say(pair, CONTENTS)
+    while chosen(pair) != [FOR_BULK, NATURAL]:
+        pair.step()
+    pair.run(2)
+    member = pair.sessions[0].links._members[FOR_BULK]
+    assert member.recent_rtt == pytest.approx(2 * DELAY)
+
+
 def test_the_end_of_the_link_for_bulk_loses_nothing() -> None:
     """What was on its way by it goes again by the natural link, at once."""
     pair = met()

@@ -319,6 +319,9 @@ class LinkSet:
         if verdict is None:
             return best, reason
         if verdict.link == best:
+            left = None if self.chosen in (None, best) else self._members.get(self.chosen)
+            if left is not None and left.hints.is_for_bulk:
+                left.measure_anew(now)
             return best, reason or verdict.reason or BETTER_PATH
         if verdict.resends and self.chosen is not None:
             self._left = self.chosen

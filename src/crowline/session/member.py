@@ -139,6 +139,11 @@ class Member:
             return None
         return sorted(list(self.samples)[-ENOUGH_SAMPLES:])[ENOUGH_SAMPLES // 2]
 
+    def measure_anew(self, now: float) -> None:
+        """Its pings have waited behind stream bytes; from now on they do not."""
+        self.samples.clear()
+        self.ping_at = now
+
     @property
     def is_ailing(self) -> bool:
         return self.stalled or self.stuck_since is not None
