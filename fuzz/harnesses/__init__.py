@@ -7,6 +7,7 @@ from fuzz.harnesses import (
     chat,
     doctor,
     files,
+    flows,
     forwarding,
     hub,
     ice,
@@ -20,6 +21,20 @@ from fuzz.harnesses import (
 
 HARNESSES: dict[str, Harness] = {
     harness.name: harness
-    for part in (stun, turn, ice, hub, sessions, files, settings, lab, doctor, serverless, chat, forwarding)
+    for part in (
+        stun,
+        turn,
+        ice,
+        hub,
+        sessions,
+        files,
+        flows,
+        settings,
+        lab,
+        doctor,
+        serverless,
+        chat,
+        forwarding,
+    )
     for harness in part.HARNESSES
 }
