@@ -42,9 +42,10 @@ _SHORTEST_REST = 5.0
 # Seconds between two wishes for a second link.
 WISH_INTERVAL = 10.0
 # A path that takes so many times its idle round trip, and so many seconds more, has a queue before its narrow
-# place: it is full. Two flows that share a queue of one round trip leave a third of it when both back off.
+# place: it is full. Two flows that share a queue of one round trip leave a third of it when both back off. The
+# seconds are those for which a busy machine lets a ping wait.
 _QUEUE_SHARE = 1.15
-_QUEUE_DELAY = 0.005
+_QUEUE_DELAY = 0.015
 # Seconds that what the link left behind needs to arrive, above which it is sent again at once.
 _DRAIN = 1.0
 
