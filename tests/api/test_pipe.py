@@ -133,6 +133,17 @@ def test_a_strange_line_is_not_repeated(line: bytes, said: str) -> None:
     assert said in caught.value.message and "\x1b" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("line", "command"), [(b"crowline/send 2\n", "send"), (b"crowline/send-stream 1\n", "send -")]
+)
+def test_who_meets_a_sender_is_told_of_the_command_that_goes_with_it(line: bytes, command: str) -> None:
+    """The same one would not help: a sender needs a receiver."""
+    with pytest.raises(ProtocolViolation) as caught:
+        Service("pipe").check(line)
+    assert caught.value.message == f"The other side runs `crowline {command}`."
+    assert "crowline receive" in caught.value.hint
+
+
 async def test_the_end_of_the_connection_ends_the_pipe() -> None:
     """With its error, and the program here is told that this is no proper end."""
     async with two_peers() as (here, there):

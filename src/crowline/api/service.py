@@ -14,6 +14,9 @@ from crowline.base.errors import ProtocolViolation
 # A line that names a service: what comes from the other side is shown to people only if it looks like one.
 _LINE = re.compile(rb"crowline/([a-z][a-z-]{0,30}) ([1-9][0-9]{0,3})\n")
 
+# The services that another command takes, and the commands that run them.
+_SENDS = {"send": "send", "send-stream": "send -"}
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -37,6 +40,9 @@ class Service:
         if verb == self.verb:
             hint = "Update the older of the two."
             raise ProtocolViolation(f"The other side has another version of `crowline {verb}`.", hint=hint)
+        if verb in _SENDS:
+            hint = "`crowline receive` goes with that."
+            raise ProtocolViolation(f"The other side runs `crowline {_SENDS[verb]}`.", hint=hint)
         hint = "Both sides have to run the same command."
         raise ProtocolViolation(f"The other side runs `crowline {verb}`.", hint=hint)
 
