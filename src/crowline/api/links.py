@@ -325,7 +325,7 @@ class LinkTable:
         if not link.is_up or any(other.is_large for other in self._links.get(link.key, ())):
             return
         seconds = self._loop.time() - link.marked_at
-        if link.number != self._chosen or not self._growth.is_worth(link.key, seconds):
+        if link.number != self._chosen or not self._growth.is_worth(link.key, seconds, link.quic.least_rtt):
             self._watch_rate(link)
         elif size := self._next_size(link.pair):
             self._open(link.pair, size)

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from crowline.ice.pair import PairKey
 from crowline.link.quic_packets import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE
 
-# Bytes that a pair must have carried, and bytes a second at which it did so. Larger packets save work of this
-# machine; on a slower path they save nothing, and a new connection has to find out its rate anew.
+# Bytes that a pair must have carried, and bytes a second at which it did so. Larger packets save work of both
+# machines and of a relay; on a slower path they save nothing, and a new connection has to find its rate anew.
+# That takes round trips: where they are shorter than so many seconds, it is worth while sooner.
 WORTH = 8 << 20
 FAST = 32e6
+_LONG_RTT = 0.02
+_SOONEST = 1 / 8
 # The same after a link with larger packets has fallen silent while the path went on, times that each time.
 _MORE_EACH_TIME = 64
 # UDP payloads that come through where the network of this machine lets larger ones out: Ethernet under IPv4
@@ -38,9 +41,9 @@ class Growth:
         """Bytes to be carried before the next try."""
         return self._of(pair).worth
 
-    def is_worth(self, pair: PairKey, seconds: float) -> bool:
-        """Whether so many bytes in that time are reason for a try."""
-        return self._of(pair).worth >= FAST * seconds
+    def is_worth(self, pair: PairKey, seconds: float, rtt: float) -> bool:
+        """Whether so many bytes in that time, with that least round trip, are reason for a try."""
+        return self._of(pair).worth >= FAST * min(1.0, max(_SOONEST, rtt / _LONG_RTT)) * seconds
 
     def next_size(self, pair: PairKey, limit: int) -> int | None:
         """The largest size that is worth a try, where this machine lets `limit` bytes out; None: no more."""

@@ -171,6 +171,11 @@ class QuicLink:
     def is_up(self) -> bool:
         return self._up and not self._down
 
+    @property
+    def least_rtt(self) -> float:
+        """Seconds; a long time until it was measured."""
+        return self._connection.least_rtt
+
     def owns(self, connection_id: bytes) -> bool:
         """Whether a datagram with that destination is for this link."""
         return connection_id in self._ids

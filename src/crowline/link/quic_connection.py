@@ -53,7 +53,8 @@ def warm_up() -> None:
 class LinkConnection(QuicConnection):
     """Whole batches in and out, and no packet log, for which every header would be parsed again."""
 
-    _least_rtt = _LONGEST_RTT
+    least_rtt = _LONGEST_RTT
+    """Of what was measured since the handshake; seconds."""
 
     @classmethod
     def client(cls, peer_fingerprint: bytes, size: int, rtt: float | None) -> Self:
@@ -97,7 +98,7 @@ class LinkConnection(QuicConnection):
         """Whether more is in flight than the path can hold, so that it waits in queues and in memory."""
         if self._core is None:
             return False
-        return self._core.bytes_in_flight > _IN_FLIGHT + _MOST_RATE * self._least_rtt
+        return self._core.bytes_in_flight > _IN_FLIGHT + _MOST_RATE * self.least_rtt
 
     @property
     def is_backing_off(self) -> bool:
@@ -124,7 +125,7 @@ class LinkConnection(QuicConnection):
         if self._handshake_complete and self._core is not None and segment_size > 0:
             self._core.receive_gro_buffer(buffer, segment_size, addr, now)
             self._drain_core()
-            self._least_rtt = min(self._least_rtt, self._core.latest_rtt or self._least_rtt)
+            self.least_rtt = min(self.least_rtt, self._core.latest_rtt or self.least_rtt)
         else:
             super().receive_gro_buffer(buffer, segment_size, addr, now)
 
