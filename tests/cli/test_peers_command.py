@@ -200,6 +200,45 @@ def test_who_was_killed_is_met_again_at_once(ana: User, ben: User) -> None:
 
 
 @pytest.mark.usefixtures("paired")
+def test_who_paired_sends_without_a_code(ana: User, ben: User, tmp_path: Path) -> None:
+    """Whoever hosted when they paired receives here, and is there first."""
+    source, target = tmp_path / "a.txt", tmp_path / "target"
+    source.write_text("for ana")
+    target.mkdir()
+    receiver = ana.meet("receive", "-y", "--json", "--out", str(target), "--peer", "ben")
+    sender = ben.meet("send", str(source), "--json", "--peer", "Ana")
+    for process in (sender, receiver):
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+    assert (target / "a.txt").read_text() == "for ana"
+
+
+@pytest.mark.usefixtures("paired")
+@pytest.mark.parametrize("killed", [0, 1], ids=["sender", "receiver"])
+def test_who_was_killed_goes_on_with_the_same_command(
+    ana: User, ben: User, tmp_path: Path, killed: int
+) -> None:
+    """The side that lives and the one that comes again find each other by the same name."""
+    source, target = tmp_path / "a.bin", tmp_path / "target"
+    source.write_bytes(os.urandom(3_000_000))
+    target.mkdir()
+    commands = (
+        (ana, ["send", str(source), "--json", "--peer", "ben", "--limit", "1MB"]),
+        (ben, ["receive", "-y", "--json", "--out", str(target), "--peer", "Ana"]),
+    )
+    running = [user.meet(*arguments) for user, arguments in commands]
+    while wanted(running[1], "progress")["bytes"] < 400_000:
+        pass
+    running[killed].kill()
+    user, arguments = commands[killed]
+    running[killed] = user.meet(*arguments)
+    for process in running:
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+    assert (target / "a.bin").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.usefixtures("paired")
 def test_names_are_the_persons_own(ana: User) -> None:
     """They change and go, and then stand for nobody."""
     assert ana.run("peers", "rename", "ben", "benjamin")[0] == 0

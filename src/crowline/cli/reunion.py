@@ -94,7 +94,8 @@ class Reunion:
         return self._unfinished is not None and self._unfinished.is_known
 
     async def _enter(self, stack: AsyncExitStack) -> tuple[Room, PlaceFlags]:
-        if self._unfinished is not None and self._unfinished.is_known:
+        # Whoever is known by name is met where that says, each time, and proves again who it is.
+        if self._unfinished is not None and self._unfinished.is_known and self._place.peer is None:
             room = await stack.enter_async_context(self._known_room(self._unfinished))
             self._invite_again(self._unfinished.code)
             return room, self._place
