@@ -328,12 +328,13 @@ def test_an_unreadable_file_is_exit_8(server: str, tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_slow() -> None:
-    """`--help` knows the verbs by name; QUIC, the PAKE and the server's parts stay out."""
+    """`--help` knows verbs by name, and a verb its flags; QUIC, the PAKE and the server's parts stay out."""
     script = (
         "import sys\n"
         "from crowline.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit as leave: assert not leave.code\n"
+        "for verb in ([], ['pipe'], ['forward'], ['ping']):\n"
+        "    try: main([*verb, '--help'])\n"
+        "    except SystemExit as leave: assert not leave.code\n"
         "slow = {'qh3', 'spake2', 'websockets', 'cryptography', 'msgspec', 'rich', 'starlette', 'asyncio'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
     )

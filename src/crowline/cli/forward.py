@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from crowline.api.forwarding.forwarder import Bound, Permit, Request, Rule
     from crowline.api.forwarding.gate import Consent
     from crowline.api.peer import Peer
-
 
 # Seconds before the other side is looked for again: at first, and where that fails time after time.
 _PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -127,6 +125,8 @@ async def _forward(
     *,
     stays: bool,
 ) -> None:
+    from asyncio import sleep
+
     from crowline.api.forwarding.forwarder import binding
 
     rules = wishes.rules()
@@ -146,7 +146,7 @@ async def _forward(
                 output.warn(error.message)
             if not stays:
                 return
-            await asyncio.sleep(pause)
+            await sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -33,6 +31,8 @@ def show_token(output: Output, token: str) -> None:
 
 async def peer_of_answer(output: Output, room: Room) -> Peer:
     """The other side, once somebody has pasted what it gave back; asked again after what is no answer."""
+    import asyncio
+
     waiting = asyncio.ensure_future(room.peer())
     asking = asyncio.ensure_future(_ask_answer(output, room))
     try:
@@ -81,6 +81,8 @@ async def _ask(output: Output, question: str, take: Callable[[str], object]) -> 
 
 
 def _show_picture(token: str) -> None:
+    import shutil
+
     import segno
 
     picture = segno.make(token, error="l", micro=False)
