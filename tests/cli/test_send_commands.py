@@ -147,6 +147,25 @@ def test_flags_that_make_no_sense_together_are_exit_2(commands: Commands, argume
     assert code == 2, err
 
 
+def test_merging_adds_what_is_new_to_the_folder_that_is_there(
+    commands: Commands, tmp_path: Path, target: Path
+) -> None:
+    """`receive --merge`: the other files of that folder stay as they are, and nothing of theirs moves."""
+    for folder in (tmp_path / "notes", target / "notes"):
+        folder.mkdir()
+        (folder / "both").write_bytes(b"the same")
+    (tmp_path / "notes" / "new").write_bytes(b"new")
+    (target / "notes" / "own").write_bytes(b"own")
+    sender, code = sending(commands, str(tmp_path / "notes"))
+    arguments = [code, "-y", "--merge", "--json", "--no-port-mapping", "--out", str(target)]
+    receiver = commands.start("receive", *arguments)
+    assert (sender.end()[0], receiver.end()[0]) == (0, 0)
+    assert receiver.last("done")["skipped"] == 1
+    found = {path.name: path.read_bytes() for path in (target / "notes").iterdir()}
+    assert found == {"both": b"the same", "new": b"new", "own": b"own"}
+    assert [path.name for path in target.iterdir()] == ["notes"]
+
+
 def test_many_receivers_have_everything_each(commands: Commands, tmp_path: Path) -> None:
     """A code, a session and a summary for each; one that refuses costs the others nothing."""
     (tmp_path / "a").write_bytes(os.urandom(2 * MEGABYTE))

@@ -31,6 +31,7 @@ STDOUT = FilePath("-")
 )
 @click.option("-y", "--yes", is_flag=True, help="Take what is offered without asking.")
 @click.option("--take-dotfiles", is_flag=True, help="Take names that programs obey, like .bashrc, too.")
+@click.option("--merge", is_flag=True, help="Put new files into folders of the same names.")
 @place_options("--from")
 @meeting_options
 def receive(
@@ -38,6 +39,7 @@ def receive(
     folder: FilePath,
     yes: bool,
     take_dotfiles: bool,
+    merge: bool,
     place: PlaceFlags,
     flags: MeetingFlags,
     output: Output,
@@ -62,7 +64,7 @@ def receive(
         with output.data_on_stdout():
             run(_receive(output, code, Wishes(None, True, take_dotfiles), flags, place))
         return
-    run(_receive(output, code, Wishes(folder.absolute(), yes, take_dotfiles), flags, place))
+    run(_receive(output, code, Wishes(folder.absolute(), yes, take_dotfiles, merge), flags, place))
 
 
 async def _receive(

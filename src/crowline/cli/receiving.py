@@ -28,6 +28,7 @@ class Wishes:
     folder: FilePath | None
     yes: bool
     take_dotfiles: bool
+    merge: bool = False
 
 
 class Receiving:
@@ -116,7 +117,7 @@ class Receiving:
             return Decision(False, reason=_DECLINED)
         self._view.total = manifest.total
         self._view.__enter__()
-        return Decision(True, take_unasked=self._wishes.take_dotfiles)
+        return Decision(True, take_unasked=self._wishes.take_dotfiles, merge=self._wishes.merge)
 
     async def _agrees(self, offered: object, folder: FilePath) -> bool:
         if self._wishes.yes or offered == self._agreed:
