@@ -173,10 +173,18 @@ def test_the_end_of_the_other_link_brings_everything_back() -> None:
     assert sender.moves == [TCP, UDP, TCP]
 
 
-def test_another_natural_link_begins_with_nothing() -> None:
-    """What was measured of one link says nothing about the next one."""
+def test_a_natural_link_in_place_of_another_changes_nothing() -> None:
+    """While the link that won is still beside it, bulk stays there, and goes there again at once."""
     sender = Sender(udp=0.2e6, tcp=10e6)
     sender.run(20)
-    verdict = sender.route.decide(Natural(7, 0.01), IDLE, 0, sender.now)
+    verdict = sender.route.decide(Natural(7, RTT), IDLE, 0, sender.now)
+    assert verdict is not None and verdict.link == TCP
+
+
+def test_another_natural_link_begins_with_nothing() -> None:
+    """What was measured of links that are not beside it says nothing about it."""
+    sender = Sender(udp=0.2e6, tcp=10e6)
+    sender.run(20)
+    verdict = sender.route.decide(Natural(7, 0.01), Other(9, 0.01), 0, sender.now)
     assert verdict is not None and verdict.link == 7
     assert sender.route.decide(None, None, 0, sender.now) is None

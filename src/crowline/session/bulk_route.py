@@ -42,8 +42,8 @@ _SHORTEST_REST = 5.0
 # Seconds between two wishes for a second link.
 WISH_INTERVAL = 10.0
 # A path that takes so many times its idle round trip, and so many seconds more, has a queue before its narrow
-# place: it is full. Two flows that share a queue of one round trip leave a third of it when both back off. The
-# seconds are those for which a busy machine lets a ping wait.
+# place: it is full. Two flows that share a queue of one round trip leave a third of it when both back off; a
+# busy machine lets a ping wait for some milliseconds.
 _QUEUE_SHARE = 1.15
 _QUEUE_DELAY = 0.015
 # Seconds that what the link left behind needs to arrive, above which it is sent again at once.
@@ -109,7 +109,10 @@ class BulkRoute:
             self._forget(None)
             return None
         if natural.link != self._natural:
-            self._forget(natural.link)
+            if other is not None and other.link in (self._other, self._winner):
+                self._natural = natural.link  # in place of one on the same path
+            else:
+                self._forget(natural.link)
         if not self._is_away:
             return self._stay(natural, other, on_the_way, now)
         if other is None or other.link != self._other:
