@@ -304,3 +304,21 @@ async def test_trust_is_told_once() -> None:
         end.stream.trust()
         end.stream.trust()
         assert end.trusted == 1 and end.stream.is_trusted
+
+
+async def test_what_waits_in_many_pieces_leaves_in_order_whatever_becomes_of_their_buffers() -> None:
+    """Pieces of all sizes, some of them in a buffer that is used again at once; the reader comes late."""
+    sent = bytearray()
+    async with pair() as (end, other):
+        scratch = bytearray(50_000)
+        for number in range(200):
+            size = 1 + number * 7919 % 50_000
+            scratch[:size] = number.to_bytes(1, "big") * size
+            sent += scratch[:size]
+            end.stream.send(memoryview(scratch)[:size])
+            scratch[:size] = bytes(size)
+        end.stream.send(b"and some")
+        sent += b"and some"
+        assert end.stream.waiting > 0
+        assert await read(other, len(sent)) == sent
+        assert end.stream.waiting == 0
