@@ -121,6 +121,11 @@ class LinkSet:
         member = self._members.get(link)
         return member.rtt if member else None
 
+    def idle_rtt(self, link: int) -> float | None:
+        """The round trip of its path without what waits on it, seconds."""
+        member = self._members.get(link)
+        return member.idle_rtt if member else None
+
     def carried(self, link: int) -> tuple[int, int]:
         """Stream bytes sent and received by `link`, also after it ended."""
         return self.sent[link], self.received[link]

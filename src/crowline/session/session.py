@@ -152,7 +152,7 @@ class Session:
 
     def read(self, stream: int, limit: int, now: float | None = None) -> Buffer:
         """At most `limit` bytes in order; empty when none are there now, or the end was reached."""
-        rtt = None if self.links.chosen is None else self.links.rtt(self.links.chosen)
+        rtt = None if self.links.chosen is None else self.links.idle_rtt(self.links.chosen)
         return self._streams.read(stream, limit, self._now if now is None else now, rtt)
 
     def is_ended(self, stream: int) -> bool:
