@@ -347,7 +347,7 @@ async def test_a_disk_that_fills_up_is_told_to_both(
 
 async def test_a_file_that_changes_while_it_is_sent_is_told_to_both(tmp_path: Path, target: Path) -> None:
     """It is not kept, and the file after it is."""
-    (tmp_path / "a").write_bytes(bytes(16 << 20))
+    (tmp_path / "a").write_bytes(os.urandom(16 << 20))
     (tmp_path / "b").write_bytes(b"whole")
 
     def on_send(event: TransferEvent) -> None:

@@ -25,6 +25,9 @@ READ_AHEAD = 2 << 20
 """Bytes read before they are asked for; as many again are on their way out meanwhile. A millisecond for each
 chunk hides a slow disk's jitter."""
 
+BATCH_BYTES = 128 << 10
+"""Bytes of small files that are handed over together: waking the event loop costs more than reading one."""
+
 ITEM_COST = 512
 """Bytes that an item costs beside its data, so that small files count too."""
 
@@ -113,6 +116,8 @@ class FileReader:
         self._wanted = wanted
         self._items: Handoff[ReadItem] = Handoff(READ_AHEAD)
         self._digested: Handoff[Digested] = Handoff(READ_AHEAD)
+        self._batch: list[tuple[ReadItem, int]] = []
+        self._batched = 0
         self._prefixes = Prefixes()
         compare = [one for one in wanted if one.compare is not None]
         executor = ThreadPoolExecutor(2, "crowline-read")
@@ -154,6 +159,7 @@ class FileReader:
         try:
             for wanted in self._wanted:
                 self._give(self._end_of(lambda wanted=wanted: self._read(wanted)))  # type: ignore[misc]
+            self._hand_over()
         except _Stopped:
             pass
 
@@ -212,6 +218,8 @@ class FileReader:
     def _read(self, wanted: Wanted) -> ReadItem:
         prefix = comparison = None
         if wanted.compare is not None:
+            if not self._prefixes.is_ready(wanted.index):
+                self._hand_over()
             taken = self._prefixes.take(wanted.index)
             if taken is None:
                 raise _Stopped
@@ -313,7 +321,14 @@ class FileReader:
 
     def _give(self, item: ReadItem) -> None:
         cost = len(item.data) if isinstance(item, ReadChunk | ReadSmall) else 0
-        if not self._items.give(item, cost + ITEM_COST):
+        self._batch.append((item, cost + ITEM_COST))
+        self._batched += cost + ITEM_COST
+        if isinstance(item, ReadChunk) or self._batched >= BATCH_BYTES:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        batch, self._batch, self._batched = self._batch, [], 0
+        if not self._items.give_all(batch):
             raise _Stopped
 
     @contextmanager

@@ -135,6 +135,8 @@ class FileWriter:
         self._file: IncomingFile | None = None
         self._index = 0
         self._stopping = False
+        # One waking of the event loop for all that was done at once.
+        self._reports: list[tuple[Outcome, int]] = []
         executor = ThreadPoolExecutor(1, "crowline-write")
         self._finished = asyncio.get_running_loop().run_in_executor(executor, self._run)
         executor.shutdown(wait=False)
@@ -202,6 +204,7 @@ class FileWriter:
                         # What takes long, or nobody waits for, need not be done.
                         return
                     self._carry_out(order)
+                self._tell()
         except LocalProblem as problem:
             self._fail(problem)
         except Exception as fault:
@@ -216,7 +219,15 @@ class FileWriter:
     def _fail(self, problem: LocalProblem) -> None:
         self._abandon()
         self._orders.close()
-        self._outcomes.give(Failed(problem))
+        self._report(Failed(problem))
+        self._tell()
+
+    def _report(self, outcome: Outcome) -> None:
+        self._reports.append((outcome, 1))
+
+    def _tell(self) -> None:
+        reports, self._reports = self._reports, []
+        self._outcomes.give_all(reports)
 
     def _carry_out(self, order: _Order) -> None:
         match order:
@@ -238,7 +249,7 @@ class FileWriter:
                 self._folder.lost(split_path(self._files[index].path))
             case _Settle():
                 names = self._folder.settle()
-                self._outcomes.give(Settled(names, self._folder.warnings))
+                self._report(Settled(names, self._folder.warnings))
             case data:
                 self._current.write(data)
 
@@ -267,13 +278,15 @@ class FileWriter:
             finally:
                 os.close(descriptor)
         self._proofs[index] = proof
-        self._outcomes.give(Compared(index, proof.comparison.missing))
+        self._report(Compared(index, proof.comparison.missing))
+        # The sender waits for it.
+        self._tell()
 
     def _write_small(self, index: int, sha256: bytes, data: bytes) -> None:
         file = self._files[index]
         self._index = index
         if hashlib.sha256(data).digest() == sha256 and self._folder.write_small(file.path, file.mode, data):
-            self._outcomes.give(Stored(index, file.path.rpartition("/")[2], sha256))
+            self._report(Stored(index, file.path.rpartition("/")[2], sha256))
             return
         self._proofs.pop(index, None)
         self._current.write(data)
@@ -298,7 +311,7 @@ class FileWriter:
         name = self._file.commit()
         self._file = None
         skipped = proof is not None and proof.comparison.is_whole
-        self._outcomes.give(Stored(self._index, name, sha256, skipped))
+        self._report(Stored(self._index, name, sha256, skipped))
 
     def _keep_found(self, proof: Proof | None, sha256: bytes) -> None:
         """A file that is here whole, under its own name."""
@@ -318,11 +331,11 @@ class FileWriter:
             self._copy_found(proof, sha256)
             return
         self._folder.is_there(path, found, sha256)
-        self._outcomes.give(Stored(self._index, path.rpartition("/")[2], sha256, skipped=True))
+        self._report(Stored(self._index, path.rpartition("/")[2], sha256, skipped=True))
 
     def _mismatch(self) -> None:
         self._folder.lost(split_path(self._files[self._index].path))
-        self._outcomes.give(Mismatched(self._index))
+        self._report(Mismatched(self._index))
 
     def _copy_found(self, proof: Proof, sha256: bytes) -> None:
         self._proofs[self._index] = proof

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -66,6 +67,18 @@ class Handoff(Generic[T]):
             while self._load >= self._limit and not self._closed:
                 self._changed.wait()
             self._add(item, cost)
+            return not self._closed
+
+    def give_all(self, items: Sequence[tuple[T, int]]) -> bool:
+        """From the thread: add items with their costs when there is room for one, and wake the loop once for
+        all of them; False once the queue is closed."""
+        with self._changed:
+            while self._load >= self._limit and not self._closed:
+                self._changed.wait()
+            if items and not self._closed:
+                self._items.extend(items)
+                self._load += sum(cost for _, cost in items)
+                self._wake()
             return not self._closed
 
     def take(self) -> T | None:

@@ -46,6 +46,11 @@ class Prefixes:
             self._answers[index] = comparison
             self._changed.notify_all()
 
+    def is_ready(self, index: int) -> bool:
+        """Whether `take` would not wait."""
+        with self._changed:
+            return isinstance(self._prefixes.get(index), str) or index in self._answers
+
     def take(self, index: int) -> tuple[Prefix, Comparison] | str | None:
         """A prefix with its answer, or why there is none, once they have come; ``None`` if this is closed."""
         with self._changed:
