@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
+import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -17,11 +19,9 @@ from crowline.api.key_point import ByKey
 from crowline.api.options import Options
 from crowline.api.peer import Peer
 from crowline.api.room import Room, enter, opened
-from crowline.base.addresses import Address
+from crowline.api.traversal.traversal import Traversal
 from crowline.base.errors import Interrupted, PeerRestarted
 from crowline.rendezvous.role import Role
-from crowline.server.config import ServerConfig
-from crowline.server.server import Server
 
 PATIENCE = 60.0
 
@@ -30,21 +30,44 @@ class Restarting:
     """A server that can be killed and begun anew at the same ports, without any memory."""
 
     def __init__(self) -> None:
-        self._config = ServerConfig(listen=Address("127.0.0.1", 0), stun_listen=Address("127.0.0.1", 0))
-        self._stack: AsyncExitStack | None = None
-        self.url = ""
+        self._web, self._stun = (f"127.0.0.1:{port}" for port in free_ports())
+        self._process: asyncio.subprocess.Process | None = None
+        self.url = f"ws://{self._web}"
 
     async def start(self) -> None:
-        self._stack = AsyncExitStack()
-        server = await self._stack.enter_async_context(Server(self._config))
-        self.url = server.url
-        port = int(self.url.rpartition(":")[2])
-        self._config = ServerConfig(listen=Address("127.0.0.1", port), stun_listen=server.stun)
+        argv = ["-m", "crowline", "serve", "--listen", self._web, "--stun-listen", self._stun]
+        quiet = asyncio.subprocess.DEVNULL
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *argv, stdout=quiet, stderr=quiet
+        )
+        async with asyncio.timeout(PATIENCE):
+            while not await self._answers():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        if self._stack is not None:
-            stack, self._stack = self._stack, None
-            await stack.aclose()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            await process.wait()
+
+    async def _answers(self) -> bool:
+        assert self._process is not None and self._process.returncode is None
+        host, _, port = self._web.partition(":")
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
+
+
+def free_ports() -> list[int]:
+    """Two ports that nobody has now."""
+    with socket.socket() as web, socket.socket() as stun:
+        for each in (web, stun):
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in (web, stun)]
 
 
 @pytest.fixture
@@ -166,10 +189,9 @@ async def test_relays_that_begin_anew_carry_the_same_session(server: Restarting)
 
 def vanish(connection: Connection) -> None:
     """What the kernel does when a process is killed: its sockets are closed, and nobody says a word."""
-    point = connection._hub
-    assert point is not None
-    point._reader.cancel()  # type: ignore[attr-defined]
-    point.socket.abort()  # type: ignore[attr-defined]
+    point: Any = connection._hub
+    point._reader.cancel()
+    point.socket.abort()
     traversal = connection._traversal
     assert traversal is not None
     traversal.close()
@@ -225,6 +247,29 @@ async def test_a_process_that_is_gone_is_given_up(
                 await there.accept_stream()
         assert not isinstance(caught.value, PeerRestarted) and "same command" in caught.value.hint
     await connection._release()
+
+
+async def test_link_zero_that_broke_is_replaced_by_that_of_another_meeting(
+    server: Restarting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else leads to the other side; one WebSocket breaks, and frames may be missing."""
+    monkeypatch.setattr(watch, "SEEK_AFTER", 1.0)
+    monkeypatch.setattr(watch, "SEEK_EVERY", 1.0)
+    monkeypatch.setattr(Traversal, "send", lambda self, transmit: None)
+    async with crowline.host(server.url) as room, enter(room.code, server.url) as other:
+        here, there = await room.peer(), await other.peer()
+        echoing = asyncio.create_task(echo(there))
+        flow = Flow(here)
+        await flow.begin()
+        await flow.goes_on()
+        for side in (room, other):
+            point: Any = side._connection._hub
+            point.socket.abort()
+            await until(lambda: here.path is None)
+            await flow.goes_on()
+        await flow.end()
+        assert here.path is not None and here.path.kind == "hub"
+    echoing.cancel()
 
 
 async def test_a_waiting_side_outlives_the_server(server: Restarting) -> None:

@@ -70,6 +70,20 @@ async def test_the_budget_ends_link_zero_and_not_the_meeting() -> None:
         assert await hear(join) == wire.Relayed("sealed", b"still here")
 
 
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_closing_is_told_from_silence(monkeypatch: pytest.MonkeyPatch, *, is_silent: bool) -> None:
+    """Who answers no ping may be asleep; whose connection the kernel closes is gone."""
+    monkeypatch.setattr("crowline.server.http.PING_INTERVAL", 0.3 if is_silent else 20.0)
+    async with hub_server() as server, server.connect() as host, server.connect(close_timeout=0.1) as join:
+        await meet(host, join)
+        if is_silent:
+            join.transport.pause_reading()
+        else:
+            join.transport.abort()
+        assert await hear(host) == wire.Left(final=False, silent=is_silent)
+        join.transport.abort()
+
+
 async def test_a_reader_that_stops_holds_back_its_sender_and_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -86,7 +86,7 @@ class Rejoin:
         callbacks = Callbacks(
             on_event=self._on_event,
             on_link_data=owner.on_hub_data,
-            on_link_down=carriers.hub_down,
+            on_link_down=self._link_lost,
             on_link_room=owner.flush,
             on_broken=self._on_broken,
             on_returned=self._on_returned,

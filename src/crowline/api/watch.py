@@ -27,7 +27,7 @@ TELL_AFTER = 3.0
 VERIFY_AFTER, VERIFY_EVERY = 2.0, 5.0
 # Until this side looks for the other one elsewhere, and how often again: a side that has to reach the hub
 # again, as after a change of networks, does so sooner.
-SEEK_AFTER, SEEK_EVERY = 5.0, 15.0
+SEEK_AFTER, SEEK_EVERY = 5.0, 5.0
 # Until all pairs are looked for anew, and the longest time between two such attempts, which double: plans for
 # hard translators take ten.
 ANEW_AFTER, ANEW_AT_MOST = 2.0, 60.0
