@@ -129,12 +129,12 @@ async def switch_often(
             arrivals.hear(line)
 
     async def until(kinds: set[str], since: float) -> float:
-        """When such a path took over, not before `since`."""
+        """When such a path took over; `since` where it had before."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = [at for at, kind in arrivals.paths if at >= since and kind in kinds]
-            if found and arrivals.paths[-1][1] in kinds:
-                return found[-1]
+            if arrivals.paths and arrivals.paths[-1][1] in kinds:
+                return found[-1] if found else since
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no {kinds} path in {PATIENCE:.0f} s")
             await asyncio.sleep(0.05)
