@@ -45,7 +45,7 @@ class Program:
         self._left = memoryview(given)
         self._ends = ends
         self.taken = bytearray()
-        self.given = 0
+        self.given = self.offered = 0
         self.takes = asyncio.Event()
         self.takes.set()
         self.is_ended = self.is_aborted = self.is_closed = False
@@ -58,6 +58,7 @@ class Program:
         return piece
 
     async def write(self, data: Buffer) -> None:
+        self.offered += len(data)
         await self.takes.wait()
         self.taken += data
 
@@ -154,6 +155,22 @@ async def test_the_end_of_the_connection_ends_the_pipe() -> None:
         with pytest.raises(CrowlineError, match="it was stopped"):
             await task
     assert one.is_aborted and not one.is_ended
+
+
+async def test_a_stream_given_up_ends_the_pipe_though_nobody_takes_what_came() -> None:
+    """A program that does not read holds nothing up that is over."""
+    async with two_peers() as (here, there):
+        one = Program()
+        one.takes.clear()
+        task = asyncio.ensure_future(pipe(here, one))
+        stream = await agreed_stream(there, Service("pipe"))
+        await stream.write(b"x")
+        await until(lambda: one.offered == 1)
+        stream.abort()
+        await until(task.done)
+        with pytest.raises(CrowlineError, match="gave the stream up"):
+            await task
+    assert one.is_aborted and one.is_closed
 
 
 async def test_standard_streams_of_pipes_and_files(tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ async def secret_service() -> AsyncIterator[tuple[int, Callable[[], int]]]:
         await server.wait_closed()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until `condition()` holds."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
+        await asyncio.sleep(0.005)
+
+
 async def outcome(peer: crowline.Peer, head: m.Head) -> m.Reason | None:
     """What a stream with that head comes to; None where it is opened."""
     stream = await peer.open_stream()
@@ -143,6 +151,34 @@ async def test_c8_the_internet_is_not_this_machine() -> None:
         for host in ("10.0.0.1", "192.168.1.1", "169.254.169.254", "fe80::1", "fd00:ec2::254", "224.0.0.1"):
             assert await outcome(peer, m.Connect(1, "tcp", host, 80)) is m.Reason.NOT_ALLOWED
         assert visits() == 0
+
+
+async def test_what_a_stream_was_given_up_for_is_not_dialled_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many at once are dialled and no more, however often streams are opened and given up."""
+    begun = dialling = most = 0
+
+    async def connect(hosts: list[str], port: int) -> None:
+        nonlocal begun, dialling, most
+        begun, dialling = begun + 1, dialling + 1
+        most = max(most, dialling)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            dialling -= 1
+
+    monkeypatch.setattr("crowline.api.forwarding.connections.connect", connect)
+    monkeypatch.setattr(forwarders, "MAX_SERVED", 3)
+    async with attacking(Victim("127.0.0.1:9")) as (peer, control, _):
+        await control.write(m.encode(m.Reach(1, "tcp", "127.0.0.1", 9)))
+        assert await hear(control) == m.Granted(1)
+        streams = [await peer.open_stream() for _ in range(7)]
+        for stream in streams:
+            await stream.write(m.encode(m.Connect(1, "tcp")))
+        await until(lambda: begun == 3)
+        for stream in streams:
+            stream.abort()
+        await until(lambda: dialling == 0)
+    assert most == 3
 
 
 async def test_c8_nobody_is_asked_again_and_again() -> None:

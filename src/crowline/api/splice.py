@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 from crowline.api.peer import Stream
 from crowline.net.conduit import CHUNK, Conduit
@@ -28,9 +29,16 @@ class Splice:
         """Until both directions have ended. Raises `OSError` or `CrowlineError` where one fails."""
         outward = asyncio.ensure_future(self._outwards())
         inward = asyncio.ensure_future(self._inwards())
-        # Reading the other side's bytes ends with the stream by itself; waiting for the program's does not.
         broken = asyncio.ensure_future(self._stream.broken())
-        broken.add_done_callback(lambda _: outward.cancel())
+
+        def stop(_: asyncio.Future[NoReturn]) -> None:
+            # Reading the other side's bytes ends with the stream by itself; waiting for the program does not.
+            outward.cancel()
+            # What came before the connection ended is still handed on; of a stream given up nothing is.
+            if self._stream.is_given_up:
+                inward.cancel()
+
+        broken.add_done_callback(stop)
         tasks = (broken, outward, inward)
         try:
             await asyncio.gather(outward, inward)

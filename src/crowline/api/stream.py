@@ -113,6 +113,11 @@ class Stream:
         while True:
             await self._wait()
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether either side gave the stream up."""
+        return bool(self._reset)
+
     def abort(self, code: int = 0) -> None:
         """Give the stream up in both directions."""
         self._session.reset(self._number, code)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from crowline.api.forwarding.events import ConnectionClosed, ConnectionOpened, ForwardEvent
 from crowline.api.forwarding.gate import Gate
-from crowline.api.forwarding.talk import NotReached, read_answer, reason_of
+from crowline.api.forwarding.talk import NotReached, read_answer, reason_of, while_wanted
 from crowline.api.peer import Peer, Stream
 from crowline.api.splice import Splice
 from crowline.base.errors import CrowlineError
 from crowline.forward.messages import Failed, Head, Opened, Reason, encode
+from crowline.forward.rules import Target
 from crowline.net.local_tcp import TcpConduit, connect
 from crowline.net.patience import within
 
@@ -58,18 +59,24 @@ class Connections:
 
     async def serve(self, stream: Stream, head: Head) -> None:
         """Take a connection of the other side to where it leads."""
-        try:
+        made: list[tuple[TcpConduit, Target]] = []
+
+        async def dial() -> None:
             target, addresses = await self._gate.lead(head)
-            conduit = await connect(addresses, target.port)
+            made.append((await connect(addresses, target.port), target))
+
+        try:
+            await while_wanted(stream, dial())
+            await stream.write(encode(Opened()))
         except (OSError, NotReached) as error:
             await refuse(stream, reason_of(error))
             return
-        try:
-            await stream.write(encode(Opened()))
         except BaseException:
-            conduit.abort()
-            conduit.close()
+            for conduit, _ in made:
+                conduit.abort()
+                conduit.close()
             raise
+        [(conduit, target)] = made
         await self._run(Splice(conduit, stream), stream, f"the other side → {target}")
 
     async def _open(self, head: Head) -> Stream:

@@ -16,13 +16,14 @@ from typing import TypeVar
 from crowline.api.forwarding.connections import Connections, refuse
 from crowline.api.forwarding.events import ConnectionClosed, ConnectionOpened, ForwardEvent
 from crowline.api.forwarding.gate import Gate, addresses_of
-from crowline.api.forwarding.talk import NotReached, read_answer, reason_of
+from crowline.api.forwarding.talk import NotReached, read_answer, reason_of, while_wanted
 from crowline.api.peer import Peer, Stream
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError
 from crowline.base.machine import Buffer
 from crowline.forward.messages import Head, Opened, Reason, encode
 from crowline.forward.permits import Permits
+from crowline.forward.rules import Target
 from crowline.forward.socks import format_address, split_datagram
 from crowline.net.local_udp import LocalUdp
 from crowline.net.patience import within
@@ -33,8 +34,10 @@ MAX_FLOWS = 64
 IDLE_LIMIT = 120.0
 # Datagrams that wait for a flow's stream.
 _MOST_EARLY = 32
-# Hosts that one roaming flow remembers, the latest, and names that it looks up at once.
+# Hosts that one roaming flow remembers, the latest.
 _MOST_HOSTS = 256
+# Datagrams of one such flow that wait for their host's name, and names that all of them look up at once.
+_MOST_WAITING = 16
 _MOST_LOOKUPS = 16
 K = TypeVar("K")
 V = TypeVar("V")
@@ -106,6 +109,7 @@ class Flows:
         self._tell = tell
         self._flows: dict[int, Flow] = {}
         self._next = 0 if peer.is_host else 1
+        self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
 
     async def run(self) -> None:
         """Hand on what arrives, until the connection ends."""
@@ -146,7 +150,7 @@ class Flows:
         """Take a flow of the other side to where it leads."""
         assert head.flow is not None
         try:
-            outlet = await self._outlet(head.flow, head)
+            outlet = await self._outlet(head.flow, head, stream)
         except (OSError, NotReached) as error:
             await refuse(stream, reason_of(error))
             return
@@ -199,11 +203,17 @@ class Flows:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _outlet(self, number: int, head: Head) -> _Outlet:
+    async def _outlet(self, number: int, head: Head, stream: Stream) -> _Outlet:
         permits = self._gate.roaming(head)
         if permits is not None:
-            return _Roaming(self._peer, number, permits)
-        target, addresses = await self._gate.lead(head)
+            return _Roaming(self._peer, number, permits, self._lookups)
+        found: list[tuple[Target, list[str]]] = []
+
+        async def lead() -> None:
+            found.append(await self._gate.lead(head))
+
+        await while_wanted(stream, lead())
+        [(target, addresses)] = found
         return _Fixed(self._peer, number, Address(_one(addresses), target.port), str(target))
 
 
@@ -234,17 +244,18 @@ class _Roaming(_Outlet):
 
     name = "what it names"
 
-    def __init__(self, peer: Peer, number: int, permits: Permits) -> None:
+    def __init__(self, peer: Peer, number: int, permits: Permits, lookups: asyncio.Semaphore) -> None:
         self.flow = Flow(peer, number, self._on_datagram)
         self._permits = permits
         self._sockets: dict[bool, LocalUdp] = {}
         self._known: dict[tuple[str, int], Address | None] = {}
         self._hosts: dict[str, None] = {}
-        self._lookups: set[asyncio.Task[None]] = set()
+        self._lookups = lookups
+        self._waiting: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
-        for lookup in self._lookups:
-            lookup.cancel()
+        for task in self._waiting:
+            task.cancel()
         for each in self._sockets.values():
             each.close()
 
@@ -255,14 +266,15 @@ class _Roaming(_Outlet):
         host, port, payload = parsed
         if (host, port) in self._known:
             self._send(self._known[host, port], payload)
-        elif len(self._lookups) < _MOST_LOOKUPS:
+        elif len(self._waiting) < _MOST_WAITING:
             task = asyncio.ensure_future(self._find(host, port, bytes(payload)))
-            self._lookups.add(task)
-            task.add_done_callback(self._lookups.discard)
+            self._waiting.add(task)
+            task.add_done_callback(self._waiting.discard)
 
     async def _find(self, host: str, port: int, payload: bytes) -> None:
         try:
-            allowed = self._permits.choose(host, port, await addresses_of(host))
+            async with self._lookups:
+                allowed = self._permits.choose(host, port, await addresses_of(host))
         except NotReached:
             allowed = []
         address = Address(_one(allowed), port) if allowed and port else None

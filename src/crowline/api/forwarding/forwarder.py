@@ -66,6 +66,8 @@ __all__ = [
 FORWARD = Service("forward")
 # Seconds in which a stream has to say what it is.
 _HEAD_LIMIT = 10.0
+# Streams of the other side that are served at once, those included that it has given up and that wind down.
+MAX_SERVED = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Forwarder:
         self._asked: set[int] = set()
         self._doors: list[Door] = []
         self._questions: asyncio.Queue[Request] = asyncio.Queue()
+        self._serving = asyncio.Semaphore(MAX_SERVED)
         self._chores = Chores()
 
     async def run(self) -> None:
@@ -209,6 +212,7 @@ class Forwarder:
 
     async def _accept(self) -> None:
         async for stream in self._peer.streams():
+            await self._serving.acquire()
             self._chores.beside(self._serve(stream))
 
     async def _serve(self, stream: Stream) -> None:
@@ -229,6 +233,8 @@ class Forwarder:
                 await self._connections.serve(stream, head)
         except CrowlineError:
             stream.abort()
+        finally:
+            self._serving.release()
 
 
 async def forward_ports(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+from collections.abc import Coroutine
+from typing import Any
 
 from crowline.api.peer import Stream
 from crowline.base.errors import CrowlineError
@@ -44,6 +47,19 @@ async def read_answer(stream: Stream) -> None:
     answer = decode_answer(await read_body(stream))
     if isinstance(answer, Failed):
         raise NotReached(Reason(answer.reason))
+
+
+async def while_wanted(stream: Stream, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, unless the other side gives `stream` up before it is done: then that is raised."""
+    working = asyncio.ensure_future(work)
+    broken = asyncio.ensure_future(stream.broken())
+    try:
+        await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
+        await (working if working.done() else broken)
+    finally:
+        for task in (working, broken):
+            task.cancel()
+        await asyncio.gather(working, broken, return_exceptions=True)
 
 
 def reason_of(error: Exception) -> Reason:
