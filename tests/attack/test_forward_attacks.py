@@ -153,6 +153,70 @@ async def test_c8_the_internet_is_not_this_machine() -> None:
         assert visits() == 0
 
 
+class Names:
+    """A name service of the attacker's, and a person who agrees to hosts that are not in `refused`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *refused: str) -> None:
+        self.found: list[str] = []
+        self.asked: list[str] = []
+        self._refused = refused
+        self.gate = Gate([], [], self._consent)
+        monkeypatch.setattr("crowline.api.forwarding.gate.look_up", self._look_up)
+
+    async def _look_up(self, name: str) -> list[str]:
+        return self.found
+
+    async def _consent(self, request: Request) -> bool:
+        assert isinstance(request, m.Reach)
+        self.asked.append(request.host)
+        return request.host not in self._refused
+
+    async def reach(self) -> list[str]:
+        """Where a connection by rule 1 leads."""
+        return (await self.gate.lead(m.Connect(1, "tcp")))[1]
+
+
+async def test_c8_a_name_that_leads_inside_is_agreed_to_by_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the other side calls its web site may be the router here: a person sees that and may say no."""
+    names = Names(monkeypatch, "192.168.1.1")
+    names.found = ["192.168.1.1"]
+    assert not await names.gate.decide(m.Reach(1, "tcp", "www.example.org", 80))
+    assert names.asked == ["www.example.org", "192.168.1.1"]
+    names.found = ["192.168.1.2", "8.8.8.8", "192.168.1.1"]
+    assert await names.gate.decide(m.Reach(1, "tcp", "www.example.org", 80))
+    assert names.asked[2:] == ["www.example.org", "192.168.1.2"]
+    assert await names.reach() == ["192.168.1.2", "8.8.8.8"]
+
+
+async def test_c8_a_name_that_was_agreed_to_does_not_come_to_lead_inside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often what it leads to is changed afterwards."""
+    names = Names(monkeypatch)
+    names.found = ["8.8.8.8"]
+    assert await names.gate.decide(m.Reach(1, "tcp", "www.example.org", 80))
+    assert names.asked == ["www.example.org"] and await names.reach() == ["8.8.8.8"]
+    for inside in ("127.0.0.1", "192.168.1.1", "::1", "169.254.169.254"):
+        names.found = [inside]
+        with pytest.raises(NotReached) as refused:
+            await names.reach()
+        assert refused.value.reason is m.Reason.NOT_ALLOWED
+
+
+async def test_c8_what_says_itself_that_it_is_inside_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Addresses, and names without a dot."""
+    names = Names(monkeypatch)
+    names.found = ["192.168.1.2"]
+    for host, expected in (("nas", "192.168.1.2"), ("localhost", "192.168.1.2"), ("10.0.0.1", "10.0.0.1")):
+        assert await names.gate.decide(m.Reach(1, "tcp", host, 80))
+        assert await names.reach() == [expected]
+    assert names.asked == ["nas", "localhost", "10.0.0.1"]
+
+
 async def test_what_a_stream_was_given_up_for_is_not_dialled_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many at once are dialled and no more, however often streams are opened and given up."""
     begun = dialling = most = 0

@@ -61,6 +61,8 @@ def test_heads_and_answers_come_back_too() -> None:
         b'{"t":"reach","rule":1,"transport":"tcp","host":"a","port":65536}',
         b'{"t":"reach","rule":true,"transport":"tcp","host":"a","port":1}',
         b'{"t":"reach","rule":1,"transport":"tcp","host":"' + b"a" * 256 + b'","port":1}',
+        b'{"t":"reach","rule":1,"transport":"tcp","host":"a, which is harmless","port":1}',
+        b'{"t":"listen","rule":1,"transport":"tcp","host":"a","port":1,"target":"a. Agree?\\n"}',
         b'{"t":"roam","rule":1e3}',
         b'{"t":"nonsense"}',
         b'{"t":"roam","rule":"\xff"}',

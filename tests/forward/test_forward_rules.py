@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crowline.base.errors import UsageError
-from crowline.forward.permits import Permit, Permits
+from crowline.forward.permits import Permit, Permits, parse_listen_permit
 from crowline.forward.rules import (
     Dynamic,
     Local,
@@ -56,6 +56,8 @@ def test_rules_read_as_people_know_them(text: str, expected: Local) -> None:
         "80:::1:80",
         "8_0:host:80",
         f"80:{'x' * 300}:80",
+        f"{'x' * 300}:80:host:80",
+        "80:a host:80",
     ],
 )
 def test_what_is_no_rule_is_refused_with_an_example(text: str) -> None:
@@ -123,12 +125,57 @@ def test_a_pattern_allows_what_it_says(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "host", "host:", ":80", "host:0", "host:90-80", "ho*st:80", "*.*.x:80", "a:-1", "a:1-", "a:٣"],
+    [
+        "",
+        "host",
+        "host:",
+        ":80",
+        "host:0",
+        "host:90-80",
+        "ho*st:80",
+        "*.*.x:80",
+        "a:-1",
+        "a:1-",
+        "a:٣",
+        "a b:80",
+        "192.0.2.0/33:80",
+    ],
 )
 def test_what_is_no_pattern_is_refused(text: str) -> None:
     """With an example."""
     with pytest.raises(UsageError):
         Permit.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("permit", "address", "port", "allowed"),
+    [
+        ("9000", "127.0.0.1", 9000, True),
+        ("9000", "::1", 9000, True),
+        ("9000", "127.0.0.1", 9001, False),
+        ("9000", "0.0.0.0", 9000, False),
+        ("0.0.0.0:9000", "0.0.0.0", 9000, True),
+        ("[::]:9000", "::", 9000, True),
+        ("192.168.1.7:9000-9010", "192.168.1.7", 9005, True),
+        ("192.168.1.7:9000", "192.168.1.8", 9000, False),
+        ("*:9000", "0.0.0.0", 9000, True),
+        ("*:9000", "192.168.1.7", 9000, True),
+        ("9000", "127.0.0.1", 0, False),
+        ("*", "127.0.0.1", 0, True),
+        ("*", "0.0.0.0", 80, False),
+        ("*:*", "web.example", 80, False),
+    ],
+)
+def test_where_may_be_listened(permit: str, address: str, port: int, allowed: bool) -> None:
+    """For this machine's programs alone unless an address says more; a star is all of them."""
+    assert parse_listen_permit(permit).allows_listening(address, port) is allowed
+
+
+@pytest.mark.parametrize("text", ["web.example:80", "*.example:80", "0", "x", ""])
+def test_what_cannot_be_listened_at_is_refused(text: str) -> None:
+    """Before anybody is met."""
+    with pytest.raises(UsageError):
+        parse_listen_permit(text)
 
 
 def test_what_somebody_agreed_to_is_exactly_that() -> None:

@@ -33,7 +33,9 @@ MAX_HOST = 255
 MAX_RULES = 64
 
 Transport: TypeAlias = Literal["tcp", "udp"]
-Host: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_HOST)]
+# People are asked about hosts: one in which there is no space cannot pass for a part of the question.
+_WORD = r"^\S*$"
+Host: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_HOST, pattern=_WORD)]
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 
@@ -93,7 +95,7 @@ class Listen(_Message, frozen=True, tag="listen"):
     transport: Transport
     host: Host
     port: Port
-    target: Annotated[str, msgspec.Meta(max_length=MAX_HOST + 8)]
+    target: Annotated[str, msgspec.Meta(max_length=MAX_HOST + 8, pattern=_WORD)]
 
 
 class Granted(_Message, frozen=True, tag="granted"):

@@ -21,25 +21,30 @@ from crowline.base.errors import UsageError
 
 _HINT = "It looks like host.example.org:443, 192.168.1.0/24:*, localhost:8000-8010 or *:443."
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+_NAMES = re.compile(r"\*|(?:\*\.)?[^\s*/:]+")
 ALL_PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """`host` is a name, or a pattern of names; with a `network` it is that."""
+    """`host` is a name, or a pattern of names; with a `network` it is that. `is_internet`: a plain name too
+    counts only as far as it leads into the internet.
+    """
 
     host: str
     ports: range
     network: IPNetwork | None = None
+    is_internet: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Permit:
         """Raises `UsageError` for what is no pattern."""
         host, colon, ports = text.rpartition(":")
         host = _usual(host.removeprefix("[").removesuffix("]"))
-        if not colon or not host or ("*" in host.removeprefix("*.") and host != "*"):
+        network = _network(host)
+        if not colon or (network is None and not _NAMES.fullmatch(host)):
             raise UsageError(f"{text} says not what is allowed.", hint=_HINT)
-        return cls(host, _parse_ports(ports, text), _network(host))
+        return cls(host, _parse_ports(ports, text), network)
 
     @classmethod
     def exactly(cls, host: str, port: int) -> Permit:
@@ -58,8 +63,17 @@ class Permit:
             return known.is_loopback
         if self.host == "*" or self.host.startswith("*."):
             is_named = self.host == "*" or _usual(host).endswith(self.host[1:])
-            return is_named and classify(address) is AddressClass.OPEN
-        return _usual(host) == self.host
+            return is_named and is_open(address)
+        return _usual(host) == self.host and not (self.is_internet and not is_open(address))
+
+    def allows_listening(self, address: str, port: int) -> bool:
+        """Whether that may be listened at; a star is any address, and port 0, a free one, is among all."""
+        known = _address(address)
+        if known is None or (port not in self.ports and (port or self.ports != ALL_PORTS)):
+            return False
+        if self.network is not None:
+            return known in self.network
+        return self.host == "*" or known.is_loopback
 
     def __str__(self) -> str:
         first, last = self.ports[0], self.ports[-1]
@@ -90,7 +104,20 @@ def parse_listen_permit(text: str) -> Permit:
 
     Raises `UsageError`.
     """
-    return Permit.parse(text if ":" in text else f"localhost:{text}")
+    permit = Permit.parse(text if ":" in text else f"localhost:{text}")
+    if permit.network is None and permit.host not in ("*", "localhost"):
+        raise UsageError(f"{permit.host} is no address to listen at.")
+    return permit
+
+
+def says_where(host: str) -> bool:
+    """Whether people see whether `host` is in this network: an address, or a name without a dot, which is."""
+    return "." not in _usual(host) or _network(host) is not None
+
+
+def is_open(address: str) -> bool:
+    """Whether that is in the internet."""
+    return classify(address) is AddressClass.OPEN
 
 
 def _usual(host: str) -> str:

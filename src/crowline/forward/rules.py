@@ -61,7 +61,7 @@ class Dynamic:
 Rule: TypeAlias = Local | Remote | Dynamic
 
 # Parts between colons; an IPv6 address stands in brackets.
-_PARTS = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::|$)")
+_PARTS = re.compile(r"(\[[^\[\]\s]*\]|[^:\[\]\s]*)(?::|$)")
 _HINT = "It looks like 8080:host.example.org:80, with the address to listen at in front and /udp behind."
 
 
@@ -102,6 +102,8 @@ def _parse(text: str) -> tuple[Transport, Target, Target]:
 
 def _bind(parts: list[str], text: str) -> Target:
     host = parts[0] if len(parts) == 2 else LOOPBACK
+    if len(host) > MAX_HOST:
+        raise UsageError(f"{text} is no rule.", hint=_HINT)
     return Target({"": LOOPBACK, "*": "0.0.0.0"}.get(host, host), _port(parts[-1], text, least=0))
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import TypeAlias
+
+import msgspec
 
 from crowline.api.forwarding.talk import NotReached
 from crowline.forward.messages import Arrived, Connect, Head, Listen, Reach, Reason, Request, Roam
-from crowline.forward.permits import ALL_PORTS, Permit, Permits
+from crowline.forward.permits import ALL_PORTS, Permit, Permits, is_open, says_where
 from crowline.forward.rules import LOOPBACK, Remote, Target
 from crowline.net.name_lookup import look_up
 
@@ -28,7 +31,7 @@ class Gate:
     def __init__(self, permits: Iterable[Permit], listens: Iterable[Permit], consent: Consent) -> None:
         self.remotes: dict[int, Remote] = {}
         self._permits = Permits(permits)
-        self._listens = Permits(listens)
+        self._listens = list(listens)
         self._consent = consent
         self._granted: dict[int, tuple[Request, Permits]] = {}
         self._refusals = 0
@@ -37,12 +40,10 @@ class Gate:
         """Whether the other side's request is granted."""
         permits = self._permits
         if not await self._is_covered(request):
-            if self._refusals >= _MOST_REFUSALS:
+            agreed = await self._ask(request) if self._refusals < _MOST_REFUSALS else []
+            if not agreed:
                 return False
-            if not await self._consent(request):
-                self._refusals += 1
-                return False
-            permits = Permits([_agreed(request)])
+            permits = Permits(agreed)
         self._granted[request.rule] = request, permits
         return True
 
@@ -84,8 +85,8 @@ class Gate:
         if isinstance(request, Roam):
             return bool(self._permits)
         if isinstance(request, Listen):
-            host = request.host or LOOPBACK
-            return bool(self._listens.choose(host, request.port, [host]))
+            host = LOOPBACK if request.host in ("", "localhost") else request.host
+            return any(each.allows_listening(host, request.port) for each in self._listens)
         if not self._permits:
             return False
         try:
@@ -93,6 +94,27 @@ class Gate:
         except NotReached:
             return False
         return bool(self._permits.choose(request.host, request.port, addresses))
+
+    async def _ask(self, request: Request) -> list[Permit]:
+        """What a person agrees to; nothing where they say no."""
+        if not await self._consent(request):
+            self._refusals += 1
+            return []
+        if isinstance(request, Roam):
+            return [Permit("*", ALL_PORTS)]
+        exactly = Permit.exactly(request.host, request.port)
+        if isinstance(request, Listen) or says_where(request.host):
+            return [exactly]
+        # The other side chose the name, and may have it lead anywhere: what is inside is agreed to as such.
+        exactly = replace(exactly, is_internet=True)
+        try:
+            inside = [each for each in await addresses_of(request.host) if not is_open(each)]
+        except NotReached:
+            inside = []
+        if not inside:
+            return [exactly]
+        there = await self._ask(msgspec.structs.replace(request, host=inside[0]))
+        return [exactly, *there] if there else []
 
 
 async def addresses_of(host: str) -> list[str]:
@@ -106,10 +128,3 @@ async def addresses_of(host: str) -> list[str]:
             return list(dict.fromkeys(await look_up(host)))
     except (OSError, ValueError) as error:
         raise NotReached(Reason.UNKNOWN_NAME) from error
-
-
-def _agreed(request: Request) -> Permit:
-    """What a person agrees to who agrees to that."""
-    if isinstance(request, Roam):
-        return Permit("*", ALL_PORTS)
-    return Permit.exactly(request.host, request.port)
