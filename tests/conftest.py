@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
@@ -15,6 +16,9 @@ from crowline.net import router
 # Nothing that tests do may leave this machine.
 no_real_router.guard_programs()
 no_real_router.set_up(router)
+
+# Hundreds of programs are started: each would compile what they share, where nothing compiled is kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PATIENCE = 30.0  # seconds for tasks that are ending
 
