@@ -13,7 +13,7 @@ from functools import partial
 
 from crowline.rendezvous import wire
 from crowline.rendezvous.limits import HubLimits
-from crowline.rendezvous.mailbox import Mailbox, Side
+from crowline.rendezvous.mailbox import Mailbox, Pot, Side
 from crowline.rendezvous.rate import Pace
 
 WINDOW = 256 * 1024
@@ -42,8 +42,8 @@ class Carriage:
         self._pot = max(0, limits.budget - 2 * self.credit)
         # A second's worth, so that slow meetings go on in short steps, but whole messages.
         self._step = min(WINDOW // 2, max(wire.MAX_MESSAGE, self.rate))
-        # What was left for each name at its last meeting, and until when that holds.
-        self._left: OrderedDict[bytes, tuple[Mailbox, float]] = OrderedDict()
+        # The pot of each name that has met, and until when it holds. Nothing else of a meeting outlives it.
+        self._pots: OrderedDict[bytes, tuple[Pot, float]] = OrderedDict()
         self._all = Pace(limits.link_rate_total)
         self._tell = tell
         self._at = at
@@ -54,20 +54,20 @@ class Carriage:
         for side in box.sides():
             side.credit = self.credit
 
-    def _pot_of(self, box: Mailbox, now: float) -> int:
-        """A mailbox with a name has one budget for all its lives in `POT_REST` seconds: the earlier life's
-        pot goes on, less the first credits that this one gives away.
+    def _pot_of(self, box: Mailbox, now: float) -> Pot:
+        """A mailbox with a name has one pot for all its lives in `POT_REST` seconds. Each later life takes the
+        first credits that it gives away out of it, as long as there is anything left.
         """
         if not box.name:
-            return self._pot
-        earlier, until = self._left.pop(box.name, (None, 0.0))
-        if earlier is None or now >= until:
-            pot, until = self._pot, now + POT_REST
+            return Pot(self._pot)
+        pot, until = self._pots.pop(box.name, (None, 0.0))
+        if pot is None or now >= until:
+            pot, until = Pot(self._pot), now + POT_REST
         else:
-            pot = max(0, earlier.pot - 2 * self.credit)
-        self._left[box.name] = box, until
-        if len(self._left) > MAX_POTS:
-            self._left.popitem(last=False)
+            pot.left = max(0, pot.left - 2 * self.credit)
+        self._pots[box.name] = pot, until
+        if len(self._pots) > MAX_POTS:
+            self._pots.popitem(last=False)
         return pot
 
     def spend(self, box: Mailbox, side: Side, size: int, now: float) -> bool:
@@ -82,19 +82,19 @@ class Carriage:
         left = side.credit - side.sent
         if side.is_promised or left > WINDOW // 2:
             return
-        if box.pot:
-            self._pay(box, side, min(box.pot, WINDOW - left))
+        if box.pot.left:
+            self._pay(box, side, min(box.pot.left, WINDOW - left))
         elif self.rate:
             side.is_promised = True
             start = max(box.pace.book(self._step, now), self._all.book(self._step, now))
             self._at(start, partial(self._keep_promise, box, side))
-        if not box.pot and not self.rate:
+        if not box.pot.left and not self.rate:
             self._finish(box)
 
     def _pay(self, box: Mailbox, side: Side, size: int) -> None:
-        box.pot -= size
+        box.pot.left -= size
         side.credit += size
-        if box.pot or self.rate:
+        if box.pot.left or self.rate:
             self._tell(side, wire.Budget(side.credit))
 
     def _keep_promise(self, box: Mailbox, side: Side, now: float) -> None:

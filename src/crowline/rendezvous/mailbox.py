@@ -50,10 +50,17 @@ class Side:
 
 
 @dataclass(slots=True)
+class Pot:
+    """The bytes of link zero's budget that neither side has been given yet."""
+
+    left: int = 0
+
+
+@dataclass(slots=True)
 class Mailbox:
     """One meeting. `host` is who came first. It is found by its `number`, or by its `name` if it has one.
 
-    `pot` are the bytes of link zero's budget that neither side has been given yet, `pace` is what follows.
+    `pot` is what is left of link zero's budget, `pace` is what follows it.
     """
 
     number: int
@@ -63,7 +70,7 @@ class Mailbox:
     text: Bucket
     name: bytes = b""
     join: Side | None = None
-    pot: int = 0
+    pot: Pot = field(default_factory=Pot)
     pace: Pace = field(default_factory=partial(Pace, 0))
     is_budget_told: bool = False
 
