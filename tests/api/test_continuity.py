@@ -64,3 +64,13 @@ def test_old_words_of_somebody_else_are_not_the_peers() -> None:
     hear_each_other(one, two)
     name = one.words(KEY).key
     assert one.hear(Continuation(bytes(16), one.session, name), KEY) is Relation.RESTARTED
+
+
+@pytest.mark.parametrize("words", [{"peer": bytes(16)}, {"key": bytes(16)}])
+def test_who_has_a_key_does_not_wait_for_somebody_else(words: dict[str, bytes]) -> None:
+    """At a code the key comes before the first words: whoever then speaks of another session is no stranger
+    to wait on for, but the end of this one.
+    """
+    one, two = Continuity(), Continuity()
+    assert one.hear(Continuation(two.session, **words), KEY) is Relation.RESTARTED
+    assert one.hear(two.words(KEY), KEY) is Relation.NEW

@@ -216,6 +216,17 @@ async def test_a_side_that_hung_up_and_is_there_by_a_path_stays(outage: Outage) 
     assert outage.run(3600, heard=True) is None
 
 
+async def test_a_side_that_lost_the_hub_alone_has_not_hung_up(outage: Outage) -> None:
+    """It was heard by a path long after its connection to the hub had ended; when that path breaks too, it
+    has all the time.
+    """
+    outage.leave(is_silent=False)
+    assert outage.run(60, heard=True) is None
+    outage.lose()
+    assert outage.run(590) is None
+    assert isinstance(outage.run(20), Interrupted)
+
+
 async def test_a_side_that_came_back_may_be_silent_again(outage: Outage) -> None:
     """What it did before it came back is forgotten."""
     outage.leave(is_silent=False)

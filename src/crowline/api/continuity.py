@@ -39,11 +39,15 @@ class Continuity:
 
         Of a session that one side took for begun, and the other did not, nothing can go on.
         """
-        if key is not None and self._peer:
-            knows = words.peer in (b"", self.session) and words.key == _name(key)
-            return Relation.SAME if knows and words.session == self._peer else Relation.RESTARTED
-        if words.peer not in (b"", self.session) or (key is None and words.key):
-            return Relation.STALE
+        is_meant = words.peer in (b"", self.session)
+        if key is None:
+            if words.key or not is_meant:
+                return Relation.STALE
+        elif self._peer:
+            is_same = is_meant and words.session == self._peer and words.key == _name(key)
+            return Relation.SAME if is_same else Relation.RESTARTED
+        elif not is_meant or words.key not in (b"", _name(key)):
+            return Relation.RESTARTED
         self._peer = words.session
         return Relation.NEW
 

@@ -148,14 +148,21 @@ class Watch:
             return None
         if self._outage is None:
             self._outage = _Outage(since)
-        has_hung_up = self._left_at is not None and not self._is_silent
-        if has_hung_up and now - max(since, self._left_at or 0.0) > HUNG_UP_LIMIT:
+        if (hung_up_at := self._hung_up_at()) is not None and now - max(since, hung_up_at) > HUNG_UP_LIMIT:
             return self._departed()
         if now - since > self._deadline:
             return self._departed()
         is_absent = self._left_at is not None and now - self._left_at > SEEK_AFTER
         self._outage.act(now, rescuer, is_absent=is_absent)
         return None
+
+    def _hung_up_at(self) -> float | None:
+        """When the other process ended its connection to the hub, unless it has shown since that it lives: a
+        side may lose the hub alone.
+        """
+        if self._left_at is None or self._is_silent or self._heard_at > self._left_at + LEFT_LIMIT:
+            return None
+        return self._left_at
 
     def _out_since(self, now: float) -> float | None:
         """Since when nothing works, if so. What worked once may again, and is waited for; where link zero was

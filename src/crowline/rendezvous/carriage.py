@@ -55,8 +55,8 @@ class Carriage:
             side.credit = self.credit
 
     def _pot_of(self, box: Mailbox, now: float) -> Pot:
-        """A mailbox with a name has one pot for all its lives in `POT_REST` seconds. Each later life takes the
-        first credits that it gives away out of it, as long as there is anything left.
+        """A mailbox with a name has one pot for all its lives in `POT_REST` seconds, out of which each later
+        life takes the first credits that it gives away, as long as there is anything left.
         """
         if not box.name:
             return Pot(self._pot)
