@@ -235,6 +235,21 @@ def test_a_shorter_path_takes_over_after_a_time() -> None:
     assert chosen(pair) == 2
 
 
+def test_nobody_waits_for_a_shorter_path_that_has_fallen_silent() -> None:
+    """The time for which it would have had to be shorter passes without a turn for it."""
+    pair = Pair()
+    pair.link(1, rank=1, delay=0.05, merit=2)
+    pair.link(2, rank=1, delay=0.01, merit=1)
+    pair.run(1.5)
+    pair.cut(2)
+    turns = 0
+    while pair.now < 2 * SHORTER_FOR and turns < 1000:
+        pair.step()
+        turns += 1
+    assert turns < 1000
+    assert pair.sessions[0].chosen == 1
+
+
 @pytest.mark.parametrize(("delay", "other"), [(0.02, 0.017), (0.001, 0.0003)])
 def test_a_path_that_is_shorter_by_no_more_than_noise_does_not(delay: float, other: float) -> None:
     """Less than a fifth, or less than 2 ms."""

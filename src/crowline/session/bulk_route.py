@@ -167,7 +167,7 @@ class BulkRoute:
 
     def _judge(self, natural: Natural, now: float) -> Verdict:
         assert self._other is not None and self._trial_until is not None
-        if now < self._trial_until and now - self.meter.last_full < PAUSE:
+        if now < self._trial_until and now < self.meter.last_full + PAUSE:
             return Verdict(self._other)
         self._trial_until = None
         rate = self.meter.rate(now, natural.rtt)
@@ -180,7 +180,7 @@ class BulkRoute:
 
     def _keep(self, natural: Natural, now: float) -> Verdict:
         assert self._other is not None
-        if now - self.meter.last_full >= PAUSE:
+        if now >= self.meter.last_full + PAUSE:
             return self._return(natural, now)
         rate = self.meter.rate(now, natural.rtt)
         if rate is not None and rate < self._base:

@@ -304,6 +304,9 @@ class LinkSet:
             return None, ""
         first = max(self._class_of(member) for member in self._members.values())
         peers = [link for link, member in self._members.items() if self._class_of(member) == first]
+        for link, member in self._members.items():
+            if link not in peers or link == self._natural:
+                member.shorter_since = None  # it is compared with nothing, so no time is waited for
         if self._natural not in peers:
             best = max(peers, key=lambda link: self._members[link].way)
             return best, RETURNED if self._ways.hold(self._members[best].way) else BETTER_PATH
@@ -349,6 +352,7 @@ class LinkSet:
     def _outdoes(other: Member, chosen: Member, now: float) -> str:
         """Why `other`, as trusted and of the same rank, is to be used in place of `chosen`; empty if not."""
         if other.hints.path and other.hints.path == chosen.hints.path:
+            other.shorter_since = None
             return BETTER_PATH if other.way > chosen.way else ""
         if not other.is_shorter_than(chosen) or not (other.is_measured() and chosen.is_measured()):
             other.shorter_since = None
