@@ -15,7 +15,7 @@ from crowline.session.events import (
     StreamReadable,
     StreamReset,
 )
-from crowline.session.frames import CREDIT, MAX_DATAGRAM, Kind, header
+from crowline.session.frames import CREDIT, HEADER, MAX_DATAGRAM, Kind, header
 from crowline.session.session import Session
 from crowline.session.streams import MAX_STREAMS
 from crowline.session.windows import BASE, LARGEST, SPARE
@@ -56,6 +56,10 @@ class Victim:
     def read(self, stream: int) -> bytes:
         parts = iter(lambda: bytes(self.session.read(stream, 1 << 20, self.now)), b"")
         return b"".join(parts)
+
+    def stream_bytes(self) -> list[int]:
+        """Bytes of each DATA frame that it sent."""
+        return [len(frame) - HEADER.size for frame in self.sent if frame[0] == Kind.DATA]
 
     @property
     def is_broken(self) -> bool:
@@ -193,6 +197,49 @@ def recorded(seed: int) -> tuple[list[bytes], dict[int, bytes]]:
     said = {stream: rng.randbytes(rng.randrange(1, 50_000)) for stream in range(0, 20, 2)}
     frames = [data(stream, 0, contents, fin=True) for stream, contents in said.items()]
     return [*frames, header(Kind.RESET, 20, 3)], said
+
+
+def test_k10_stream_bytes_in_tiny_frames_are_put_together() -> None:
+    """What waits for a reader is bounded in memory too, in order or behind a gap: an object for each byte
+    would take two hundred times as much."""
+    victim = Victim()
+    size = 40_000
+    for stream, first in ((0, 0), (2, 1)):
+        for start in range(first, size, 1000):
+            victim.hear(b"".join(data(stream, at, b"x") for at in range(start, min(start + 1000, size))))
+    states = list(victim.session._streams._table._streams.values())
+    assert victim.held() == 2 * size - 1
+    assert len(states[0].receiving._ready) == len(states[1].receiving._ahead[0].pieces) == 3
+    victim.hear(data(2, 0, b"y"))
+    assert (victim.read(0), victim.read(2)) == (b"x" * size, b"y" + b"x" * (size - 1))
+
+
+def test_k10_a_small_part_of_a_large_piece_does_not_keep_it_alive() -> None:
+    """A link hands on much at once; most of it may be for others."""
+    victim = Victim()
+    tracemalloc.start()
+    for start in range(0, BASE, 4096):
+        filling = b"".join(header(Kind.PONG, 0, 0, 1500) + bytes(1500) for _ in range(100))
+        victim.hear(data(0, start, bytes(4096)) + filling)
+    del filling
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert victim.held() == BASE
+    assert held < 2 * BASE
+
+
+def test_k10_credit_that_comes_byte_by_byte_is_not_used_byte_by_byte() -> None:
+    """Each piece that waits for its acknowledgement is remembered."""
+    victim = Victim()
+    stream = victim.session.open_stream()
+    victim.session.write(stream, bytes(2 * BASE))
+    victim.hear(b"")
+    victim.sent.clear()
+    for credit in range(BASE + 1, BASE + 5001):
+        victim.hear(header(Kind.WINDOW, stream, 0, CREDIT.size) + CREDIT.pack(credit))
+    assert victim.stream_bytes() == [1024] * 4
+    victim.hear(header(Kind.WINDOW, stream, BASE + 4096, CREDIT.size) + CREDIT.pack(BASE + 5000))
+    assert victim.stream_bytes() == [1024] * 4 + [904], "nothing else is on its way that would bring more"
 
 
 def test_k5_a_session_that_is_played_again_on_another_link_changes_nothing() -> None:

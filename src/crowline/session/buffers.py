@@ -14,6 +14,15 @@ from crowline.base.machine import Buffer
 # Separate runs that may wait behind a gap. Each link brings its bytes in order, so that even a stream
 # that moves often makes a handful of them.
 MAX_RUNS_AHEAD = 64
+# Received pieces below so many bytes are copied together: each would cost a multiple of its bytes, and keep
+# alive all that came with it. So are those that are less than a part of what they came in.
+_SMALL = 2048
+_PART = 8
+# Bytes of one such copy.
+_BLOCK = 16 * 1024
+# Bytes of credit that are not worth a frame while others are on their way: a peer that grants them one by one
+# would have each remembered apart.
+_LEAST_CREDIT = 1024
 
 
 class SendBuffer:
@@ -43,7 +52,7 @@ class SendBuffer:
         """Whether bytes wait for credit that only what is on its way can bring: the reader has the rest."""
         ahead = self.credit - self.acknowledged
         self._widest = max(self._widest, ahead)
-        return self.unsent > 0 and self._next >= self.credit and 2 * ahead >= self._widest
+        return self.unsent > 0 and not self.ready() and 2 * ahead >= self._widest
 
     @property
     def in_flight(self) -> int:
@@ -69,7 +78,10 @@ class SendBuffer:
 
     def ready(self) -> bool:
         """Whether there are bytes, or the end, that may be sent now."""
-        return self._next < min(self._end, self.credit) or (self.finished and self._next == self._end)
+        left = min(self._end, self.credit) - self._next
+        if 0 < left < min(_LEAST_CREDIT, self.unsent):
+            return self.in_flight == 0
+        return left > 0 or (self.finished and self._next == self._end)
 
     def take(self, limit: int, link: int) -> tuple[int, Buffer, bool]:
         """At most `limit` bytes for `link`: their offset, the bytes, whether the end comes with them."""
@@ -152,7 +164,7 @@ class _Run:
 
     start: int
     end: int
-    pieces: list[memoryview] = field(default_factory=list)
+    pieces: list[memoryview | bytearray] = field(default_factory=list)
 
 
 class ReceiveBuffer:
@@ -167,7 +179,7 @@ class ReceiveBuffer:
         self.contiguous = 0
         self.consumed = 0
         self.final: int | None = None
-        self._ready: deque[memoryview] = deque()
+        self._ready: deque[memoryview | bytearray] = deque()
         self._ahead: list[_Run] = []
 
     @property
@@ -198,7 +210,7 @@ class ReceiveBuffer:
             run = self._ahead.pop(0)
             position = run.start
             for piece in run.pieces:
-                self._append(piece[max(0, self.contiguous - position) :])
+                self._append(memoryview(piece)[max(0, self.contiguous - position) :])
                 position += len(piece)
         if self.final is not None and self.contiguous == self.final:
             self.contiguous += 1
@@ -208,7 +220,7 @@ class ReceiveBuffer:
         """At most `limit` bytes, fewer where that saves a copy; empty when none are there."""
         if not self._ready:
             return b""
-        first = self._ready.popleft()
+        first = memoryview(self._ready.popleft())
         if len(first) > limit:
             self._ready.appendleft(first[limit:])
             first = first[:limit]
@@ -222,7 +234,7 @@ class ReceiveBuffer:
 
     def _append(self, piece: memoryview) -> None:
         if len(piece):
-            self._ready.append(piece)
+            _put(self._ready, piece)
             self.contiguous += len(piece)
 
     def _keep(self, offset: int, data: memoryview) -> bool:
@@ -240,14 +252,24 @@ class ReceiveBuffer:
 
     def _fill(self, index: int, offset: int, piece: memoryview) -> None:
         """Put `piece` in front of run `index`, joined to the runs that it touches."""
-        run = _Run(offset, offset + len(piece), [piece])
+        run = _Run(offset, offset)
         if index and self._ahead[index - 1].end == offset:
             index -= 1
             run = self._ahead.pop(index)
-            run.pieces.append(piece)
-            run.end += len(piece)
+        _put(run.pieces, piece)
+        run.end += len(piece)
         if index < len(self._ahead) and self._ahead[index].start == run.end:
             following = self._ahead.pop(index)
             run.pieces += following.pieces
             run.end = following.end
         self._ahead.insert(index, run)
+
+
+def _put(pieces: deque[memoryview | bytearray] | list[memoryview | bytearray], piece: memoryview) -> None:
+    """Append, as a part of what it came in or as a copy."""
+    if len(piece) >= _SMALL and _PART * len(piece) >= memoryview(piece.obj).nbytes:
+        pieces.append(piece)
+    elif pieces and isinstance(last := pieces[-1], bytearray) and len(last) + len(piece) <= _BLOCK:
+        last += piece
+    else:
+        pieces.append(bytearray(piece))
