@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from crowline.base.errors import WrongCode
+from crowline.base.errors import NobodyCame, WrongCode
 from crowline.base.secrets import Secret
 from crowline.rendezvous import wire
 from crowline.rendezvous.appointment import Appointment
@@ -173,6 +173,18 @@ def test_k1_who_knows_the_name_alone_gets_nothing() -> None:
     room.run(1)
     assert not honest.is_keyed and not client.is_keyed
     assert isinstance(honest.error, WrongCode) and "not the other side" in honest.error.message
+
+
+@pytest.mark.parametrize("place", ["host", "join"])
+def test_k1_who_knows_the_name_alone_cannot_end_the_wait(place: wire.Place) -> None:
+    """Whoever burns the meeting says nothing of any code: the honest side may come again."""
+    meeting = Meeting(Role(place), pake_factory=Spake2Pake, entropy=bytes, appointment=Appointment.of(SECRET))
+    meeting.open(0.0)
+    for message in (wire.Welcome(wire.VERSION), wire.Placed("token", 30), wire.Gone("burned")):
+        meeting.receive(wire.encode(message), HUB, 0.0)
+    events = iter(meeting.next_event, None)
+    [failed] = [event.error for event in events if isinstance(event, MeetingFailed)]
+    assert isinstance(failed, NobodyCame)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ class Entrance:
         return str(self.code.number)
 
     @property
-    def has_appointment(self) -> bool:
+    def is_named(self) -> bool:
+        """Whether the mailbox is that of an appointment."""
         return self._appointment is not None
 
     def request(self, element: bytes, *, is_hidden: bool) -> wire.ClientMessage:

@@ -36,8 +36,10 @@ def stranger() -> WrongCode:
     return WrongCode("What came is not the other side that was here before.", hint="Make a new code.")
 
 
-def of_gone(message: Gone, *, met: bool) -> CrowlineError:
-    """The hub closed the mailbox."""
+def of_gone(message: Gone, *, met: bool, named: bool) -> CrowlineError:
+    """The hub closed the mailbox, which is `named` or has a code."""
+    if message.reason == "burned" and named:
+        return NobodyCame("The other side gave this meeting up before it had begun.")
     if message.reason == "burned":
         return WrongCode("That code was tried with wrong words, so it is used up.", hint=_NEW_CODE)
     if message.reason == "replaced":

@@ -266,7 +266,7 @@ class Meeting:
         elif isinstance(message, wire.Vouched) and self._vouching.hear(message.host):
             self._events.append(HostVouched(message.host))
         elif isinstance(message, wire.Gone):
-            self._fail(of_gone(message, met=self._handshake is not None))
+            self._fail(of_gone(message, met=self._handshake is not None, named=self._entrance.is_named))
         elif not isinstance(message, wire.Pong):
             self.counters["unexpected"] += 1
 
@@ -330,7 +330,7 @@ class Meeting:
             self._burn(self._wrong_guess())
 
     def _wrong_guess(self) -> CrowlineError:
-        return stranger() if self._entrance.has_appointment else wrong_guess(self._role)
+        return stranger() if self._entrance.is_named else wrong_guess(self._role)
 
     def _on_sealed(self, body: bytes) -> None:
         assert self._opener is not None
@@ -348,7 +348,7 @@ class Meeting:
         self._events.append(PeerLeft(message.final, message.silent))
         if not message.final or self._state is _State.KEYED:
             return
-        if self._role is Role.HOST and not self._entrance.has_appointment:
+        if self._role is Role.HOST and not self._entrance.is_named:
             self._fail(wrong_guess(self._role))
         else:
             self._fail(NobodyCame("The other side left before the meeting had begun."))
