@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from crowline.api.service import Service, agreed_stream
 from crowline.base.errors import CrowlineError, ProtocolViolation
 from crowline.base.machine import Buffer
 from crowline.net.conduit import CHUNK
-from crowline.net.standard_streams import StandardStreams
+from crowline.net.standard_streams import StandardInput, StandardStreams
 from serving import serving
 
 
@@ -171,6 +172,26 @@ async def test_a_stream_given_up_ends_the_pipe_though_nobody_takes_what_came() -
         with pytest.raises(CrowlineError, match="gave the stream up"):
             await task
     assert one.is_aborted and one.is_closed
+
+
+async def test_output_that_another_process_made_non_blocking_takes_everything() -> None:
+    """Standard output may be shared, and a flag of it is everybody's."""
+    out, sink = os.pipe()
+    try:
+        os.set_blocking(sink, False)
+        streams = StandardStreams(takes_input=False, stdout=sink)
+        await streams.write(bytes(300_000))
+        # The pipe is full after the first of several pieces.
+        await until(lambda: bool(select.select([out], [], [], 0)[0]))
+        taking, taken = StandardInput(out), 0
+        async with asyncio.timeout(30):
+            while taken < 300_000:
+                taken += len(await taking.read())
+            await streams.end()
+        streams.close()
+    finally:
+        os.close(out)
+        os.close(sink)
 
 
 async def test_standard_streams_of_pipes_and_files(tmp_path: Path) -> None:

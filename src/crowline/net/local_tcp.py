@@ -27,8 +27,9 @@ class TcpConduit:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        with suppress(OSError):  # a connection that is over already takes none, on some systems
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._socket = sock
         self._loop = asyncio.get_running_loop()
 
@@ -85,10 +86,10 @@ async def connect(hosts: Sequence[str], port: int) -> TcpConduit:
                 if waiting:
                     attempts.add(asyncio.ensure_future(_dial(waiting.pop(0), port)))
                 delay = _ATTEMPT_DELAY if waiting else None
-                done, attempts = await asyncio.wait(
-                    attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
                 for attempt in done:
+                    # Those that are left are the `finally` clause's to end.
+                    attempts.discard(attempt)
                     error = attempt.exception()
                     if error is None:
                         return TcpConduit(attempt.result())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 import threading
 from contextlib import suppress
@@ -67,10 +68,13 @@ class StandardInput:
         """What is there, up to `CHUNK` bytes, as soon as there is anything; ``b""`` at the end."""
         if self._is_ended:
             return b""
-        if self._handoff is None and await self._is_ready():
-            data = os.read(self._number, CHUNK)
-        else:
-            data = await self._from_thread()
+        data: bytes | None = None
+        while data is None:
+            if self._handoff is None and await self._is_ready():
+                with suppress(BlockingIOError):  # another process was quicker
+                    data = os.read(self._number, CHUNK)
+            else:
+                data = await self._from_thread()
         self._is_ended = not data
         return data
 
@@ -150,9 +154,7 @@ class StandardOutput:
         problem: OSError | None = None
         try:
             while (data := self._handoff.take()) is not None and len(data):
-                view = memoryview(data)
-                while len(view):
-                    view = view[os.write(self._number, view) :]
+                _write(self._number, memoryview(data))
         except OSError as error:
             problem = error
             self._handoff.close()
@@ -162,6 +164,15 @@ class StandardOutput:
     def _end(self, problem: OSError | None) -> None:
         if not self._over.done():
             self._over.set_result(problem)
+
+
+def _write(number: int, view: memoryview) -> None:
+    """All of it, also where another process that has the same descriptor made it non-blocking."""
+    while len(view):
+        try:
+            view = view[os.write(number, view) :]
+        except BlockingIOError:
+            select.select([], [number], [])
 
 
 def _let_go(number: int) -> None:
