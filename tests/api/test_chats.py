@@ -12,6 +12,7 @@ import pytest
 import crowline
 from crowline.api import chat as chat_api
 from crowline.api.chat import (
+    MAX_TEXT,
     Arrived,
     Chat,
     ChatEvent,
@@ -22,6 +23,7 @@ from crowline.api.chat import (
     Reachable,
     Read,
 )
+from crowline.chat.messages import Marks, Say, encode
 from crowline.server.server import Server
 from serving import serving
 
@@ -154,6 +156,93 @@ async def test_who_does_not_listen_may_still_say_everything(server: Server) -> N
         with suppress(asyncio.CancelledError):
             await listening
         assert len(host._events) <= 3
+
+
+async def test_who_waits_for_room_is_never_refused(server: Server) -> None:
+    """However long the messages: what is kept is counted in characters too."""
+    chat = Chat()
+
+    async def write() -> None:
+        for _ in range(300):
+            await chat.has_room()
+            chat.say("x" * MAX_TEXT)
+        chat.end()
+
+    writing = asyncio.create_task(write())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not writing.done()
+    async with crowline.host(server.url) as room, crowline.join(room.code, server.url) as there:
+        other = Chat()
+        listening = asyncio.create_task(_listen(other))
+        async with speaking(other, there), asyncio.timeout(PATIENCE):
+            await chat.run(await room.peer())
+            await writing
+        await listening
+    assert not chat.undelivered
+
+
+async def test_what_came_is_marked_before_leaving() -> None:
+    """Also where it came together with the last mark that this side waited for."""
+    chat, stream = Chat(), Script(encode(Say(1, "hello")) + encode(Marks(1)))
+    chat.say("bye")
+    chat.end()
+    async with asyncio.timeout(PATIENCE):
+        await chat.run(Scripted(stream))  # type: ignore[arg-type]
+    assert stream.written[-1] == encode(Marks(1))
+
+
+async def test_a_path_that_never_came_back_is_not_said_to_be_back() -> None:
+    """It is when there is another one, in a later meeting."""
+    chat, peer = Chat(), Scripted(Script())
+    peer.silence = 60.0
+    running = asyncio.create_task(chat.run(peer, stays=True))  # type: ignore[arg-type]
+    assert await wanted(chat, Reachable) == Reachable(False)
+    peer.stream.over.set_exception(crowline.Interrupted())
+    with pytest.raises(crowline.Interrupted):
+        await running
+    assert not chat._events
+    async with speaking(chat, Scripted(Script())):  # type: ignore[arg-type]
+        assert await wanted(chat, Reachable) == Reachable(True)
+
+
+class Script:
+    """A stream on which the other side answers `words` when it has heard something, and then nothing."""
+
+    def __init__(self, words: bytes = b"") -> None:
+        self.written: list[bytes] = []
+        self.over: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._words = words
+        self._was_written = asyncio.Event()
+
+    async def write(self, data: bytes) -> None:
+        self.written.append(data)
+        if len(self.written) > 1:
+            self._was_written.set()
+
+    async def readline(self) -> bytes:
+        return chat_api.SERVICE.line
+
+    async def read(self, limit: int) -> bytes:
+        if not self._words:
+            return await self.over
+        await self._was_written.wait()
+        words, self._words = self._words, b""
+        return words
+
+    async def close(self) -> None: ...
+
+
+class Scripted:
+    """A peer with that stream."""
+
+    def __init__(self, stream: Script) -> None:
+        self.is_host = False
+        self.silence = 0.0
+        self.stream = stream
+
+    async def accept_stream(self) -> Script:
+        return self.stream
 
 
 async def _listen(chat: Chat) -> None:

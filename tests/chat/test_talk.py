@@ -163,5 +163,17 @@ def test_only_so_much_is_kept_for_an_absent_side() -> None:
 def test_text_that_cannot_be_encoded_is_made_to_fit(pair: ChatPair) -> None:
     """Half a surrogate pair becomes a question mark."""
     pair.sides[0].say("a\ud800b")
+    pair.sides[0].away("at \udfff")
     pair.carry()
-    assert pair.events[1] == [Arrived(1, "a?b")]
+    assert pair.events[1] == [Arrived(1, "a?b"), PeerAway(True, "at ?")]
+
+
+def test_who_has_room_may_say_the_longest_message() -> None:
+    """Whatever was said before, many short ones or few long ones."""
+    for text in ("x", "x" * MAX_TEXT):
+        talk = Talk()
+        while talk.has_room:
+            talk.say(text)
+        with pytest.raises(UsageError):
+            talk.say("x" * MAX_TEXT)
+        assert talk.waiting >= 200

@@ -101,8 +101,10 @@ class Chat:
         return self._said_before + number
 
     async def has_room(self, most: int = 1000) -> None:
-        """Wait while more than `most` messages are not delivered; for who says more than a person does."""
-        while self._talk.waiting > most and not self._is_over:
+        """Wait while more than `most` messages are not delivered, or very long ones; for who says more than a
+        person does.
+        """
+        while (self._talk.waiting > most or not self._talk.has_room) and not self._is_over:
             self._was_delivered.clear()
             await self._was_delivered.wait()
 
@@ -159,9 +161,9 @@ class Chat:
         self._is_fresh = False
         try:
             stream = await agreed_stream(peer, SERVICE)
+            self._set_reachable(True)
             await self._converse(stream, peer)
         finally:
-            self._set_reachable(True)
             if not stays:
                 self.stop()
 
@@ -215,14 +217,17 @@ class Chat:
                 await self._has_room.wait()
 
     async def _write(self, stream: Stream) -> None:
-        """Until this side's end, once everything is delivered."""
-        while not self._is_done:
+        """Until this side's end, once everything is delivered, and what came is marked."""
+        while True:
             self._wake.clear()
             now = self._loop.time()
             self._talk.handle_timeout(now)
             self._collect()
+            is_done = self._is_done
             while (data := self._talk.next_transmit(now)) is not None:
                 await stream.write(data)
+            if is_done:
+                return
             await self._rest()
 
     async def _rest(self) -> None:

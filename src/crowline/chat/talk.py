@@ -88,16 +88,20 @@ class Talk:
         """What the other side does not have yet, as far as this one knows."""
         return tuple(self._kept)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message may wait for the other side, of whatever length."""
+        return len(self._kept) < MAX_KEPT and self._kept_characters <= MAX_KEPT_CHARACTERS - MAX_TEXT
+
     def say(self, text: str) -> int:
         """The number of that message. Raises `UsageError` for none, for a text of more than `MAX_TEXT`
-        characters, and where too much waits for the other side.
+        characters, and without `has_room`.
         """
         if not 1 <= len(text) <= MAX_TEXT:
             raise UsageError(f"A message has between 1 and {MAX_TEXT:,} characters.")
-        if len(self._kept) >= MAX_KEPT or self._kept_characters + len(text) > MAX_KEPT_CHARACTERS:
+        if not self.has_room:
             raise UsageError("Too much waits for the other side already.", hint="Wait until it is back.")
-        # Half a surrogate pair, as file names may hold, has no encoding.
-        text = text.encode("utf-8", "replace").decode()
+        text = _encodable(text)
         self._last_said += 1
         said = Said(self._last_said, text)
         self._kept.append(said)
@@ -116,7 +120,7 @@ class Talk:
 
     def away(self, note: str | None) -> None:
         """This side's person is away, with a line about it, or back (None)."""
-        self._away = Away(False) if note is None else Away(True, note[:MAX_NOTE])
+        self._away = Away(False) if note is None else Away(True, _encodable(note[:MAX_NOTE]))
 
     def receive(self, data: Buffer, now: float) -> None:
         """The next bytes of the stream; none at its end."""
@@ -228,3 +232,8 @@ class Talk:
         self._is_over = True
         self._peer_stopped_typing()
         self._events.append(event)
+
+
+def _encodable(text: str) -> str:
+    """Half a surrogate pair, as file names and JSON may hold, has no encoding."""
+    return text.encode("utf-8", "replace").decode()
