@@ -41,6 +41,18 @@ def test_nobody_else_can_read_the_files(known: KnownPeers, tmp_path: Path) -> No
     assert "ana" not in "".join(str(path) for path in (tmp_path / "crowline").rglob("*"))
 
 
+def test_a_power_failure_leaves_whole_files(
+    known: KnownPeers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has its name is on the disk: neither the own key nor a record can be had a second time."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+    known.own_key()
+    known.add(peer("ana"))
+    files = list((tmp_path / "crowline").rglob("*.json"))
+    assert len(files) == 2 and {path.stat().st_ino for path in files} <= set(synced)
+
+
 def test_the_own_key_stays_the_same(known: KnownPeers, tmp_path: Path) -> None:
     """Also where several programs ask for it first, at once."""
     with ThreadPoolExecutor(8) as pool:
@@ -57,6 +69,16 @@ def test_two_who_call_themselves_alike_get_two_names(known: KnownPeers) -> None:
     again = known.add(peer("ana"))
     assert again.name == "ana" and known.get("ana") == again
     assert len(known.all()) == 3
+
+
+def test_a_long_name_with_a_number_is_a_name_too(known: KnownPeers) -> None:
+    """Where it is cut decides nothing: it is found as it was said."""
+    long = "x" * 26 + "-yyyyy"
+    found = [known.add(peer(long, number)).name for number in (1, 2, 3)]
+    assert len(set(found)) == 3
+    for name in found:
+        check_name(name)
+        assert known.get(name).name == name
 
 
 def test_names_change_and_go(known: KnownPeers) -> None:

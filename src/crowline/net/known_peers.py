@@ -139,7 +139,7 @@ class KnownPeers:
     def _make_own(self, path: Path) -> None:
         """Where two programs do so at once, both get what the first one wrote."""
         fresh = path.with_name(f"{OWN_FILE}.new.{self._entropy(8).hex()}")
-        replace_state(fresh, msgspec.json.encode(_Own(self._entropy(KEY_BYTES))), self._entropy)
+        replace_state(fresh, msgspec.json.encode(_Own(self._entropy(KEY_BYTES))), self._entropy, lasting=True)
         try:
             os.link(fresh, path)
         except FileExistsError:
@@ -154,7 +154,7 @@ class KnownPeers:
         record = _Record(peer.name, peer.public_key, peer.secret.reveal(), peer.role, peer.server)
         path = self._path(peer)
         try:
-            replace_state(path, msgspec.json.encode(record), self._entropy)
+            replace_state(path, msgspec.json.encode(record), self._entropy, lasting=True)
         except OSError as error:
             raise LocalProblem(f"{path} cannot be written: {error.strerror}.") from error
 
@@ -201,5 +201,5 @@ def _free(name: str, taken: set[str]) -> str:
     number, found = 1, name
     while found.casefold() in taken:
         number += 1
-        found = f"{name[: MAX_NAME - 5]}-{number}"
+        found = f"{usual_name(name[: MAX_NAME - 5])}-{number}"
     return found

@@ -33,10 +33,13 @@ def read_state(path: Path, most: int) -> bytes:
     return data if len(data) <= most else b""
 
 
-def replace_state(path: Path, data: bytes, entropy: Callable[[int], bytes] = os.urandom) -> None:
+def replace_state(
+    path: Path, data: bytes, entropy: Callable[[int], bytes] = os.urandom, *, lasting: bool = False
+) -> None:
     """Whole or not at all, also when two programs write at once; readable by this user alone.
 
-    Raises `OSError`.
+    `lasting`: wait for the disk, so that a file without its bytes is not what a power failure leaves. Raises
+    `OSError`.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{entropy(8).hex()}")
@@ -44,6 +47,9 @@ def replace_state(path: Path, data: bytes, entropy: Callable[[int], bytes] = os.
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            if lasting:
+                file.flush()
+                os.fsync(descriptor)
         fresh.replace(path)
     except OSError:
         fresh.unlink(missing_ok=True)

@@ -43,8 +43,9 @@ async def pair(
         if await stream.readline() != _KEPT:
             raise ProtocolViolation("The other side did not keep what it takes to meet again.")
     except BaseException:
-        known.remove(kept.name)
-        if before is not None:
+        if before is None:
+            known.remove(kept.name)
+        else:
             known.add(before)
         raise
     await stream.close()
