@@ -6,10 +6,12 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crowline.base.errors import ServerUnreachable, UsageError
+from crowline.net.dial import dial
 from crowline.net.patience import within
 from crowline.net.proxies import proxy_for, unusable
 
@@ -39,7 +41,6 @@ class HubSocket:
     @classmethod
     async def connect(cls, url: str) -> HubSocket:
         """Raises `UsageError` for a URL that is none, `ServerUnreachable` where no hub answers."""
-        from websockets.asyncio.client import connect
         from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidProxy, InvalidURI
 
         target = hub_url(url)
@@ -47,17 +48,8 @@ class HubSocket:
         secure = parts.scheme == "wss"
         proxy = proxy_for(parts.hostname or "", parts.port or (443 if secure else 80), secure=secure)
         try:
-            connection = await connect(
-                target,
-                compression=None,
-                proxy=proxy,
-                max_size=MAX_MESSAGE,
-                open_timeout=OPEN_LIMIT,
-                close_timeout=CLOSE_LIMIT,
-                ping_interval=20,
-                ping_timeout=20,
-                write_limit=WRITE_LIMIT,
-            )
+            async with asyncio.timeout(OPEN_LIMIT):
+                connection = await _open(target, proxy)
         except (InvalidURI, UnicodeError) as error:
             # Unicode: a host whose parts are empty or too long for a name.
             raise UsageError(f"{url} is not a server's URL.", hint="Try ws://HOST:PORT.") from error
@@ -157,6 +149,39 @@ class HubSocket:
             finally:
                 self._queued -= len(message)
                 self._outgoing.task_done()
+
+
+async def _open(target: str, proxy: str | None) -> ClientConnection:
+    from websockets.asyncio.client import connect
+
+    opening = partial(
+        connect,
+        target,
+        compression=None,
+        proxy=proxy,
+        max_size=MAX_MESSAGE,
+        open_timeout=None,
+        close_timeout=CLOSE_LIMIT,
+        ping_interval=20,
+        ping_timeout=20,
+        write_limit=WRITE_LIMIT,
+    )
+    if proxy is not None:
+        return await opening()
+    parts = urlsplit(target)
+    sock = await dial(parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80))
+    try:
+        connecting = opening(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        return await connecting
+    except UnicodeError:
+        raise
+    except ValueError:
+        # The server names another place, and there the library goes only by a connection of its own.
+        return await opening()
 
 
 def hub_url(url: str) -> str:
