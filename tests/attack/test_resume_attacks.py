@@ -171,6 +171,20 @@ async def test_f6_a_file_that_is_there_is_not_taken_for_one_with_another_hash(
     assert tree(tmp_path) == {"a": b"mine"}
 
 
+async def test_f6_half_of_a_file_does_not_pass_for_all_of_it(tmp_path: Path) -> None:
+    """A sender leaves out the first half of what is here whole and sends the second one: both are hashed, so
+    the hash of the second one alone is a lie."""
+    chunks = [os.urandom(MIN_CHUNK), os.urandom(MIN_CHUNK)]
+    (tmp_path / "a").write_bytes(b"".join(chunks))
+    offer = b"".join(offer_frames(Manifest((), (File("a", 2 * MIN_CHUNK, 0o644),))))
+    digests = encode(Digests(0, b"".join(hashlib.sha256(chunk).digest() for chunk in chunks)))
+    rest = encode(Keep(MIN_CHUNK)) + frame_header(FrameType.DATA, MIN_CHUNK) + chunks[1]
+    rest += encode(FileDone(0, hashlib.sha256(chunks[1]).digest())) + encode(Finished())
+    with pytest.raises(IntegrityFailed):
+        await receive_into(Comparer(offer, digests, rest), tmp_path, decide=yes)
+    assert tree(tmp_path) == {"a": b"".join(chunks)}
+
+
 async def test_f1_the_names_of_unfinished_files_are_nobodys_to_offer(tmp_path: Path) -> None:
     """Else a sender could put there what a later transfer would take for a part of its own."""
     for name in (private_name("a"), private_name("a").upper(), f"d/{private_name('d/a')}"):

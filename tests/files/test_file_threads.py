@@ -334,6 +334,21 @@ async def test_closing_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
+def parts(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_closing_waits_for_no_holes(tmp_path: Path) -> None:
+    """A sender says in a few bytes what takes minutes to hash: what was not begun is left."""
+    size = 64 << 30
+    writer = writer_for(tmp_path, File("a", size, 0o644))
+    await writer.begin(0)
+    for _ in range(64):
+        await writer.hole(1 << 30)
+    await writer.close()
+    assert sum(map(os.path.getsize, parts(tmp_path))) < size
+
+
 async def test_a_full_disk_ends_the_writing_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +372,7 @@ async def test_a_full_disk_ends_the_writing_and_leaves_nothing(
 async def test_a_fault_while_writing_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that dies leaves nobody waiting, and nothing half-written."""
 
-    def fail(self: SafeFolder) -> dict[str, str]:
+    def fail(self: SafeFolder, stop: Callable[[], bool]) -> dict[str, str]:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(SafeFolder, "settle", fail)

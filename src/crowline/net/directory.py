@@ -7,12 +7,13 @@ each folder is looked at before it is entered.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -60,6 +61,18 @@ def claim(descriptor: int) -> bool:
         # Some network file systems have no locks.
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True
+
+
+@contextlib.contextmanager
+def claimed_still(descriptor: int) -> Iterator[None]:
+    """Keeps the lock of an open file, also when the descriptor is closed meanwhile. May raise `OSError`."""
+    # Windows has no such locks, and renames no file that is open.
+    other = os.dup(descriptor) if os.name == "posix" else -1
+    try:
+        yield
+    finally:
+        if other >= 0:
+            os.close(other)
 
 
 class Directory:

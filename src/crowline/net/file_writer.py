@@ -134,6 +134,8 @@ class FileWriter:
         self._outcomes: Handoff[Outcome] = Handoff(_UNBOUNDED)
         self._file: IncomingFile | None = None
         self._index = 0
+        # Bytes that were kept of a file before it was opened.
+        self._passed = 0
         self._stopping = False
         # One waking of the event loop for all that was done at once.
         self._reports: list[tuple[Outcome, int]] = []
@@ -200,7 +202,7 @@ class FileWriter:
         try:
             while orders := self._orders.take_all():
                 for order in orders:
-                    if self._stopping and isinstance(order, _Compare | _Keep | _Settle):
+                    if self._stopping and isinstance(order, _Compare | _Hole | _Keep | _Settle):
                         # What takes long, or nobody waits for, need not be done.
                         return
                     self._carry_out(order)
@@ -238,17 +240,19 @@ class FileWriter:
             case _Begin(index):
                 self._begin(index)
             case _Hole(length):
-                self._current.hole(length)
+                self._current.hole(length, self._is_stopping)
             case _Keep(length):
-                if self._file is not None:
-                    self._file.keep(length, lambda: self._stopping)
+                if self._file is None:
+                    self._passed += length
+                else:
+                    self._file.keep(length, self._is_stopping)
             case _End(sha256):
                 self._end(sha256)
             case _Drop(index):
                 self._suspend()
                 self._folder.lost(split_path(self._files[index].path))
             case _Settle():
-                names = self._folder.settle()
+                names = self._folder.settle(self._is_stopping)
                 self._report(Settled(names, self._folder.warnings))
             case data:
                 self._current.write(data)
@@ -261,7 +265,11 @@ class FileWriter:
             self._file = self._folder.create_file(
                 file.path, file.mode, self._found.get(self._index), self._proofs.get(self._index)
             )
+            self._file.keep(self._passed, self._is_stopping)
         return self._file
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     def _compare(self, index: int, digests: bytes) -> None:
         file, found = self._files[index], self._found[index]
@@ -272,7 +280,7 @@ class FileWriter:
             proof = nothing(file.size, length)
         else:
             try:
-                proof = compare(descriptor, file.size, length, digests, lambda: self._stopping)
+                proof = compare(descriptor, file.size, length, digests, self._is_stopping)
             except OSError:
                 proof = nothing(file.size, length)
             finally:
@@ -284,7 +292,7 @@ class FileWriter:
 
     def _write_small(self, index: int, sha256: bytes, data: bytes) -> None:
         file = self._files[index]
-        self._index = index
+        self._index, self._passed = index, 0
         if hashlib.sha256(data).digest() == sha256 and self._folder.write_small(file.path, file.mode, data):
             self._report(Stored(index, file.path.rpartition("/")[2], sha256))
             return
@@ -293,7 +301,7 @@ class FileWriter:
         self._end(sha256)
 
     def _begin(self, index: int) -> None:
-        self._index = index
+        self._index, self._passed = index, 0
         proof = self._proofs.get(index)
         if proof is None or not proof.comparison.is_whole or self._found[index].kind is Kind.PART:
             assert self._current is not None
@@ -339,7 +347,7 @@ class FileWriter:
 
     def _copy_found(self, proof: Proof, sha256: bytes) -> None:
         self._proofs[self._index] = proof
-        self._current.keep(proof.comparison.size, lambda: False)
+        assert self._current is not None
         self._end(sha256)
 
     def _suspend(self) -> None:

@@ -90,6 +90,11 @@ def compare(descriptor: int, size: int, length: int, digests: bytes, stop: Calla
     return Proof(Comparison(size, length, missing), identity, None if missing else whole)
 
 
+def everything(size: int) -> Proof:
+    """Of a file that is just copied, and hashed meanwhile."""
+    return Proof(Comparison(size, size, 0), None, None)
+
+
 def nothing(size: int, length: int) -> Proof:
     """The proof of a file of which nothing could be read."""
     return Proof(Comparison(size, length, (1 << chunk_count(length, size)) - 1), None, None)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Buffer
-from crowline.net.directory import Directory
+from crowline.net.directory import Directory, claimed_still
 from crowline.net.file_problems import local_problem
 from crowline.net.found_file import BLOCK, Identity, Proof
 from crowline.transfer.chunks import MIN_CHUNK
@@ -93,10 +93,13 @@ class IncomingFile:
         self._put(data)
         self._digest.update(data)
 
-    def hole(self, length: int) -> None:
-        """The next `length` bytes are zero; where nothing was before, they take no room."""
+    def hole(self, length: int, stop: Callable[[], bool]) -> None:
+        """The next `length` bytes are zero; where nothing was before, they take no room. Ends early when
+        `stop` says so."""
         self._trust_no_longer()
         for start in range(0, length, BLOCK):
+            if stop():
+                break
             size = min(BLOCK, length - start)
             self._digest.update(_ZEROS[:size])
             if self._position < self._old_size:
@@ -115,12 +118,6 @@ class IncomingFile:
             return
         with self._problems("read what there is of"):
             self._read_again(length, stop)
-
-    def copy(self, source: int, length: int) -> None:
-        """All `length` bytes of the open file `source`, which is this one's to close."""
-        self._source = source
-        with self._problems("read what there is of"):
-            self._read_again(length, lambda: False)
 
     def commit(self) -> str:
         """Give the file its permissions and its name, or the next free one, which is returned.
@@ -160,9 +157,11 @@ class IncomingFile:
         if self._home.durable:
             os.fsync(self._descriptor)
         written = os.fstat(self._descriptor)
-        # Closed before it gets its name: some network file systems say only now that the disk is full.
-        self._close_descriptor()
-        placed = self._rename()
+        # Until it has its name, another transfer would take it for a part of its own.
+        with claimed_still(self._descriptor):
+            # Closed before it gets its name: some network file systems say only now that the disk is full.
+            self._close_descriptor()
+            placed = self._rename()
         found = self._place.directory.status(placed)
         if (found.st_dev, found.st_ino) != (written.st_dev, written.st_ino):
             raise LocalProblem(f"Could not keep {self._shown}: another program put something in its place.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def claimed_part(directory: Directory, part: str) -> int | None:
         descriptor = directory.open_file(part, writable=True)
     except OSError:
         return None
-    if is_ours(os.fstat(descriptor)) and claim(descriptor):
+    if is_ours(os.fstat(descriptor)) and _claim(directory, part, descriptor):
         return descriptor
     os.close(descriptor)
     return None
@@ -42,15 +43,27 @@ def claimed_part(directory: Directory, part: str) -> int | None:
 def new_part(directory: Directory, part: str, entropy: Callable[[int], bytes]) -> tuple[int, str]:
     """A new file called `part`, or another private name if that is taken: its descriptor and its name.
     May raise `OSError`."""
-    try:
-        descriptor = directory.create_file(part)
-    except FileExistsError:
-        part = random_name(entropy)
-        descriptor = directory.create_file(part)
-    claim(descriptor)
-    return descriptor, part
+    for name in (part, random_name(entropy)):
+        try:
+            descriptor = directory.create_file(name)
+        except FileExistsError:
+            continue
+        if _claim(directory, name, descriptor):
+            return descriptor, name
+        # Another transfer has found it at once.
+        os.close(descriptor)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def random_name(entropy: Callable[[int], bytes]) -> str:
     """A private name that no path leads to."""
     return f".crowline-{entropy(8).hex()}.part"
+
+
+def _claim(directory: Directory, part: str, descriptor: int) -> bool:
+    """Lock an open file that is called `part`. Whoever had it locked may have finished it just now: then it
+    is somebody's file."""
+    try:
+        return claim(descriptor) and os.path.samestat(os.fstat(descriptor), directory.status(part))
+    except OSError:
+        return False

@@ -17,10 +17,10 @@ from crowline.base.errors import LocalProblem, UsageError
 from crowline.net.directory import HAS_DIR_FD, Directory
 from crowline.net.file_problems import DiskFull, human_size, local_problem
 from crowline.net.folder_walk import FolderWalk
-from crowline.net.found_file import Found, Kind, Proof
+from crowline.net.found_file import Found, Kind, Proof, everything
 from crowline.net.incoming_file import KEPT_PERMISSIONS, IncomingFile, Place, first_free
-from crowline.net.parts import claimed_part, new_part, own_file, part_of, random_name
-from crowline.net.stage import Offered, Stage, adopt, merge
+from crowline.net.parts import claimed_part, new_part, own_file, part_of
+from crowline.net.stage import Offered, Stage, adopt, begin, merge
 from crowline.transfer.manifest import Manifest
 from crowline.transfer.names import display_name, incomplete, private_name, split_path
 
@@ -188,12 +188,13 @@ class SafeFolder:
         elif found.kind is Kind.THERE and not self._stages[parts[0]].merged:
             self._stages[parts[0]].there[parts] = sha256
 
-    def settle(self) -> dict[str, str]:
+    def settle(self, stop: Callable[[], bool] = lambda: False) -> dict[str, str]:
         """Everything has come: give the folders their permissions and names. Returns what each top-level
-        file and folder of the offer is called now. Raises `LocalProblem`."""
+        file and folder of the offer is called now. Raises `LocalProblem`, also when `stop` says so while
+        something large is copied."""
         for stage in self._stages.values():
             try:
-                self._settle(stage)
+                self._settle(stage, stop)
             except OSError as error:
                 raise local_problem(error, f"finish the folder {display_name(stage.wished)}") from error
         self._forget_stages()
@@ -236,17 +237,7 @@ class SafeFolder:
 
     def _stage(self, name: str, offered: Offered, merged: bool) -> Stage:
         stage = merge(self._root, name) if merged else adopt(self._root, name, offered)
-        if stage is not None:
-            return stage
-        private = private_name(name)
-        try:
-            self._root.make_folder(private)
-        except FileExistsError:
-            private = random_name(self._entropy)
-            self._root.make_folder(private)
-        lock = self._root.open_folder(private)
-        lock.lock()
-        return Stage(name, private, lock)
+        return stage or begin(self._root, name, self._entropy)
 
     def _make_folder(self, parts: tuple[str, ...]) -> bool:
         """Whether a folder was made that was not there."""
@@ -266,13 +257,16 @@ class SafeFolder:
         self, directory: Directory, path: str, mode: int, found: Found | None, proof: Proof | None
     ) -> IncomingFile:
         parts, part = split_path(path), private_name(path)
+        # What has its name in a folder that an earlier transfer left is an older version, of ours.
+        replaces = len(parts) > 1 and self._stages[parts[0]].adopted
         descriptor = claimed_part(directory, part)
         if found is not None and found.kind is Kind.PART and proof is not None:
             if descriptor is None:
                 raise LocalProblem(
                     f"Another transfer is at {display_name(path)}.", hint="Wait until it ends."
                 )
-            return _built(IncomingFile(self, Place(directory, part, parts), descriptor, mode), proof)
+            file = IncomingFile(self, Place(directory, part, parts, replaces), descriptor, mode)
+            return _built(file, proof)
         source = -1
         if found is not None and proof is not None and proof.comparison.kept:
             source = self.open_found(path, found)
@@ -285,17 +279,18 @@ class SafeFolder:
             if source >= 0:
                 os.close(source)
             raise
-        replaces = found is not None and found.kind is Kind.STAGED
         file = IncomingFile(self, Place(directory, part, parts, replaces), descriptor, mode)
         return _built(file, proof, source) if source >= 0 and proof is not None else file
 
-    def _settle(self, stage: Stage) -> None:
+    def _settle(self, stage: Stage, stop: Callable[[], bool]) -> None:
         if stage.there:
             if stage.is_all_there(self._there):
                 self._give_up(stage)
                 self._saved[stage.wished] = stage.wished
                 return
-            self._copy_there(stage)
+            self._copy_there(stage, stop)
+        if stage.adopted and not stage.is_incomplete:
+            stage.clear(self._staged)
         for parts, target in stage.links:
             self._make_link(parts, target)
         for parts, mode in reversed(stage.folders):
@@ -315,19 +310,20 @@ class SafeFolder:
         finally:
             folder.close()
 
-    def _copy_there(self, stage: Stage) -> None:
+    def _copy_there(self, stage: Stage, stop: Callable[[], bool]) -> None:
         """The offered folder gets another name than the one that is there: it needs files of its own."""
         for parts, sha256 in sorted(stage.there.items()):
-            source = self._there.enter(parts[:-1]).open_file(parts[-1])
-            status = os.fstat(source)
-            directory = self._directory(parts[:-1]).duplicate()
-            descriptor, part = new_part(directory, private_name("/".join(parts)), self._entropy)
-            file = IncomingFile(self, Place(directory, part, parts), descriptor, status.st_mode)
-            file.copy(source, status.st_size)
-            if file.sha256 != sha256:
-                file.discard()
-                raise LocalProblem(f"{display_name('/'.join(parts))} changed while it was received.")
-            file.commit()
+            path, status = "/".join(parts), self._there.enter(parts[:-1]).status(parts[-1])
+            found = Found(Kind.THERE, status.st_size)
+            file = self.create_file(path, status.st_mode, found, everything(status.st_size))
+            try:
+                file.keep(status.st_size, stop)
+                if file.sha256 != sha256:
+                    file.discard()
+                    raise LocalProblem(f"{display_name(path)} changed while it was received.")
+                file.commit()
+            finally:
+                file.suspend()
 
     def _make_link(self, parts: tuple[str, ...], target: str) -> None:
         directory = self._directory(parts[:-1])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from crowline.net.directory import Directory
 from crowline.net.folder_walk import FolderWalk
+from crowline.net.parts import random_name
 from crowline.transfer.manifest import Manifest
 from crowline.transfer.names import incomplete, is_private, private_name
 
@@ -50,6 +52,14 @@ class Stage:
         except OSError:
             return False
 
+    def clear(self, walk: FolderWalk) -> None:
+        """All has come: remove what transfers left unfinished in it. `walk` begins above it. May raise
+        `OSError`."""
+        for parts, _ in self.folders:
+            folder = walk.enter(self.within(parts))
+            for name in filter(is_private, folder.names()):
+                folder.remove_file(name)
+
 
 class Offered:
     """The paths of an offer, to tell what is left of it from what is somebody's."""
@@ -67,7 +77,9 @@ class Offered:
         for name in folder.names():
             inside = f"{path}/{name}"
             status = folder.status(name)
-            if inside in self._folders and stat.S_ISDIR(status.st_mode):
+            if stat.S_ISDIR(status.st_mode):
+                if inside not in self._folders:
+                    return False
                 with opened(folder, name) as below:
                     if not self.is_all_of(below, inside):
                         return False
@@ -92,6 +104,21 @@ def adopt(root: Directory, wished: str, offered: Offered) -> Stage | None:
     return None
 
 
+def begin(root: Directory, wished: str, entropy: Callable[[int], bytes]) -> Stage:
+    """A new folder. May raise `OSError`."""
+    for name in (private_name(wished), random_name(entropy)):
+        try:
+            root.make_folder(name)
+        except FileExistsError:
+            continue
+        lock = root.open_folder(name)
+        if lock.lock():
+            return Stage(wished, name, lock)
+        # Another transfer has found it at once.
+        lock.close()
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
 def merge(root: Directory, wished: str) -> Stage | None:
     """The user's own folder `wished`, if there is one."""
     lock = _left(root, wished)
@@ -113,8 +140,17 @@ def _left(root: Directory, name: str) -> Directory | None:
         folder = root.open_folder(name)
     except OSError:
         return None
-    owner = getattr(os, "geteuid", lambda: folder.own_status().st_uid)()
-    if folder.own_status().st_uid == owner and folder.lock():
+    status = folder.own_status()
+    owner = getattr(os, "geteuid", lambda: status.st_uid)()
+    if status.st_uid == owner and folder.lock() and _is_called(root, name, status):
         return folder
     folder.close()
     return None
+
+
+def _is_called(root: Directory, name: str, status: os.stat_result) -> bool:
+    """Whether a folder still has that name: whoever had it locked may have finished it just now."""
+    try:
+        return os.path.samestat(status, root.status(name))
+    except OSError:
+        return False
