@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 from crowline.base.addresses import Address
@@ -13,6 +14,9 @@ from crowline.net.local_tcp import open_listening
 
 # The largest datagram there is.
 _MAX_DATAGRAM = 65_535
+# Bytes that the system keeps for us while we are busy, where it may: its own default holds 90 full datagrams,
+# which a program sends in the hundredth of a second that the event loop may take for something else.
+_RECEIVE_BUFFER = 1 << 20
 # Datagrams that are read before others have their turn.
 _BATCH = 64
 
@@ -24,6 +28,8 @@ class LocalUdp:
 
     def __init__(self, sock: socket.socket, on_datagram: OnDatagram) -> None:
         sock.setblocking(False)
+        with suppress(OSError):  # systems that do not round down to what they allow
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._socket = sock
         self._on_datagram = on_datagram
         self._loop = asyncio.get_running_loop()
