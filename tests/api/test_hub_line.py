@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,10 +43,12 @@ class Town:
     def __init__(self, away: int = 0) -> None:
         self.points: list[Point] = []
         self.attempts = 0
+        self.on_attempt: Callable[[], None] = lambda: None
         self._away = away
 
     async def open(self, role: Role, code: None, callbacks: Callbacks) -> Point:
         self.attempts += 1
+        self.on_attempt()
         if self.attempts <= self._away:
             raise ServerUnreachable
         self.points.append(Point(callbacks))
@@ -124,6 +127,21 @@ async def test_an_earlier_meeting_is_not_heard_any_more() -> None:
     assert len(case.events) == 1
     town.points[0].callbacks.on_event(PeerReturned())
     assert len(case.events) == 2
+    await case.line.close()
+
+
+async def test_news_of_the_network_during_an_attempt_make_the_next_one_come_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The attempt may have begun before the network was there again."""
+    monkeypatch.setattr(hub_line, "DELAYS", (0.0, 3600.0))
+    case, town = Line(), Town(away=1)
+    town.on_attempt = lambda: case.line.follow(())
+    await case.begin()
+    case.line.verify()
+    case.line.seek(town)  # type: ignore[arg-type]
+    await case.found(town)
+    assert town.attempts == 2
     await case.line.close()
 
 

@@ -199,9 +199,9 @@ class HubChannel:
             self._proof_timer = self._loop.call_later(PROOF_LIMIT, self._judge, self._pump.now)
 
     async def close(self) -> None:
-        for timer in (self._drain_timer, self._proof_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        self._ask_no_more()
         self._pump.close()
         if self._link_pump is not None:
             self._link_pump.close()
@@ -210,9 +210,15 @@ class HubChannel:
             await asyncio.gather(self._reader, return_exceptions=True)
         await self.socket.close()
 
+    def _ask_no_more(self) -> None:
+        """The answer of a way that has ended says nothing of the next one."""
+        if self._proof_timer is not None:
+            self._proof_timer.cancel()
+            self._proof_timer = None
+
     def _judge(self, asked_at: float) -> None:
         self._proof_timer = None
-        if self.received_at < asked_at and not self._is_broken:
+        if self.received_at < asked_at:
             self._hurry.set()
             self.socket.abort()
 
@@ -256,6 +262,7 @@ class HubChannel:
         while returned:
             await self._read()
             self._is_broken = True
+            self._ask_no_more()
             if self.link is not None and self._link_pump is not None:
                 self.link.close("the connection to the server ended")
                 self._link_pump.flush()
@@ -354,5 +361,10 @@ async def reach_hub(url: str) -> HubSocket:
         await asyncio.sleep(0)
         warm_up()
         return await connecting
-    finally:
+    except BaseException:
+        # It may have connected in the very moment in which nobody wants it any more.
         connecting.cancel()
+        [late] = await asyncio.gather(connecting, return_exceptions=True)
+        if isinstance(late, HubSocket):
+            await late.close()
+        raise

@@ -81,6 +81,7 @@ class HubLine:
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
             self.point = None
+        self._hurry.clear()
         self._seeking = asyncio.create_task(self._seek(place), name="seek a meeting")
 
     def settled(self) -> None:
@@ -122,8 +123,8 @@ class HubLine:
         while True:
             delay = DELAYS[min(self._attempts, len(DELAYS) - 1)]
             self._attempts += 1
-            self._hurry.clear()
             await within(delay * random.uniform(0.5, 1.0), self._hurry.wait())
+            self._hurry.clear()
             try:
                 self.point = await place.open(self._role, None, self._audible())
             except CrowlineError:
