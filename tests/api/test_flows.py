@@ -175,8 +175,9 @@ async def test_stopping_the_sender_is_told_to_the_receiver() -> None:
     async with asyncio.timeout(30):
         await sink.fed.wait()
         sending.cancel()
-        with pytest.raises(Interrupted, match="stopped the transfer"):
+        with pytest.raises(Interrupted, match="stopped the transfer") as caught:
             await receiving
+    assert "Nothing of a stream is kept" in caught.value.hint
     assert sink.aborted
     with pytest.raises(asyncio.CancelledError):
         await sending

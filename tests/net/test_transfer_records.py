@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -48,6 +49,51 @@ def test_a_later_meeting_replaces_what_was_kept(tmp_path: Path) -> None:
     slot.keep(TransferRecord("x" * 90, "ws://192.0.2.1:8080", bytes(32), True))
     slot.keep(RECORD)
     slot.close()
+    assert claim(b"a", tmp_path).record == RECORD
+
+
+def test_a_full_disk_costs_no_record_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What both met by is written down once, not at each meeting anew: the disk may be full by then."""
+    remember(tmp_path, b"a")
+    slot = claim(b"a", tmp_path)
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        slot.keep(RECORD)
+        slot.close()
+    assert claim(b"a", tmp_path).record == RECORD
+
+
+def test_only_its_own_file_is_removed_with_what_is_forgotten(tmp_path: Path) -> None:
+    """A process that took longer than records are kept: another one has the name by now."""
+    first = claim(b"a", tmp_path)
+    first.keep(RECORD)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    remember(tmp_path, b"a", OTHER)
+    first.forget()
+    first.close()
+    assert claim(b"a", tmp_path).record == OTHER
+
+
+def test_a_file_that_vanishes_meanwhile_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another process ends while this one looks what is too old."""
+    remember(tmp_path, b"other", OTHER)
+    honest = Path.stat
+
+    def vanish(self: Path, **options: bool) -> os.stat_result:
+        if self.parent == tmp_path:
+            monkeypatch.undo()
+            self.unlink()
+        return honest(self, **options)
+
+    monkeypatch.setattr(Path, "stat", vanish)
+    remember(tmp_path, b"a")
     assert claim(b"a", tmp_path).record == RECORD
 
 

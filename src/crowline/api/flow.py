@@ -12,7 +12,14 @@ from crowline.api.transfer import ByteStream, Summary
 from crowline.api.transfer.conversation import Conversation, ended_early, together
 from crowline.api.transfer.events import ProgressMeter
 from crowline.api.transfer.terms import Clock, OnEvent
-from crowline.base.errors import CrowlineError, IntegrityFailed, LocalProblem, UsageError
+from crowline.base.errors import (
+    CrowlineError,
+    IntegrityFailed,
+    Interrupted,
+    LocalProblem,
+    Refused,
+    UsageError,
+)
 from crowline.base.machine import Buffer
 from crowline.net.standard_streams import StandardInput, StandardStreams
 from crowline.net.stream_file import StreamFile
@@ -271,4 +278,7 @@ class _Incoming:
 def _ended_early(event: FlowEvent) -> CrowlineError:
     if isinstance(event, PeerStopped) and event.reason is Reason.INTEGRITY:
         return IntegrityFailed("The other side found that what arrived is not what was sent.")
-    return ended_early(event)  # type: ignore[arg-type]
+    error = ended_early(event)  # type: ignore[arg-type]
+    if error.hint and isinstance(error, Interrupted | Refused):
+        error.hint = "Nothing of a stream is kept: send it from its beginning."
+    return error

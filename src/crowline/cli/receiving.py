@@ -72,6 +72,7 @@ class Receiving:
             self._output.say(f"Saved in {folder}: {printable(', '.join(summary.saved[:_NAMES_SHOWN]))}")
 
     async def _receive_stream(self, stream: Stream, peer: Peer) -> None:
+        self._reunion.forget()
         summary = await receive_flow(stream, take=self._take, on_event=self._view.on_event)
         self._view.__exit__(None, None, None)
         self._finish(summary, peer)

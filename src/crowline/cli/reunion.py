@@ -62,10 +62,10 @@ class Reunion:
                         raise
                     self._output.say("The other side began again; going on with what it has.")
                 else:
-                    self._forget()
+                    self.forget()
                     return done
         except Declined:
-            self._forget()
+            self.forget()
             raise
         except (Interrupted, Refused) as error:
             error.hint = AGAIN if self._is_known else error.hint
@@ -88,6 +88,11 @@ class Reunion:
             greet(self._output, peer, place.peer)
             self._remember(room, peer)
             yield peer
+
+    def forget(self) -> None:
+        """There is nothing that a later process could go on with."""
+        if self._unfinished is not None:
+            self._unfinished.forget()
 
     @property
     def _is_known(self) -> bool:
@@ -134,7 +139,3 @@ class Reunion:
         is_shown = self._sends and self._place.peer is None
         code = self._unfinished.code or (room.code if is_shown else "")
         self._unfinished.keep(code, room.server, Secret(peer.resume_secret), hosts=peer.is_host)
-
-    def _forget(self) -> None:
-        if self._unfinished is not None:
-            self._unfinished.forget()

@@ -57,13 +57,17 @@ class RecordSlot:
 
     def keep(self, record: TransferRecord) -> None:
         """Write that down in place of what was there. What cannot be written is not remembered."""
+        if record == self.record:
+            # As at each meeting but the first: whatever is full or breaks by now costs nothing.
+            return
         self.record = record
         if self._descriptor < 0:
             return
+        data = msgspec.json.encode(record)
         with suppress(OSError):
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, msgspec.json.encode(record))
+            os.write(self._descriptor, data)
+            os.ftruncate(self._descriptor, len(data))
             os.fsync(self._descriptor)
 
     def forget(self) -> None:
@@ -77,7 +81,9 @@ class RecordSlot:
         descriptor, self._descriptor = self._descriptor, -1
         if self.record is None and self._path is not None:
             with suppress(OSError):
-                self._path.unlink()
+                # Another process has the name where this one took longer than files are kept.
+                if os.path.samestat(os.fstat(descriptor), self._path.stat()):
+                    self._path.unlink()
         os.close(descriptor)
 
 
@@ -125,7 +131,12 @@ def _open(path: Path) -> RecordSlot | None:
 def _prune(folder: Path, now: float) -> None:
     """Remove what is too old, and of too much the oldest. What a process works on is touched by it when it
     begins, and lives on without a name where it takes longer than that."""
-    dated = sorted((path.stat().st_mtime, path) for path in folder.iterdir())
+    dated = []
+    for path in folder.iterdir():
+        # Another process may remove it just now.
+        with suppress(FileNotFoundError):
+            dated.append((path.stat().st_mtime, path))
+    dated.sort()
     too_many = len(dated) - MAX_RECORDS
     for number, (touched, path) in enumerate(dated):
         if number < too_many or now - touched > KEPT_SECONDS:
