@@ -1,4 +1,4 @@
-"""`crowline ping` between two processes: what it prints, and how it exits."""
+"""`crowline ping` between a process and this one: what it prints, and how it exits."""
 
 from __future__ import annotations
 
@@ -11,56 +11,57 @@ from typing import Any
 
 import pytest
 
+from crowline.cli import main
+from threaded_server import served
+
 CROWLINE = [sys.executable, "-m", "crowline"]
 PATIENCE = 30  # seconds for anything that a command does here
+# Exit code and objects of a side.
+Said = tuple[int, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a real server process on ports that the kernel chose."""
-    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
-    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+    with served() as url:
+        yield url
 
 
-def ping(server: str, *arguments: str) -> subprocess.Popen[str]:
-    argv = [*CROWLINE, "ping", *arguments, "--json", "--server", server, "--no-port-mapping"]
+def arguments(server: str, *more: str) -> list[str]:
+    return ["ping", *more, "--json", "--server", server, "--no-port-mapping"]
+
+
+def both(
+    capsys: pytest.CaptureFixture[str], server: str, here: list[str], there: list[str]
+) -> tuple[Said, Said]:
+    """What a process says that hosts, and what this one says that joins."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CROWLINE")}
-    return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=kept
-    )
-
-
-def both(server: str, here: list[str], there: list[str]) -> list[tuple[int, list[dict[str, Any]], str]]:
-    """Exit code, objects and sentences of each side."""
-    with ping(server, *here) as host:
+    argv = [*CROWLINE, *arguments(server, *here)]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=kept) as host:
+        assert host.stdout is not None
         try:
-            assert host.stdout is not None
-            first = json.loads(host.stdout.readline())
-            with ping(server, first["code"], *there) as joining:
-                try:
-                    results = []
-                    for process in (host, joining):
-                        out, err = process.communicate(timeout=PATIENCE)
-                        assert "Traceback" not in err
-                        results.append((process.returncode, [json.loads(x) for x in out.splitlines()], err))
-                    return results
-                finally:
-                    joining.kill()
+            code = json.loads(host.stdout.readline())["code"]
+            joining = run_here(capsys, server, code, *there)
+            out, _ = host.communicate(timeout=PATIENCE)
         finally:
             host.kill()
+    return (host.returncode, [json.loads(line) for line in out.splitlines()]), joining
 
 
-def test_a_direct_path_is_exit_0_and_every_answer_is_an_object(server: str) -> None:
+def run_here(capsys: pytest.CaptureFixture[str], server: str, *more: str) -> Said:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments(server, *more))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_direct_path_is_exit_0_and_every_answer_is_an_object(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As many answers as questions, with round trip and path."""
-    for exit_code, found, err in both(
-        server, ["--until", "direct", "--count", "0"], ["--count", "3", "-i", "0.2"]
+    for exit_code, found in both(
+        capsys, server, ["--until", "direct", "--count", "0"], ["--count", "3", "-i", "0.2"]
     ):
-        assert exit_code == 0, err
+        assert exit_code == 0, found
         pongs = [event for event in found if event["t"] == "pong"]
         assert pongs and all(event["rtt_ms"] > 0 for event in pongs)
         assert pongs[-1]["kind"] in ("direct", "lan")
@@ -69,17 +70,15 @@ def test_a_direct_path_is_exit_0_and_every_answer_is_an_object(server: str) -> N
         assert 0 < done["min_ms"] <= done["average_ms"] <= done["max_ms"]
 
 
-def test_a_relay_is_exit_20(server: str) -> None:
+def test_a_relay_is_exit_20(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     """For whoever allows nothing else, and so for the other side."""
-    for exit_code, found, err in both(server, ["--relay-only", "-c", "2", "-i", "0.1"], ["-c", "2"]):
-        assert exit_code == 20, err
+    questions = ["-c", "2", "-i", "0.1"]
+    for exit_code, found in both(capsys, server, ["--relay-only", *questions], questions):
+        assert exit_code == 20, found
         assert found[-1]["direct_bytes"] == 0
 
 
-def test_nobody_is_exit_3(server: str) -> None:
+def test_nobody_is_exit_3(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Within the time that was given."""
-    with ping(server, "--timeout", "0.2") as process:
-        out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 3
-    assert json.loads(out.splitlines()[-1])["exit"] == 3
-    assert "Traceback" not in err
+    exit_code, found = run_here(capsys, server, "--timeout", "0.2")
+    assert exit_code == 3 and found[-1]["exit"] == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import json
 import os
 import subprocess
@@ -15,20 +15,21 @@ from typing import Any
 
 import pytest
 
+import crowline
+from crowline.api.pipe import PIPE
+from crowline.api.service import agreed_stream
+from crowline.base.errors import Refused
+from crowline.cli import main
+from threaded_server import served
+
 CROWLINE = [sys.executable, "-m", "crowline"]
 PATIENCE = 30  # seconds for anything that a command does here
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a real server process on ports that the kernel chose."""
-    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
-    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+    with served() as url:
+        yield url
 
 
 @pytest.fixture
@@ -90,74 +91,57 @@ class Pipe:
 def test_both_directions_carry_every_byte_and_end_by_themselves(
     server: str, started: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    """A file one way, a process's output the other; objects on standard error, and nothing else there."""
-    big, small = os.urandom(9_000_001), bytes(range(256)) * 1000
-    (tmp_path / "in").write_bytes(big)
-    with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as sink:
-        here = Pipe(server, stdin=source)
+    """Like a request and its answer: the end of one side's input reaches the other side's output at once, and
+    its answer, into a file, comes after that. Objects are on standard error, and nothing else is.
+    """
+    question, answer = bytes(range(256)) * 1000, os.urandom(9_000_001)
+    with (tmp_path / "out").open("wb") as sink:
+        here = Pipe(server, stdin=subprocess.PIPE, stdout=sink)
         started.append(here.process)
-        there = Pipe(server, here.code, stdin=subprocess.PIPE, stdout=sink)
+        there = Pipe(server, here.code, stdin=subprocess.PIPE)
         started.append(there.process)
-        assert there.process.stdin is not None and here.process.stdout is not None
-        there.process.stdin.write(small)
+        for stdin in (here.process.stdin, there.process.stdin):
+            assert stdin is not None
+        here.process.stdin.write(question)
+        here.process.stdin.close()
+        assert there.process.stdout.read() == question
+        assert there.process.poll() is None
+        there.process.stdin.write(answer)
         there.process.stdin.close()
-        assert here.process.stdout.read() == small
         assert here.wait() == 0 and there.wait() == 0
-    digest = hashlib.sha256((tmp_path / "out").read_bytes()).digest()
-    assert digest == hashlib.sha256(big).digest()
-    for side, sent, received in ((here, len(big), len(small)), (there, len(small), len(big))):
+    assert (tmp_path / "out").read_bytes() == answer
+    for side, sent, received in ((here, question, answer), (there, answer, question)):
         assert not side.other
         done = side.event("done")
-        assert (done["sent"], done["received"]) == (sent, received)
-        assert done["direct_bytes"] + done["relay_bytes"] + done["hub_bytes"] >= sent + received
+        assert (done["sent"], done["received"]) == (len(sent), len(received))
+        assert done["direct_bytes"] + done["relay_bytes"] + done["hub_bytes"] >= len(sent) + len(received)
 
 
-def test_a_half_closed_pipe_goes_on_in_the_other_direction(
-    server: str, started: list[subprocess.Popen[bytes]]
-) -> None:
-    """Like a request and its answer: the end of one side's input reaches the other side's output at once."""
-    here = Pipe(server, stdin=subprocess.PIPE)
-    started.append(here.process)
-    there = Pipe(server, here.code, stdin=subprocess.PIPE)
-    started.append(there.process)
-    for side in (here, there):
-        assert side.process.stdin is not None and side.process.stdout is not None
-    here.process.stdin.write(b"question")
-    here.process.stdin.close()
-    assert there.process.stdout.read() == b"question"
-    assert there.process.poll() is None
-    there.process.stdin.write(b"answer")
-    there.process.stdin.close()
-    assert here.process.stdout.read() == b"answer"
-    assert here.wait() == 0 and there.wait() == 0
-
-
-def test_a_reader_that_goes_away_is_a_local_problem_there_and_a_sentence_here(
+async def test_a_reader_that_goes_away_is_a_local_problem_there_and_a_sentence_here(
     server: str, started: list[subprocess.Popen[bytes]]
 ) -> None:
     """As in `crowline pipe CODE | head -1`: nobody hangs, both sides say why."""
-    here = Pipe(server, stdin=subprocess.PIPE)
-    started.append(here.process)
-    there = Pipe(server, here.code, "--no-input", stdin=subprocess.DEVNULL)
-    started.append(there.process)
-    assert here.process.stdin is not None and there.process.stdout is not None
-    there.process.stdout.close()
-    here.process.stdin.write(b"x" * 100_000)
-    here.process.stdin.flush()
-    assert there.wait() == 8
+    async with crowline.host(server, port_mapping=False) as room:
+        there = Pipe(server, room.code, "--no-input", stdin=subprocess.DEVNULL)
+        started.append(there.process)
+        assert there.process.stdout is not None
+        there.process.stdout.close()
+        stream = await agreed_stream(await asyncio.wait_for(room.peer(), PATIENCE), PIPE)
+        await stream.write(b"x" * 100_000)
+        with pytest.raises(Refused, match="Something on this machine"):
+            await asyncio.wait_for(stream.broken(), PATIENCE)
+        assert await asyncio.to_thread(there.wait) == 8
     assert "Nobody reads" in there.event("error")["message"]
-    assert here.wait() == 5
-    assert here.event("error")["exit"] == 5
 
 
-def test_another_verb_is_named(server: str, started: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
-    """Whoever sends files to a pipe hears what runs there, and so does the pipe."""
+def test_another_verb_is_named(
+    server: str, started: list[subprocess.Popen[bytes]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever receives from a pipe hears what runs there, and so does the pipe."""
     here = Pipe(server, stdin=subprocess.DEVNULL)
     started.append(here.process)
-    argv = [*CROWLINE, "receive", here.code, "-y", "--server", server, "--out", str(tmp_path)]
-    other = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    started.append(other)
-    _, said = other.communicate(timeout=PATIENCE)
-    assert other.returncode != 0 and b"Traceback" not in said
+    with pytest.raises(SystemExit) as ended:
+        main(["receive", here.code, "-y", "--server", server, "--no-port-mapping", "--out", str(tmp_path)])
+    assert ended.value.code and "crowline pipe" in capsys.readouterr().err
     assert here.wait() != 0
     assert here.event("error")["message"]
