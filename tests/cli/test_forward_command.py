@@ -23,6 +23,7 @@ from crowline.cli import main
 from crowline.net.known_peers import KnownPeer, KnownPeers
 from crowline.rendezvous.role import Role
 from needs import needs_program
+from threaded_server import served
 
 CROWLINE = [sys.executable, "-m", "crowline"]
 PATIENCE = 30  # seconds for anything that a command does here
@@ -30,14 +31,8 @@ PATIENCE = 30  # seconds for anything that a command does here
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a real server process on ports that the kernel chose."""
-    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
-    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+    with served() as url:
+        yield url
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -54,7 +49,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def web() -> Iterator[int]:
     """The port of a web server on this machine."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as running:
@@ -130,12 +125,6 @@ def sides() -> Iterator[list[Side]]:
         side.close()
 
 
-def pair(sides: list[Side], server: str, here: list[str], there: list[str]) -> tuple[Side, Side]:
-    sides.append(Side(server, *here))
-    sides.append(Side(server, sides[0].wait_for("code")["code"], *there))
-    return sides[0], sides[1]
-
-
 def fetch(port: int) -> bytes:
     """The page at that port, by a plain socket."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
@@ -150,29 +139,75 @@ def port_of(where: object) -> int:
     return int(str(where).rpartition(":")[2])
 
 
-def test_ports_of_both_directions_and_both_sides(server: str, web: int, sides: list[Side]) -> None:
-    """One web page by -L and by -R; the objects say what is where, who came, and how it ended."""
-    rules = ["-L", f"0:localhost:{web}", "-R", f"0:127.0.0.1:{web}"]
-    here, there = pair(sides, server, rules, ["-y"])
-    ready = [here.wait_for("rule") for _ in range(2)]
+@pytest.fixture(scope="module")
+def pair(server: str, web: int) -> Iterator[tuple[Side, Side]]:
+    """One side that asks for everything, and one that allows one port, until Ctrl-C."""
+    rules = ["-L", f"0:localhost:{web}", "-R", f"0:127.0.0.1:{web}", "-D", "0"]
+    allowed = ["--allow", f"localhost:{web}", "--allow-listen", "*"]
+    here = Side(server, *rules)
+    try:
+        there = Side(server, here.wait_for("code")["code"], *allowed)
+        try:
+            yield here, there
+            assert here.end() == 130
+            assert there.wait() == 10
+            assert there.wait_for("error")["exit"] == 10
+        finally:
+            there.close()
+    finally:
+        here.close()
+
+
+@pytest.fixture(scope="module")
+def places(pair: tuple[Side, Side]) -> list[int]:
+    """The ports of the three rules."""
+    ready = [pair[0].wait_for("rule") for _ in range(3)]
     assert all(rule["state"] == "ready" for rule in ready)
-    for rule in ready:
-        assert fetch(port_of(rule["where"])) == b"a page of " + b"x" * 10_000
+    return [port_of(rule["where"]) for rule in ready]
+
+
+def test_ports_of_both_directions_and_both_sides(pair: tuple[Side, Side], places: list[int]) -> None:
+    """One web page by -L and by -R; the objects say what is where, who came, and how it ended."""
+    here, there = pair
+    for port in places[:2]:
+        assert fetch(port) == b"a page of " + b"x" * 10_000
     closed = here.wait_for("connection", lambda found: found["state"] == "closed")
     assert closed["received"] > 10_000 and closed["reason"] == ""
     shared = [there.wait_for("shared")["what"] for _ in range(2)]
     assert any("to reach" in what for what in shared) and any("listens" in what for what in shared)
-    assert here.end() == 130
-    assert there.wait() == 10
-    assert there.wait_for("error")["exit"] == 10
 
 
-def test_who_allows_nothing_is_not_asked_without_a_terminal(server: str, web: int, sides: list[Side]) -> None:
+@pytest.mark.peer
+def test_curl_goes_through_socks_by_name_and_by_address(web: int, places: list[int]) -> None:
+    """And says what its SOCKS server says of a host that is not allowed."""
+    curl = needs_program("curl")
+
+    def get(scheme: str, url: str) -> subprocess.CompletedProcess[bytes]:
+        argv = [curl, "-sS", "-m", str(PATIENCE), "-x", f"{scheme}://127.0.0.1:{places[2]}", url]
+        kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        return subprocess.run(argv, capture_output=True, timeout=2 * PATIENCE, env=kept, check=False)
+
+    for scheme, host in (("socks5h", "localhost"), ("socks5", "127.0.0.1")):
+        done = get(scheme, f"http://{host}:{web}/")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == b"a page of " + f"{host}:{web}".encode() * 10_000
+    refused = get("socks5h", "http://127.0.0.1:9/")
+    assert refused.returncode == 97 and b"(2)" in refused.stderr, refused
+
+
+def test_who_allows_nothing_is_not_asked_without_a_terminal(
+    server: str, sides: list[Side], capsys: pytest.CaptureFixture[str]
+) -> None:
     """It says what it refused; the other side ends with exit 5."""
-    here, there = pair(sides, server, ["-L", f"0:localhost:{web}"], ["--allow", "localhost:9"])
-    assert here.wait_for("rule")["state"] == "denied"
-    assert here.wait_for("error")["exit"] == 5
-    assert here.wait() == 5
+    sides.append(Side(server, "--allow", "localhost:9"))
+    [there] = sides
+    rules = ["-L", "0:localhost:8", "--json", "--server", server, "--no-port-mapping"]
+    with pytest.raises(SystemExit) as ended:
+        main(["forward", there.wait_for("code")["code"], *rules])
+    assert ended.value.code == 5
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["state"] for event in found if event["t"] == "rule"] == ["denied"]
+    assert found[-1]["t"] == "error" and found[-1]["exit"] == 5
     assert "--allow" in there.wait_for("warn")["message"]
 
 
@@ -214,48 +249,26 @@ def test_who_stays_forwards_for_each_process_of_a_known_peer(
     assert sides[0].end() == 130
 
 
-@pytest.mark.peer
-def test_curl_goes_through_socks_by_name_and_by_address(server: str, web: int, sides: list[Side]) -> None:
-    """And says what its SOCKS server says of a host that is not allowed."""
-    curl = needs_program("curl")
-    here, _ = pair(sides, server, ["-D", "0"], ["--allow", f"localhost:{web}"])
-    proxy = here.wait_for("rule")["where"]
-
-    def get(scheme: str, url: str) -> subprocess.CompletedProcess[bytes]:
-        argv = [curl, "-sS", "-m", str(PATIENCE), "-x", f"{scheme}://{proxy}", url]
-        kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-        return subprocess.run(argv, capture_output=True, timeout=2 * PATIENCE, env=kept, check=False)
-
-    for scheme, host in (("socks5h", "localhost"), ("socks5", "127.0.0.1")):
-        done = get(scheme, f"http://{host}:{web}/")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == b"a page of " + f"{host}:{web}".encode() * 10_000
-    refused = get("socks5h", "http://127.0.0.1:9/")
-    assert refused.returncode == 97 and b"(2)" in refused.stderr, refused
-
-
-@pytest.mark.parametrize(("answer", "exit_code"), [(b"y\n", 130), (b"n\n", 5)])
-def test_a_person_is_asked_and_their_word_counts(
-    server: str, web: int, sides: list[Side], answer: bytes, exit_code: int
-) -> None:
-    """On a terminal, with what the other side wants in the question."""
-    sides.append(Side(server, "-L", f"0:localhost:{web}"))
+def test_a_person_is_asked_and_their_word_counts(server: str, web: int, sides: list[Side]) -> None:
+    """On a terminal, with what the other side wants in the question: yes to the one, no to the other."""
+    sides.append(Side(server, "-L", f"0:localhost:{web}", "-L", f"0:127.0.0.1:{web}"))
     [asking] = sides
     argv = [*CROWLINE, "forward", asking.wait_for("code")["code"], "--server", server, "--no-port-mapping"]
     person, terminal = os.openpty()
     with subprocess.Popen(argv, stdin=terminal, stdout=subprocess.DEVNULL, stderr=terminal) as process:
         os.close(terminal)
         try:
-            seen = read_until(person, b"Agree? [Y/n]")
-            assert f"to reach localhost:{web} (tcp) from this computer".encode() in seen
-            os.write(person, answer)
-            rule = asking.wait_for("rule")
-            if exit_code == 130:
-                assert fetch(port_of(rule["where"])).startswith(b"a page of x")
-                assert asking.end() == exit_code
-            assert asking.wait() == exit_code
+            for host, answer, state in (("localhost", b"y\n", "ready"), ("127.0.0.1", b"n\n", "denied")):
+                seen = read_until(person, b"Agree? [Y/n]")
+                assert f"to reach {host}:{web} (tcp) from this computer".encode() in seen
+                os.write(person, answer)
+                rule = asking.wait_for("rule")
+                assert rule["state"] == state
+                if state == "ready":
+                    assert fetch(port_of(rule["where"])).startswith(b"a page of x")
+            assert asking.end() == 130
             read_until(person, b"The other side says")
-            assert process.wait(PATIENCE) in (5, 10)
+            assert process.wait(PATIENCE) == 10
         finally:
             process.kill()
             os.close(person)
