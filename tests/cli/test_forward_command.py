@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import os
@@ -18,6 +19,8 @@ from typing import Any
 
 import pytest
 
+import crowline
+from crowline.api.forwarding.events import RuleReady
 from crowline.base.secrets import Secret
 from crowline.cli import main
 from crowline.net.known_peers import KnownPeer, KnownPeers
@@ -232,21 +235,31 @@ def test_a_taken_port_is_exit_8_before_anybody_is_met(capsys: pytest.CaptureFixt
     assert ended.value.code == 8 and "is taken" in capsys.readouterr().err
 
 
-def test_who_stays_forwards_for_each_process_of_a_known_peer(
+async def test_who_stays_forwards_for_each_process_of_a_known_peer(
     server: str, web: int, sides: list[Side], tmp_path: Path
 ) -> None:
     """One that was killed and the next: nobody starts anything on the side that shares."""
     homes = [tmp_path / name for name in ("ana", "ben")]
-    keys = [KnownPeers(home / "crowline").own_key().public for home in homes]
-    secret = os.urandom(32)
-    for home, name, key, role in zip(homes, ("ben", "ana"), reversed(keys), Role, strict=True):
-        KnownPeers(home / "crowline").add(KnownPeer(name, key, Secret(secret), role, server))
+    known = [KnownPeers(home / "crowline") for home in homes]
+    secret, keys = Secret(os.urandom(32)), [each.own_key().public for each in known]
+    for store, name, key, role in zip(known, ("ben", "ana"), reversed(keys), Role, strict=True):
+        store.add(KnownPeer(name, key, secret, role, server))
     sides.append(Side(server, "--peer", "ben", "--stay", "--allow", f"localhost:{web}", home=homes[0]))
-    for _ in range(2):
-        sides.append(Side(server, "--peer", "ana", "-L", f"0:localhost:{web}", home=homes[1]))
-        assert fetch(port_of(sides[-1].wait_for("rule")["where"])).startswith(b"a page of x")
-        sides[-1].process.kill()
-    assert sides[0].end() == 130
+    sides.append(Side(server, "--peer", "ana", "-L", f"0:localhost:{web}", home=homes[1]))
+    staying, user = sides
+    assert fetch(port_of(user.wait_for("rule")["where"])).startswith(b"a page of x")
+    user.process.kill()
+    ready: asyncio.Future[RuleReady] = asyncio.get_running_loop().create_future()
+    async with (
+        asyncio.timeout(PATIENCE),
+        crowline.room_with("ana", "forward", known=known[1], port_mapping=False) as room,
+    ):
+        work = crowline.forward_ports(await room.peer(), local=[f"0:localhost:{web}"], tell=ready.set_result)
+        forwarding = asyncio.ensure_future(work)
+        port = port_of((await ready).where)
+        forwarding.cancel()
+        await asyncio.gather(forwarding, return_exceptions=True)
+    assert port and await asyncio.to_thread(staying.end) == 130
 
 
 def test_a_person_is_asked_and_their_word_counts(server: str, web: int, sides: list[Side]) -> None:
