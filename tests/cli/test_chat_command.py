@@ -8,28 +8,21 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-CROWLINE = [sys.executable, "-m", "crowline"]
-PATIENCE = 30.0  # seconds for anything that a command does here
+from cli_commands import CROWLINE, PATIENCE, serving
+
 STARTED: list[subprocess.Popen[str]] = []
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a real server process on ports that the kernel chose."""
-    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
-    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+    with serving() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +75,7 @@ def code_of(process: subprocess.Popen[str]) -> str:
 
 
 def test_programs_chat_by_objects_both_ways(server: str) -> None:
-    """What is said before the other side is there, marks, writing, being away, and the end."""
+    """What is said before the other side is there, marks, writing, being away; Ctrl-C leaves properly."""
     host = start(server, "--json")
     code = wanted(host, "code")["code"]
     tell(host, t="say", text="first\nof two lines")
@@ -109,9 +102,9 @@ def test_programs_chat_by_objects_both_ways(server: str) -> None:
         join.stdin.write(nonsense + "\n")
     join.stdin.flush()
     assert len([wanted(join, "warn") for _ in range(5)]) == 5
-    tell(host, t="end")
+    host.send_signal(signal.SIGINT)
     assert wanted(join, "left")
-    assert host.wait(PATIENCE) == 0 and join.wait(PATIENCE) == 0
+    assert host.wait(PATIENCE) == 130 and join.wait(PATIENCE) == 0
 
 
 def test_lines_of_pipes_are_messages(server: str) -> None:
@@ -129,17 +122,6 @@ def test_lines_of_pipes_are_messages(server: str) -> None:
     assert join.stdout.read() == ""
     assert join.wait(PATIENCE) == 0 and host.wait(PATIENCE) == 0
     assert join.stderr is not None and "peer left" in join.stderr.read()
-
-
-def test_ctrl_c_leaves_in_good_order(server: str) -> None:
-    """130 here, and no error on the other side."""
-    host = start(server, "--json")
-    join = start(server, wanted(host, "code")["code"], "--json")
-    tell(join, t="say", text="hello")
-    assert wanted(host, "message")
-    host.send_signal(signal.SIGINT)
-    assert wanted(join, "left")
-    assert host.wait(PATIENCE) == 130 and join.wait(PATIENCE) == 0
 
 
 class Terminal:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,20 @@ from unittest import mock
 
 import pytest
 
-from crowline.api.pairing import KnownPeer, KnownPeers
+from cli_commands import CROWLINE, PATIENCE, serving
+from crowline.api.chat import Arrived, Chat
+from crowline.api.pairing import KnownPeer, KnownPeers, room_with
 from crowline.base.secrets import Secret
 from crowline.cli import main
 from crowline.rendezvous.role import Role
 
-CROWLINE = [sys.executable, "-m", "crowline"]
-PATIENCE = 30.0  # seconds for anything that a command does here
 STARTED: list[subprocess.Popen[str]] = []
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a real server process on ports that the kernel chose."""
-    listen = ["--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0"]
-    argv = [*CROWLINE, "serve", "--json", *listen, "--drain", "0"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+    with serving() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +88,42 @@ class User:
         assert exit_code == 0, err
         return [event for line in out.splitlines() if (event := json.loads(line))["t"] == "known"]
 
+    def hears(self, name: str) -> str:
+        """The first message of a chat with that peer; then this side leaves. It is met as by another process,
+        with the library in this one.
+        """
+        return asyncio.run(self._hear(name))
+
+    async def _hear(self, name: str) -> str:
+        chat, known = Chat(), KnownPeers(self.home / "crowline")
+        async with (
+            asyncio.timeout(PATIENCE),
+            room_with(name, "chat", known=known, port_mapping=False) as room,
+        ):
+            speaking = asyncio.create_task(chat.run(await room.peer()))
+            arrived = [event async for event in _until_a_message(chat)]
+            await speaking
+        return arrived[0].text
+
     def knows(self, name: str, other: User, secret: bytes, role: Role, server: str) -> None:
         """As if the two had paired."""
         key = KnownPeers(other.home / "crowline").own_key().public
         peer = KnownPeer(name, key, Secret(secret), role, server)
         KnownPeers(self.home / "crowline").add(peer)
+
+
+async def _until_a_message(chat: Chat) -> AsyncIterator[Arrived]:
+    """Messages up to the end of the chat, which this side ends after the first one."""
+    async for event in chat.events():
+        if isinstance(event, Arrived):
+            chat.end()
+            yield event
+
+
+def tell(process: subprocess.Popen[str], **wish: Any) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(wish) + "\n")
+    process.stdin.flush()
 
 
 def wanted(process: subprocess.Popen[str], kind: str) -> dict[str, Any]:
@@ -146,93 +171,66 @@ def test_who_pairs_is_known_to_the_other_side(server: str, ana: User, ben: User)
 
 @pytest.mark.usefixtures("paired")
 def test_who_paired_chats_without_a_code(ana: User, ben: User) -> None:
-    """In a later process, at the server where they paired; who waits is shown to the other side."""
+    """At the server where they paired, and again at once with a side that was killed: nobody has to wait
+    until that counts as gone. Who waits is shown to the other side.
+    """
     waiting = ana.meet("chat", "--json", "--peer", "ben")
     deadline = time.monotonic() + PATIENCE
     while not (seen := ben.known())[0]["waits"]:
         assert waiting.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
     assert seen[0]["waits"] == ["chat"]
     _, out, _ = ben.run("peers")
     assert "Ana" in out and "waits with `crowline chat`" in out
-    other = ben.meet("chat", "--json", "--peer", "ana")
+    killed = ben.meet("chat", "--json", "--peer", "ana")
     assert wanted(waiting, "peer")["name"] == "ben"
-    assert wanted(other, "peer")["name"] == "ana"
-    assert other.stdin is not None
-    other.stdin.write('{"t":"say","text":"hello"}\n{"t":"end"}\n')
-    other.stdin.flush()
+    assert wanted(killed, "peer")["name"] == "ana"
+    tell(killed, t="say", text="hello")
     assert wanted(waiting, "message")["text"] == "hello"
-    assert other.wait(PATIENCE) == 0 and waiting.wait(PATIENCE) == 0
+    killed.kill()
+    tell(waiting, t="say", text="are you there?")
+    tell(waiting, t="end")
+    assert ben.hears("ana") == "are you there?"
+    assert wanted(waiting, "delivered")["id"] == 1
+    assert waiting.wait(PATIENCE) == 0
 
 
 @pytest.mark.usefixtures("paired")
 def test_who_stays_is_met_again(ana: User, ben: User) -> None:
-    """By another process of the other side, which gets what was written while nobody was there."""
+    """After the other side has left, which gets what was written while nobody was there."""
     staying = ana.meet("chat", "--json", "--stay", "--peer", "ben")
-    assert staying.stdin is not None
     for number, text in enumerate(("one", "two"), 1):
-        staying.stdin.write(json.dumps({"t": "say", "text": text}) + "\n")
-        staying.stdin.flush()
-        other = ben.meet("chat", "--json", "--peer", "ana")
-        assert wanted(other, "message")["text"] == text
+        tell(staying, t="say", text=text)
+        assert ben.hears("ana") == text
         assert wanted(staying, "delivered")["id"] == number
-        assert other.stdin is not None
-        other.stdin.close()
         assert wanted(staying, "left")
-        assert other.wait(PATIENCE) == 0
+    assert staying.stdin is not None
     staying.stdin.close()
     assert staying.wait(PATIENCE) == 0
 
 
 @pytest.mark.usefixtures("paired")
-def test_who_was_killed_is_met_again_at_once(ana: User, ben: User) -> None:
-    """Nobody has to wait until the other side counts as gone."""
-    waiting = ana.meet("chat", "--json", "--peer", "ben")
-    killed = ben.meet("chat", "--json", "--peer", "ana")
-    assert wanted(killed, "peer") and wanted(waiting, "peer")
-    killed.kill()
-    assert waiting.stdin is not None
-    waiting.stdin.write('{"t":"say","text":"are you there?"}\n{"t":"end"}\n')
-    waiting.stdin.flush()
-    again = ben.meet("chat", "--json", "--peer", "ana")
-    assert wanted(again, "message")["text"] == "are you there?"
-    assert wanted(waiting, "delivered")["id"] == 1
-    assert waiting.wait(PATIENCE) == 0 and again.wait(PATIENCE) == 0
-
-
-@pytest.mark.usefixtures("paired")
-def test_who_paired_sends_without_a_code(ana: User, ben: User, tmp_path: Path) -> None:
-    """Whoever hosted when they paired receives here, and is there first."""
-    source, target = tmp_path / "a.txt", tmp_path / "target"
-    source.write_text("for ana")
-    target.mkdir()
-    receiver = ana.meet("receive", "-y", "--json", "--out", str(target), "--peer", "ben")
-    sender = ben.meet("send", str(source), "--json", "--peer", "Ana")
-    for process in (sender, receiver):
-        _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, err
-    assert (target / "a.txt").read_text() == "for ana"
-
-
-@pytest.mark.usefixtures("paired")
-@pytest.mark.parametrize("killed", [0, 1], ids=["sender", "receiver"])
-def test_who_was_killed_goes_on_with_the_same_command(
-    ana: User, ben: User, tmp_path: Path, killed: int
+def test_a_transfer_without_a_code_survives_the_death_of_either_side(
+    ana: User, ben: User, tmp_path: Path
 ) -> None:
-    """The side that lives and the one that comes again find each other by the same name."""
+    """The side that lives and the one that comes again find each other by the same name: first the receiver,
+    which hosted when they paired and is there before anybody, and then the sender that came again.
+    """
     source, target = tmp_path / "a.bin", tmp_path / "target"
     source.write_bytes(os.urandom(3_000_000))
     target.mkdir()
-    commands = (
-        (ana, ["send", str(source), "--json", "--peer", "ben", "--limit", "1MB"]),
-        (ben, ["receive", "-y", "--json", "--out", str(target), "--peer", "Ana"]),
-    )
-    running = [user.meet(*arguments) for user, arguments in commands]
-    while wanted(running[1], "progress")["bytes"] < 400_000:
-        pass
-    running[killed].kill()
-    user, arguments = commands[killed]
-    running[killed] = user.meet(*arguments)
-    for process in running:
+    receive = ["receive", "-y", "--json", "--out", str(target), "--peer", "ben"]
+    send = ["send", str(source), "--json", "--peer", "Ana"]
+    # Slow enough that nothing is over before somebody is killed.
+    receiver = ana.meet(*receive, "--limit", "100kB")
+    killed = ben.meet(*send)
+    assert wanted(receiver, "progress") and wanted(killed, "progress")
+    killed.kill()
+    sender = ben.meet(*send)
+    assert wanted(sender, "progress")
+    receiver.kill()
+    receiver = ana.meet(*receive)
+    for process in (sender, receiver):
         _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
     assert (target / "a.bin").read_bytes() == source.read_bytes()
