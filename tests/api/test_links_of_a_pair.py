@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from crowline.api import links
 from crowline.api.links import MAX_LINKS_OF_A_PAIR, LinkSecrets, LinkTable
-from crowline.api.pair_link import PairLink
+from crowline.api.pair_link import STALL_TIME, PairLink
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
@@ -212,3 +213,48 @@ async def test_when_a_pair_is_lost_all_its_links_are() -> None:
         client.table.pair_lost(client.pair.key, "consent expired")
         assert client.downs == ["consent expired"] * 2
         assert not client.table.links() and not client.table.uses(client.pair)
+
+
+def speaking(side: Side, link: PairLink, holds: Callable[[], bool]) -> Callable[[], bool]:
+    """The condition, with something to send each time it is looked at: as a session does, which pings."""
+
+    def look() -> bool:
+        say(side, link, b"lost")
+        return holds()
+
+    return look
+
+
+async def test_a_link_that_stalls_on_a_pair_that_lives_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the pair does not answer either, it is the path that is silent, and another link would be too."""
+    monkeypatch.setattr(links, "TEND_INTERVAL", 0.002)
+    monkeypatch.setattr(growth, "WORTH", 1 << 30)
+    client, server = Side(client=True), Side(client=False)
+    async with joined(client, server):
+        stalled = client.ups[0]
+        server.table._links.clear()  # the other side has ended it, and its last words got lost
+        server.ups[0].pump.close()
+        client.ailing.add(stalled.number)
+        for _ in range(20):
+            speaking(client, stalled, lambda: True)()
+            await asyncio.sleep(0.002)
+        assert client.table.links() == [stalled]
+        client.pair.proven_at = time.monotonic() + STALL_TIME
+        await until(speaking(client, stalled, lambda: len(client.ups) == len(server.ups) == 2))
+        assert client.downs == ["a new link took its place"]
+        say(client, client.ups[1], b"again")
+        await until(lambda: server.received.get(server.ups[1].number) == b"again")
+
+
+async def test_a_stalled_link_is_not_replaced_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no new link comes up on the pair either, one is tried at a time."""
+    monkeypatch.setattr(links, "TEND_INTERVAL", 0.001)
+    monkeypatch.setattr(growth, "WORTH", 1 << 30)
+    client, server = Side(client=True), Side(client=False)
+    async with joined(client, server):
+        stalled = client.ups[0]
+        client.mtu = 0
+        client.ailing.add(stalled.number)
+        client.pair.proven_at = time.monotonic() + 60
+        await until(speaking(client, stalled, lambda: stalled.stalls > 40))
+        assert len(client.table.links()) == 2

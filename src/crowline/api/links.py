@@ -28,6 +28,8 @@ from crowline.link.quic_packets import by_connection, has_long_header
 MAX_EARLY = 4
 # Links of one pair that may be opening or up at once.
 MAX_LINKS_OF_A_PAIR = 6
+# Seconds between two looks at whether a link has stalled.
+TEND_INTERVAL = 2.0
 
 _Key: TypeAlias = tuple[Address, Address]
 
@@ -83,6 +85,7 @@ class LinkTable:
         self._chosen: int | None = None
         self._numbers = numbers
         self._timer: asyncio.TimerHandle | None = None
+        self._tending: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -169,8 +172,9 @@ class LinkTable:
             self._remove(link, reason)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._tending):
+            if timer is not None:
+                timer.cancel()
         now = self._loop.time()
         for link in self.links():  # what the pump still hands on may remove some
             link.quic.close(now)
@@ -191,6 +195,7 @@ class LinkTable:
             if self._client and not link.is_large:
                 self._watch_rate(link)
             self._on_up(link)
+            self._succeed(link)
             self._settle()
         else:
             self._remove(link, event.reason)
@@ -273,6 +278,8 @@ class LinkTable:
         beside.append(link)
         if len(beside) == 1:
             self._on_open(pair)
+        if self._client and self._tending is None:
+            self._tending = self._loop.call_later(TEND_INTERVAL, self._tend)
         return link
 
     def _remove(self, link: PairLink, reason: str) -> None:
@@ -319,6 +326,27 @@ class LinkTable:
         if self._client:
             for pair in self._plan.in_turn(self._valid_pairs()):
                 self.pair_valid(pair)
+
+    def _tend(self) -> None:
+        """Have links that are silent on pairs that answer ask at once, and open others beside them."""
+        self._tending = self._loop.call_later(TEND_INTERVAL, self._tend) if self._links else None
+        for link in self.links():
+            if link.is_large or not link.is_stalled or not self._is_ailing(link.number):
+                continue
+            link.stalls += 1
+            link.quic.nudge(self._loop.time())
+            self.dirty.add(link)
+            # The second time, and then less and less often.
+            is_turn = link.stalls > 1 and link.stalls.bit_count() == 1
+            if is_turn and all(other.is_up for other in self._links[link.key]):
+                self._open(link.pair)
+        self.flush()
+
+    def _succeed(self, link: PairLink) -> None:
+        """A link came up: what has stalled on its pair is over."""
+        for other in list(self._links.get(link.key, ())):
+            if self._client and other is not link and not other.is_large and other.is_stalled:
+                self._drop(other, "a new link took its place")
 
     def _grow(self, link: PairLink) -> None:
         """Open a link with larger packets beside one that carries bulk."""

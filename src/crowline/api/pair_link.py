@@ -13,6 +13,10 @@ from crowline.link.events import LinkEvent
 from crowline.link.quic import QuicLink
 from crowline.net.pump import Pump
 
+# Seconds of silence after which a pair that still answers needs another link: its connection is not going to
+# recover, or later than a new one is there.
+STALL_TIME = 3.0
+
 
 class LinkOwner(Protocol):
     """The table of links."""
@@ -43,6 +47,8 @@ class PairLink:
         self.grow_at = math.inf
         self.has_been_up = False
         self.marked_at = 0.0
+        # How often it was found to be stalled.
+        self.stalls = 0
         self._table = table
         self.pump = Pump[Transmit, LinkEvent](quic, table.send, lambda event: table.on_event(self, event))
 
@@ -63,6 +69,12 @@ class PairLink:
     @property
     def is_up(self) -> bool:
         return self.quic.is_up
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the pair has answered long after the link fell silent."""
+        since = self.unanswered_since
+        return since is not None and self.pair.proven_at >= since + STALL_TIME
 
     @property
     def unanswered_since(self) -> float | None:

@@ -222,6 +222,13 @@ class QuicLink:
             self.unanswered_since = now
         return True
 
+    def nudge(self, now: float) -> None:
+        """The path works although nothing comes: ask now, and not when the timer says so."""
+        if self.is_up:
+            self._now = now
+            self._guarded(self._connection.send_ping, 0)
+            self._dirty = True
+
     def close(self, now: float) -> None:
         """Tell the other end and end the link; no event follows."""
         if not self._down:
@@ -240,9 +247,9 @@ class QuicLink:
         self._guarded(self._connection.receive_gro_buffer, bytes(data), segment_size, PSEUDO_ADDRESS, now)
         self.unanswered_since = None
         self._after(now)
-        if self._up and not self._down and self._connection.is_backing_off:
+        if self.is_up and self._connection.is_backing_off:
             # The path works again: waiting for the timer would cost as long as the outage did.
-            self._guarded(self._connection.send_ping, 0)
+            self.nudge(now)
 
     def handle_timeout(self, now: float) -> None:
         self._now = now
