@@ -69,13 +69,14 @@ def test_a_stream_comes_out_as_it_went_in(commands: Commands, tmp_path: Path) ->
 
 
 def test_a_stream_is_saved_under_the_name_that_it_was_given(commands: Commands, target: Path) -> None:
-    """A folder in place of standard output; what is there is not replaced."""
+    """A folder in place of standard output; what is there is not replaced, and the other name is said."""
     (target / "log.txt").write_text("old")
     sender = commands.start("send", "-", "--name", "log.txt", "--json", stdin=subprocess.PIPE)
     receiver = receiving(commands, sender.hear("code")["code"], target)
     assert sender.end(b"new")[0] == 0
     assert receiver.end()[0] == 0
     assert receiver.last("offer")["bytes"] is None
+    assert "log (1).txt" in receiver.last("warn")["message"]
     assert sorted(path.name for path in target.iterdir()) == ["log (1).txt", "log.txt"]
     assert (target / "log (1).txt").read_bytes() == b"new"
 

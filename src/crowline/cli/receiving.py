@@ -41,6 +41,8 @@ class Receiving:
         # What the person has agreed to take, so that it is not asked again after a break.
         self._agreed: object = None
         self._view = TransferView(output, total=0)
+        # Where a stream goes that is saved.
+        self._file: StreamFile | None = None
 
     async def run(self) -> None:
         """Until everything is here, or nobody wants it. Raises what `receive_into` and `Room.peer` do."""
@@ -75,7 +77,11 @@ class Receiving:
         self._reunion.forget()
         summary = await receive_flow(stream, take=self._take, on_event=self._view.on_event)
         self._view.__exit__(None, None, None)
+        if self._file is not None and self._file.name != self._file.wanted:
+            self._output.warn(f"{self._file.wanted} was there already: saved as {self._file.name}.")
         self._finish(summary, peer)
+        if self._file is not None:
+            self._output.say(f"Saved in {self._wishes.folder}: {self._file.name}")
 
     def _finish(self, summary: Summary, peer: Peer) -> None:
         if summary.declined:
@@ -90,7 +96,8 @@ class Receiving:
             return self._begin(StandardStreams(takes_input=False), None)
         if not await self._agrees(name, self._wishes.folder):
             return _DECLINED
-        return self._begin(await StreamFile.create(self._wishes.folder, name), None)
+        self._file = await StreamFile.create(self._wishes.folder, name)
+        return self._begin(self._file, None)
 
     def _begin(self, sink: Sink, total: int | None) -> Sink:
         self._view.total = total

@@ -18,12 +18,14 @@ _MODE = 0o644
 
 
 class StreamFile:
-    """A `Conduit` without input. Nothing is replaced: `name` is what the file is called after `end`."""
+    """A `Conduit` without input. Nothing is replaced: `name` is what the file is called after `end`, which is
+    another one than `wanted` where that was taken.
+    """
 
     def __init__(self, folder: SafeFolder, file: IncomingFile, name: str) -> None:
         self._folder = folder
         self._file = file
-        self.name = name
+        self.name = self.wanted = name
         self._closed = False
         self._lock = threading.Lock()
 
