@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from crowline.base.errors import CrowlineError
+from crowline.cli.memory import look_seldom
 from crowline.cli.verbs import Verbs
 
 INTERRUPTED = 130
@@ -39,6 +40,9 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave by `SystemExit` with its exit code; errors are a sentence and a hint."""
+    if arguments is None:
+        # The process is this command's own.
+        look_seldom()
     try:
         result: Any = group.main(arguments, prog_name="crowline", standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
