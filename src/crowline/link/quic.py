@@ -213,9 +213,11 @@ class QuicLink:
 
         One that does not fit into a packet would end the connection, so it never gets there.
         """
-        if len(data) > self.max_datagram_size or len(self._datagrams) >= DATAGRAMS_WAITING:
+        if len(data) > self.max_datagram_size:
             return False
         self._now = now
+        if len(self._datagrams) >= DATAGRAMS_WAITING and not self._has_made_room():
+            return False
         self._datagrams.append(b"".join((FOR_SESSION, data)))
         self._dirty = True
         if self.unanswered_since is None:
@@ -278,6 +280,12 @@ class QuicLink:
 
     def next_event(self) -> LinkEvent | None:
         return self._events.popleft() if self._events else None
+
+    def _has_made_room(self) -> bool:
+        """Let those go that may leave: one turn of the event loop may bring more than are to wait."""
+        if self._connection.window_left >= len(self._datagrams[0]):
+            self._collect()
+        return len(self._datagrams) < DATAGRAMS_WAITING
 
     def _after(self, now: float) -> None:
         self._dirty = True
