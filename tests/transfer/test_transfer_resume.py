@@ -201,6 +201,14 @@ async def test_merging_adds_what_is_new_and_replaces_nothing(folder: Path, targe
     assert tree(target / "notes") == expected
 
 
+async def test_merging_goes_on_with_what_was_broken_off(folder: Path, target: Path) -> None:
+    """Where there is no folder to merge with, as in the first place."""
+    await transfer([folder], target, stream_pair(cut_first=4 * MIN_CHUNK), decide=merging)
+    summary = await whole([folder], target, decide=merging)
+    assert summary.kept > MIN_CHUNK
+    assert [name for name in tree(target) if "/" not in name] == ["notes"]
+
+
 async def test_what_somebody_put_into_an_unfinished_folder_is_not_taken_over(
     folder: Path, target: Path
 ) -> None:

@@ -236,8 +236,8 @@ class SafeFolder:
             self._stages[parts[0]].is_incomplete = True
 
     def _stage(self, name: str, offered: Offered, merged: bool) -> Stage:
-        stage = merge(self._root, name) if merged else adopt(self._root, name, offered)
-        return stage or begin(self._root, name, self._entropy)
+        there = merge(self._root, name) if merged else None
+        return there or adopt(self._root, name, offered) or begin(self._root, name, self._entropy)
 
     def _make_folder(self, parts: tuple[str, ...]) -> bool:
         """Whether a folder was made that was not there."""
