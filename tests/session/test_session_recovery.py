@@ -139,6 +139,22 @@ def test_no_more_streams_are_opened_than_the_other_side_takes() -> None:
     assert not any(isinstance(e, SessionBroken) for side in pair.events for e in side)
 
 
+def test_streams_that_their_receiver_gave_up_may_be_opened_anew() -> None:
+    """The other side hears so, although nothing else is said on any stream."""
+    pair = Pair()
+    pair.link(1, rank=1, delay=0.05)
+    opener, receiver = pair.sessions
+    for _ in range(3):
+        streams = [opener.open_stream() for _ in range(MAX_STREAMS)]
+        pair.pump()
+        pair.run(1)
+        for stream in streams:
+            receiver.reset(stream)
+        pair.pump()
+        pair.run(1)
+    assert opener.may_open_stream()
+
+
 def test_a_stream_that_both_sides_ended_is_forgotten_although_nobody_read_the_end() -> None:
     """One side writes and never reads: such streams do not use up the number that may be open."""
     pair = Pair()

@@ -195,10 +195,11 @@ class Multiplexer:
         if self._known(stream, now) is not None:
             self._drop(stream, now)
             self._events.append(StreamReset(stream, code))
-        self.on_reset_heard(stream)
+        self.on_reset_heard(stream, now)
 
-    def on_reset_heard(self, stream: int) -> None:
+    def on_reset_heard(self, stream: int, now: float) -> None:
         self._free(lambda: self._table.reset_heard(stream))
+        self._grant_soon(now)
 
     def on_streams(self, granted: int) -> None:
         self._free(lambda: self._table.allow(granted))
@@ -235,6 +236,10 @@ class Multiplexer:
     def _drop(self, stream: int, now: float) -> None:
         self._unlist(stream)
         self._free(lambda: self._table.drop(stream))
+        self._grant_soon(now)
+
+    def _grant_soon(self, now: float) -> None:
+        """A stream of the other side may have been forgotten: it may open another."""
         if self._table.grant_is_urgent:
             self._grant()
         elif self._table.grant_is_due:

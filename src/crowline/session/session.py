@@ -309,7 +309,7 @@ class Session:
             self._streams.on_reset(stream, offset, self._now)
             self._transmits.append(LinkTransmit(link, (header(Kind.RESET_ACK, stream, 0),)))
         elif kind is Kind.RESET_ACK:
-            self._streams.on_reset_heard(stream)
+            self._streams.on_reset_heard(stream, self._now)
         elif kind is Kind.STREAMS:
             self._streams.on_streams(offset)
         elif kind is Kind.PACE:
