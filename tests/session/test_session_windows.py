@@ -55,7 +55,7 @@ def test_a_reader_that_is_slow_keeps_the_window_that_it_began_with() -> None:
 
 
 def test_all_windows_together_stay_within_the_budget() -> None:
-    """The first that ask get what is there; what one gives back, the next may have."""
+    """Each that asks gets half of what is there; what one gives back, the next may have."""
     windows = Windows()
     buffers = []
     for _ in range(2 * MAX_STREAMS):
@@ -64,9 +64,9 @@ def test_all_windows_together_stay_within_the_budget() -> None:
             receiving.consumed += 4 * receiving.window
             windows.consumed(receiving, reading, 0.0, 0.1)
         buffers.append(receiving)
-    assert [each.window for each in buffers[:2]] == [LARGEST, LARGEST]
+    assert [each.window for each in buffers[:4]] == [LARGEST, LARGEST // 2, LARGEST // 4, LARGEST // 8]
     grown = sum(each.window - BASE for each in buffers)
-    assert grown == budget.SPARE
+    assert 0.99 * budget.SPARE < grown <= budget.SPARE
     windows.give_back(buffers[0])
     reading = Reading(0.0)
     buffers[-1].consumed += 4 * buffers[-1].window

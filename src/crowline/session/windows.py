@@ -54,9 +54,12 @@ class Windows:
         reading.since, reading.consumed = now, receiving.consumed
         if rtt is not None and consumed * trip <= half * took:
             return
-        step = min(receiving.window, self.largest - receiving.window, self.spare)
-        receiving.window += step
-        self.spare -= step
+        step = min(receiving.window, self.largest - receiving.window)
+        # No window is larger than what it leaves to others: windows do not shrink, and a stream that was fast
+        # may be idle for hours beside new ones.
+        if receiving.window + step <= self.spare - step:
+            receiving.window += step
+            self.spare -= step
 
     def give_back(self, receiving: ReceiveBuffer) -> None:
         """The stream is over; what its window had grown by is for others."""
