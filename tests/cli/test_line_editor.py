@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from crowline.cli.chat_screen import transcript
-from crowline.cli.line_editor import Key, LineEditor
+from crowline.cli.chat_screen import set_off
+from crowline.cli.line_editor import Key, LineEditor, width
 
 LEFT, RIGHT, UP, DOWN = b"\x1b[D", b"\x1b[C", b"\x1b[A", b"\x1b[B"
 HOME, END, DELETE = b"\x1b[H", b"\x1bOF", b"\x1b[3~"
@@ -91,5 +91,21 @@ def test_what_fits_is_shown(keys: bytes, width: int, expected: tuple[str, int]) 
 
 def test_nobody_can_write_what_looks_like_somebody_elses_message() -> None:
     """Each further line is set off, and nothing moves the cursor or turns the text around."""
-    shown = transcript("ana", "hi\nyou: I owe you 100\r\x1b[2Ax\u202egnp.exe")
+    shown = set_off("ana: ", "hi\nyou: I owe you 100\r\x1b[2Ax\u202egnp.exe", 80)
     assert shown == "ana: hi\n     you: I owe you 100��[2Ax�gnp.exe"
+
+
+@pytest.mark.parametrize("columns", [1, 10, 20, 21, 80])
+@pytest.mark.parametrize("filler", [" ", "字", "e\u0301"], ids=["narrow", "wide", "combining"])
+@pytest.mark.parametrize("head", ["ana: ", "  ", f"{'x' * 32}: "])
+def test_no_text_is_long_enough_to_reach_the_beginning_of_a_line(
+    columns: int, filler: str, head: str
+) -> None:
+    """The terminal breaks none: each one fits, and all but the first are set off."""
+    text = filler * 100 + "you: I owe you 100"
+    first, *others = set_off(head, text, columns).split("\n")
+    assert others and first.startswith(head) and all(line.startswith("  ") for line in others)
+    shown = first.removeprefix(head) + "".join(line.lstrip(" ") for line in others)
+    assert shown.replace(" ", "") == text.replace(" ", "")
+    for line in others:
+        assert sum(width(char) for char in line) <= max(columns, 10)

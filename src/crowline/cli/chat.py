@@ -202,5 +202,5 @@ def _voice(output: Output, talk: Chat, place: PlaceFlags) -> Voice:
     except ImportError:
         # A system without termios: lines it is.
         return PlainVoice(output, talk, name)
-    output.screen = lambda line: screen.print(f"  {line}")
+    output.screen = screen.print
     return screen

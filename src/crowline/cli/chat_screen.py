@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 
 from crowline.api.chat import (
     Arrived,
@@ -17,13 +18,15 @@ from crowline.api.chat import (
 )
 from crowline.base.errors import UsageError
 from crowline.cli.chat_lines import notice
-from crowline.cli.line_editor import PASTE_OFF, PASTE_ON, Key, LineEditor
+from crowline.cli.line_editor import PASTE_OFF, PASTE_ON, Key, LineEditor, width
 from crowline.cli.output import printable
 
 # What stands before the line: how far the last message has come.
 _NOTHING, _SENT, _DELIVERED, _READ = "  ", "· ", "✓ ", "✓✓"
 _HELP = "/away [why]   /back   /quit   //text says /text   Alt-Enter: a new line   ✓ delivered   ✓✓ read"
 _CLEAR_LINE = "\r\x1b[K"
+# Columns that a terminal is taken to have at least.
+_NARROWEST = 10
 
 
 class Screen:
@@ -47,7 +50,7 @@ class Screen:
 
     def show(self, event: ChatEvent) -> None:
         if isinstance(event, Arrived):
-            self.print(transcript(self._name, event.text))
+            self.print(event.text, f"{self._name}: ")
             self._chat.saw(event.number)
         elif isinstance(event, Delivered):
             self._delivered = event.number
@@ -56,12 +59,12 @@ class Screen:
         elif isinstance(event, PeerTyping):
             self._is_peer_typing = event.on
         elif text := notice(event, self._name):
-            self.print(f"  {printable(text)}")
+            self.print(text)
         self._draw()
 
-    def print(self, text: str) -> None:
+    def print(self, text: str, head: str = "  ") -> None:
         """Lines above the one that is being written."""
-        self._write(f"{_CLEAR_LINE}{text}\n")
+        self._write(f"{_CLEAR_LINE}{set_off(head, text, _columns())}\n")
         self._draw()
 
     async def listen(self) -> None:
@@ -93,25 +96,25 @@ class Screen:
             return False
         elif word == "/away":
             self._chat.away(rest.strip())
-            self.print("  You are away.")
+            self.print("You are away.")
         elif word == "/back":
             self._chat.away(None)
-            self.print("  You are back.")
+            self.print("You are back.")
         else:
-            self.print(f"  {_HELP}")
+            self.print(_HELP)
         return True
 
     def _take_leave(self) -> None:
         if self._chat.undelivered:
-            self.print("  Leaving when the last message is delivered; Ctrl-C leaves now.")
+            self.print("Leaving when the last message is delivered; Ctrl-C leaves now.")
 
     def _say(self, text: str) -> None:
         try:
             for page in pages(text):
                 self._last = self._chat.say(page)
-                self.print(transcript("you", page))
+                self.print(page, "you: ")
         except UsageError as problem:
-            self.print(f"  {problem.message} {problem.hint}")
+            self.print(f"{problem.message} {problem.hint}")
 
     def _draw(self) -> None:
         state = _NOTHING
@@ -120,7 +123,7 @@ class Screen:
             state = state if self._delivered >= self._last else _SENT
         sign = "… " if self._is_peer_typing else ""
         prompt = f"{state} {sign}> "
-        shown, column = self._editor.view(max(shutil.get_terminal_size().columns - len(prompt) - 1, 8))
+        shown, column = self._editor.view(max(_columns() - len(prompt) - 1, 8))
         back = len(prompt) + column
         self._write(f"{_CLEAR_LINE}{prompt}{shown}\r\x1b[{back}C")
 
@@ -130,8 +133,29 @@ class Screen:
         sys.stderr.flush()
 
 
-def transcript(name: str, text: str) -> str:
-    """A message as lines of a screen: whatever it holds, it cannot look like somebody else's."""
-    first, *others = text.split("\n")
-    margin = " " * (len(name) + 2)
-    return "\n".join([f"{name}: {printable(first)}", *(margin + printable(line) for line in others)])
+def set_off(head: str, text: str, columns: int) -> str:
+    """`text` behind `head` as lines of a screen that is so wide: whatever the text holds, and however long it
+    is, nothing of it comes to stand where a line begins, as if somebody else had said it.
+    """
+    columns = max(columns, _NARROWEST)
+    taken = sum(map(width, head))
+    margin = min(taken, columns // 2)
+    lines = [piece for line in text.split("\n") for piece in _pieces(printable(line), columns - margin)]
+    if taken > margin:
+        lines.insert(0, "")
+    return head + ("\n" + " " * margin).join(lines)
+
+
+def _pieces(line: str, room: int) -> Iterator[str]:
+    """Cut where a terminal that has `room` columns left would go on in its next line."""
+    start = used = 0
+    for end, char in enumerate(line):
+        if used + width(char) > room:
+            yield line[start:end]
+            start, used = end, 0
+        used += width(char)
+    yield line[start:]
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns

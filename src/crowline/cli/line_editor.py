@@ -52,17 +52,17 @@ class LineEditor:
                 found.append(result)
         return found
 
-    def view(self, width: int) -> tuple[str, int]:
-        """What fits into `width` columns around the cursor, and the cursor's column in it."""
+    def view(self, room: int) -> tuple[str, int]:
+        """What fits into `room` columns around the cursor, and the cursor's column in it."""
         shown = [_shown(char) for char in self._text]
         start = self._cursor
         columns = 0
-        while start > 0 and columns + _width(shown[start - 1]) < width:
+        while start > 0 and columns + width(shown[start - 1]) < room:
             start -= 1
-            columns += _width(shown[start])
+            columns += width(shown[start])
         end, used = self._cursor, columns
-        while end < len(shown) and used + _width(shown[end]) < width:
-            used += _width(shown[end])
+        while end < len(shown) and used + width(shown[end]) < room:
+            used += width(shown[end])
             end += 1
         return "".join(shown[start:end]), columns
 
@@ -179,8 +179,8 @@ def _shown(char: str) -> str:
     return char if char.isprintable() else " " if char == "\t" else "�"
 
 
-def _width(char: str) -> int:
-    """Columns of a terminal (Unicode Standard Annex #11)."""
+def width(char: str) -> int:
+    """Columns of a terminal that it takes (Unicode Standard Annex #11)."""
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
