@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
 from crowline.api.transfer import FileFinished, Progress, Summary
+from crowline.cli.options import MeetingFlags
 from crowline.cli.output import Output
+from crowline.cli.place import PlaceFlags
 from crowline.cli.rate import Rate
+from crowline.cli.receiving import Receiving, Wishes
+from crowline.cli.reunion import Reunion
 from crowline.cli.screen import Bar, Screen
 from crowline.cli.view import TransferView, duration, show_done
+from memory_stream import tree
 
 
 class Peer:
@@ -25,6 +31,20 @@ class Peer:
 
     def __init__(self, **carried: int) -> None:
         self.carried = {"hub": 0, "relay": 0, "direct": 0} | carried
+
+
+@pytest.mark.parametrize("name", [".bashrc", ".Xauthority", "Desktop.ini", "autorun.inf"])
+async def test_f7_a_stream_cannot_have_a_name_that_programs_obey(name: str, tmp_path: Path) -> None:
+    """Neither with --yes, unless --take-dotfiles says so: as with files."""
+    output = Output(as_json=False, quiet=True)
+    flags = MeetingFlags(None, False, False, False, False, None)
+    reunion = Reunion(output, flags, PlaceFlags(False, False, None, None, "", ()), None, "receive")
+    answer = await Receiving(output, reunion, Wishes(tmp_path, yes=True, take_dotfiles=False)).take(name)
+    assert isinstance(answer, str)
+    assert tree(tmp_path) == {}
+    sink = await Receiving(output, reunion, Wishes(tmp_path, yes=True, take_dotfiles=True)).take(name)
+    assert not isinstance(sink, str)
+    sink.close()
 
 
 @pytest.mark.parametrize(

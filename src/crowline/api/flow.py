@@ -37,7 +37,7 @@ from crowline.transfer.flow import (
     FlowSender,
 )
 from crowline.transfer.messages import Reason
-from crowline.transfer.names import UnsafeName, check_component, display_name
+from crowline.transfer.names import UnsafeName, acts_unasked, check_component, display_name
 
 __all__ = [
     "FLOW",
@@ -47,6 +47,7 @@ __all__ = [
     "StandardStreams",
     "StreamFile",
     "TakeFlow",
+    "acts_unasked",
     "check_name",
     "receive_flow",
     "send_flow",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from crowline.api import transfer
-from crowline.api.flow import FLOW, Sink, StandardStreams, StreamFile, receive_flow
+from crowline.api.flow import FLOW, Sink, StandardStreams, StreamFile, acts_unasked, receive_flow
 from crowline.api.peer import Peer, Stream
 from crowline.api.transfer import Decision, OfferMade, Summary
 from crowline.base.errors import UsageError
@@ -48,6 +48,20 @@ class Receiving:
         """Until everything is here, or nobody wants it. Raises what `receive_into` and `Room.peer` do."""
         await self._reunion.until_done(self._once)
 
+    async def take(self, name: str) -> Sink | str:
+        """Where a stream of that name goes, or why nowhere."""
+        self._output.emit("offer", files=1, folders=0, bytes=None, names=[name])
+        self._output.say(f"Offered: {printable(name)}, as long as it comes")
+        if self._wishes.folder is None:
+            return self._begin(StandardStreams(takes_input=False), None)
+        if acts_unasked(name) and not self._wishes.take_dotfiles:
+            self._output.warn(f"{name} is not taken: programs obey a file of that name unasked.")
+            return "it takes no file that programs obey unasked"
+        if not await self._agrees(name, self._wishes.folder):
+            return _DECLINED
+        self._file = await StreamFile.create(self._wishes.folder, name)
+        return self._begin(self._file, None)
+
     async def _once(self) -> None:
         self._view = TransferView(self._output, total=0)
         async with self._reunion.peer(self._view) as peer:
@@ -75,7 +89,7 @@ class Receiving:
 
     async def _receive_stream(self, stream: Stream, peer: Peer) -> None:
         self._reunion.forget()
-        summary = await receive_flow(stream, take=self._take, on_event=self._view.on_event)
+        summary = await receive_flow(stream, take=self.take, on_event=self._view.on_event)
         self._view.__exit__(None, None, None)
         if self._file is not None and self._file.name != self._file.wanted:
             self._output.warn(f"{self._file.wanted} was there already: saved as {self._file.name}.")
@@ -88,16 +102,6 @@ class Receiving:
             self._output.say("Nothing was saved.")
         else:
             show_done(self._output, summary, peer)
-
-    async def _take(self, name: str) -> Sink | str:
-        self._output.emit("offer", files=1, folders=0, bytes=None, names=[name])
-        self._output.say(f"Offered: {printable(name)}, as long as it comes")
-        if self._wishes.folder is None:
-            return self._begin(StandardStreams(takes_input=False), None)
-        if not await self._agrees(name, self._wishes.folder):
-            return _DECLINED
-        self._file = await StreamFile.create(self._wishes.folder, name)
-        return self._begin(self._file, None)
 
     def _begin(self, sink: Sink, total: int | None) -> Sink:
         self._view.total = total
