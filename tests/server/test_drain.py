@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidMessage
 
 from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
@@ -76,7 +77,8 @@ async def test_meetings_are_waited_for_and_nobody_else_gets_in() -> None:
             await meet(host, join)
             waiting = asyncio.create_task(server.drain())
             await asyncio.sleep(0)
-            with pytest.raises(OSError):
+            # In the first moment it may still be let in by the kernel, and hears nothing then.
+            with pytest.raises((OSError, InvalidMessage)):
                 await connect(f"{server.url}/v1", proxy=None)
             await join.send(wire.encode(wire.Relay("sealed", b"still here")).decode())
             assert await hear(host) == wire.Relayed("sealed", b"still here")

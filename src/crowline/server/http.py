@@ -13,7 +13,7 @@ import uvicorn
 from crowline.rendezvous.wire import MAX_MESSAGE
 from crowline.server.gate import Gate
 from crowline.server.guard import guarded
-from crowline.server.listener import ACCEPTS_PER_WAKE, BACKLOG
+from crowline.server.listener import ACCEPTS_PER_WAKE, BACKLOG, stop_accepting
 
 PING_INTERVAL = 20.0
 """Seconds between pings of a WebSocket, and until a lost client is noticed; NATs forget TCP much later."""
@@ -46,11 +46,10 @@ class HttpServer:
         """The protocol of a connection that came by another listener; ``None`` when nobody is welcome."""
         return None if self._guest.should_exit or self._is_draining else self._guest.connection()
 
-    def stop_listening(self) -> None:
+    async def stop_listening(self) -> None:
         """Take no new connections; those that are there go on."""
         self._is_draining = True
-        for server in self._guest.servers:
-            server.close()
+        await stop_accepting(self._guest.servers)
 
     async def close(self) -> None:
         """End all connections."""
@@ -83,6 +82,11 @@ class _Guest(uvicorn.Server):
     async def main_loop(self) -> None:
         self.ready.set()
         await super().main_loop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Of all connections, those included that come in this moment."""
+        await stop_accepting(self.servers)
+        await super().shutdown(sockets)
 
 
 def _config(app: Any, gate: Gate) -> uvicorn.Config:

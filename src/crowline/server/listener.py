@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, LocalProblem
@@ -18,6 +19,9 @@ BACKLOG = 1024
 ACCEPTS_PER_WAKE = 1
 """Connections accepted at once. The library goes on accepting when there are no descriptors left: with more,
 each failure would be reported so many times, and be tried again by so many timers."""
+
+_TURNS_TO_PROTOCOL = 4
+"""Turns of the event loop from an accepted connection to its protocol: it takes two or three."""
 
 
 def listen(address: Address, *, with_ipv4: bool = True) -> socket.socket:
@@ -38,6 +42,24 @@ async def serve(sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -
     # The library takes one number for two things.
     sock.listen(BACKLOG)
     return server
+
+
+async def stop_accepting(servers: Iterable[asyncio.Server]) -> None:
+    """Close the listening sockets, after what was accepted a moment ago has got its protocol.
+
+    Of a server that is closed in that moment the library drops such a connection without closing it.
+    """
+    loop = asyncio.get_running_loop()
+    closing = list(servers)
+    for server in closing:
+        for sock in server.sockets:
+            # Not every loop has readers; those that have none lose no connection either.
+            with suppress(NotImplementedError):
+                loop.remove_reader(sock.fileno())
+    for _ in range(_TURNS_TO_PROTOCOL):
+        await asyncio.sleep(0)
+    for server in closing:
+        server.close()
 
 
 def stun_addresses(address: Address) -> list[Address]:

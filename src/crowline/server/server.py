@@ -120,8 +120,8 @@ class Server:
     async def drain(self) -> None:
         """Take nothing new; returns when nothing is in use any more, or after `config.drain` seconds."""
         assert self._http is not None and self._front is not None
-        self._http.stop_listening()
         self._front.drain(self.config.alternate_server)
+        await self._http.stop_listening()
         for _ in range(int(self.config.drain / DRAIN_STEP)):
             if self._is_idle:
                 return

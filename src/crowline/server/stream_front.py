@@ -18,7 +18,7 @@ from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 from crowline.server.gate import Gate, canonical_host
-from crowline.server.listener import bound_address, listen, serve
+from crowline.server.listener import bound_address, listen, serve, stop_accepting
 from crowline.server.stream_client import StreamClient, StreamKey
 from crowline.server.stream_doors import TcpDoor, TlsEntrance
 from crowline.stun.message import Method
@@ -84,8 +84,7 @@ class StreamFront:
 
     async def close(self) -> None:
         self._is_open = False
-        for server in self._servers:
-            server.close()
+        await stop_accepting(self._servers)
         self._servers.clear()
         self.tcp_addresses.clear()
         self.tls_addresses.clear()
