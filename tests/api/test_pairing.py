@@ -43,6 +43,14 @@ async def test_both_keep_what_it_takes_to_meet_again(server: Server, tmp_path: P
     assert two.ana.all() == [ben] and two.ben.all() == [ana]
 
 
+async def test_who_pairs_again_keeps_the_name_that_it_was_given_here(two: Two) -> None:
+    """What it calls itself is a proposal to those who do not know it; the secret is a new one."""
+    before = two.ana.rename("ben", "my-ben")
+    ben, _ = await two.pair()
+    assert ben.name == "my-ben" and ben.secret != before.secret
+    assert two.ana.all() == [ben]
+
+
 @pytest.mark.parametrize("first", [0, 1])
 async def test_known_peers_meet_in_either_order_again_and_again(two: Two, first: int) -> None:
     """Without a code; bytes flow, and no stream of the proof is left for the application."""

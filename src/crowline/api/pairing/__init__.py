@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from crowline.api.pairing.ceremony import own_name, pair
 from crowline.api.pairing.known_room import room_with
-from crowline.api.pairing.services import Service, Standing, standing_of
+from crowline.api.pairing.services import Standing, standing_of
 from crowline.net.known_peers import KnownPeer, KnownPeers, check_name
 
 __all__ = [
     "KnownPeer",
     "KnownPeers",
-    "Service",
     "Standing",
     "check_name",
     "own_name",

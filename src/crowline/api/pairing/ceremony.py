@@ -27,8 +27,8 @@ async def pair(
     """Remember the other side, which calls this too: both can meet again without a code.
 
     `server` is the URL of where, `own` what this side calls itself, `called` what the other side is called
-    here, by default what it calls itself, with a number where that is taken. Nothing is kept where the other
-    side kept nothing. Raises `ProtocolViolation`, `LocalProblem`.
+    here: by default what it was called before, else what it calls itself, with a number where that is taken.
+    Nothing is kept where the other side kept nothing. Raises `ProtocolViolation`, `LocalProblem`.
     """
     known = known or KnownPeers()
     key = known.own_key()
@@ -37,7 +37,8 @@ async def pair(
     role = Role.HOST if peer.is_host else Role.JOIN
     secret = Secret(peer.export_key("pair"))
     before = known.by_key(card.key)
-    kept = known.add(KnownPeer(called or card.name, card.key, secret, role, server))
+    name = called or (card.name if before is None else before.name)
+    kept = known.add(KnownPeer(name, card.key, secret, role, server))
     try:
         await stream.write(_KEPT)
         if await stream.readline() != _KEPT:
