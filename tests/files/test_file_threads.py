@@ -169,6 +169,15 @@ async def test_holes_and_runs_of_zeros_are_given_as_such(tmp_path: Path) -> None
     assert items[-1] == ReadDone(sha256(path.read_bytes()))
 
 
+async def test_a_hole_is_said_while_the_rest_of_it_is_hashed(tmp_path: Path) -> None:
+    """The other side hashes it at the same time; a disk image of 256 GiB would take minutes."""
+    with (tmp_path / "image").open("wb") as file:
+        file.truncate(256 << 30)
+    reader = FileReader(SourceTree.walk([tmp_path / "image"]), (Wanted(0),))
+    assert isinstance(await reader.next(), ReadHole)
+    await reader.close()
+
+
 def shrink(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 

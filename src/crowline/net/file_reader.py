@@ -28,6 +28,9 @@ chunk hides a slow disk's jitter."""
 BATCH_BYTES = 128 << 10
 """Bytes of small files that are handed over together: waking the event loop costs more than reading one."""
 
+HOLE_BYTES = 64 << 20
+"""Bytes of a hole that are hashed, some 50 ms, before the other side hears of them and hashes them too."""
+
 ITEM_COST = 512
 """Bytes that an item costs beside its data, so that small files count too."""
 
@@ -283,12 +286,15 @@ class FileReader:
             self._give_block(block)
 
     def _skip(self, hole: int, whole: hashlib._Hash) -> None:
-        for start in range(0, hole, MAX_DATA_FRAME):
-            whole.update(_ZEROS[: min(MAX_DATA_FRAME, hole - start)])
-            if self._items.closed:
-                raise _Stopped
-        for start in range(0, hole, MAX_RUN):
-            self._give(ReadHole(min(MAX_RUN, hole - start)))
+        for start in range(0, hole, HOLE_BYTES):
+            run = min(HOLE_BYTES, hole - start)
+            for done in range(0, run, MAX_DATA_FRAME):
+                whole.update(_ZEROS[: min(MAX_DATA_FRAME, run - done)])
+                if self._items.closed:
+                    raise _Stopped
+            self._give(ReadHole(run))
+            if run == HOLE_BYTES:
+                self._hand_over()
 
     def _read_missing(self, descriptor: int, run: Run, size: int, prefix: Prefix) -> None:
         """Chunks that were compared, and that the receiver needs: they are in the file's hash already."""
