@@ -23,7 +23,7 @@ from crowline.api.chat import (
     Reachable,
     Read,
 )
-from crowline.chat.messages import Marks, Say, encode
+from crowline.chat.messages import Away, Marks, Say, Typing, encode
 from crowline.server.server import Server
 from serving import serving
 
@@ -204,6 +204,21 @@ async def test_a_path_that_never_came_back_is_not_said_to_be_back() -> None:
     assert not chat._events
     async with speaking(chat, Scripted(Script())):  # type: ignore[arg-type]
         assert await wanted(chat, Reachable) == Reachable(True)
+
+
+async def test_another_process_of_the_same_person_neither_writes_nor_is_away() -> None:
+    """What the killed one said of its person ends when the next one is met."""
+    chat, peer = Chat(), Scripted(Script(encode(Typing(True)) + encode(Away(True, "lunch"))))
+    chat.say("hello")
+    running = asyncio.create_task(chat.run(peer, stays=True))  # type: ignore[arg-type]
+    assert await wanted(chat, PeerTyping) == PeerTyping(True)
+    assert await wanted(chat, PeerAway) == PeerAway(True, "lunch")
+    peer.stream.over.set_exception(crowline.Interrupted())
+    with pytest.raises(crowline.Interrupted):
+        await running
+    async with speaking(chat, Scripted(Script())):  # type: ignore[arg-type]
+        assert await wanted(chat, PeerTyping) == PeerTyping(False)
+        assert await wanted(chat, PeerAway) == PeerAway(False, "")
 
 
 class Script:

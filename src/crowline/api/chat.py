@@ -181,6 +181,8 @@ class Chat:
         """The other side knows nothing of what was: to it, the first message that it does not have is the
         first one.
         """
+        self._talk.part()
+        self._collect()
         before, self._talk = self._talk, Talk()
         self._said_before += before.delivered
         self._heard_before += before.received

@@ -136,6 +136,14 @@ class Talk:
         except MalformedChat as error:
             self._end(Broken(error.message))
 
+    def part(self) -> None:
+        """The stream is lost: whoever comes next neither writes nor is away until that is said."""
+        self._is_over = True
+        self._peer_stopped_typing()
+        if self._peer_away.on:
+            self._peer_away = Away(False)
+            self._events.append(PeerAway(False, ""))
+
     def handle_timeout(self, now: float) -> None:
         if self._peer_typing_until is not None and now >= self._peer_typing_until:
             self._peer_stopped_typing()
