@@ -30,7 +30,7 @@ from crowline.net.udp import UdpSocket
 ROUNDS = 3
 VOLUME = 512 << 20  # bytes of one round
 FRAME = bytes(256 * 1024)  # what the session gives at once
-SIZES = (1200, 1472, 8952)
+SIZES = (1200, 1472, 8952, 16376)
 KEY = Secret(bytes(32))
 LOOPBACK = Address("127.0.0.1", 0)
 

@@ -8,12 +8,12 @@ import random
 import pytest
 
 from crowline.link.events import LinkUp
-from crowline.link.quic import AUTHENTICATION_LIMIT, DATAGRAM_SIZE
+from crowline.link.quic import AUTHENTICATION_LIMIT, DATAGRAM_SIZE, MAX_DATAGRAM_SIZE
 from crowline.link.size_proof import PROBE, SEEN, TRIES, SizeProof
 from quic_wire import Wire, connect, up
 
 
-@pytest.mark.parametrize("size", [1201, 1280, 1372, 1452, 1472, 4000, 8952])
+@pytest.mark.parametrize("size", [1201, 1280, 1372, 1452, 1472, 4000, 8952, MAX_DATAGRAM_SIZE])
 @pytest.mark.parametrize("delay", [0.0, 0.1])
 def test_packets_of_that_size_carry_what_is_sent(size: int, delay: float) -> None:
     """Once up, both ends send packets that are as large as was proven, and no larger."""

@@ -8,8 +8,9 @@ from crowline.base.machine import Buffer
 
 # Every IPv6 path carries 1,232 bytes of UDP payload; a TURN channel header takes 4 of them (RFC 8656 §12.4).
 DATAGRAM_SIZE = 1200
-# What an Ethernet of jumbo frames carries. Larger ones cost each run more than they save.
-MAX_DATAGRAM_SIZE = 8952
+# A quarter of the largest UDP payload: four make a full run (`net/segmentation.py`). Where the route lets
+# that out, as between programs of one machine, each packet's own work is small beside that for its bytes.
+MAX_DATAGRAM_SIZE = 16_376
 # Bytes of the connection ids that connections of ours go by.
 ID_LENGTH = 8
 
