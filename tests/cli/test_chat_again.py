@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from crowline.api.chat import Chat
 from crowline.base.errors import Interrupted, PeerRestarted, Refused, ServerUnreachable
 from crowline.cli import chat as chat_command
+from crowline.cli.output import Output
+from crowline.cli.place import PlaceFlags
 
 PATIENCE = 30.0  # seconds for anything that must happen here
 
@@ -103,3 +106,28 @@ async def test_a_server_that_was_never_reached_is_an_error() -> None:
     unmet: Any = SimpleNamespace(has_met=False, has_ever_met=False, tell=lambda sentence: None)
     with pytest.raises(ServerUnreachable):
         await chat_command._again_and_again(unmet, talk, once, stays=True)
+
+
+async def test_who_cannot_be_shown_anything_leaves_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where standard output is a file on a full disk: what comes later is not lost without a word."""
+
+    class Full:
+        def show(self, event: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        async def listen(self) -> None:
+            await asyncio.Event().wait()
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(chat_command, "_voice", lambda *_: Full())
+    talk = Chat()
+    place = PlaceFlags(False, False, None, None, "", ())
+    conversation = chat_command._Conversation(Output(), talk, place)
+    conversation.open()
+    for on in (False, True):
+        talk._set_reachable(on)
+    async with asyncio.timeout(PATIENCE):
+        await talk.all_said()
+        await conversation.close()
+    assert conversation.problem is not None and "No space left" in conversation.problem.message

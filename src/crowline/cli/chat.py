@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crowline.base.errors import Interrupted, NoPath, PeerRestarted, ServerUnreachable, UsageError
+from crowline.base.errors import (
+    Interrupted,
+    LocalProblem,
+    NoPath,
+    PeerRestarted,
+    ServerUnreachable,
+    UsageError,
+)
 from crowline.cli.options import MeetingFlags, meeting_options
-from crowline.cli.output import Output, count
+from crowline.cli.output import Output, count, local_problem
 from crowline.cli.place import PlaceFlags, check, place_options
 
 if TYPE_CHECKING:
@@ -64,6 +71,8 @@ async def _chat(
             await _once(output, code, flags, place, conversation)
     finally:
         await conversation.close()
+    if conversation.problem is not None:
+        raise conversation.problem
     if left := talk.undelivered:
         raise Interrupted(
             f"{count(len(left), 'message')} could not be delivered.", hint="Nothing keeps them any longer."
@@ -144,12 +153,14 @@ async def _goes_on(meeting: asyncio.Task[None], conversation: _Conversation, *, 
 class _Conversation:
     """The person's side: reads what is written, shows what happens.
 
-    `has_met`: the other side is there; `has_ever_met`: it was, at some time.
+    `has_met`: the other side is there; `has_ever_met`: it was, at some time. `problem`: why what happens
+    cannot be shown, as on a full disk; then this side leaves.
     """
 
     def __init__(self, output: Output, talk: Chat, place: PlaceFlags) -> None:
         self.talk = talk
         self.has_met = self.has_ever_met = False
+        self.problem: LocalProblem | None = None
         self._output = output
         self._place = place
         self._voice: Voice | None = None
@@ -183,7 +194,11 @@ class _Conversation:
 
     async def _show(self, voice: Voice) -> None:
         async for event in self.talk.events():
-            voice.show(event)
+            try:
+                voice.show(event)
+            except OSError as error:
+                self.problem = local_problem(error)
+                self.talk.end()
 
 
 def _voice(output: Output, talk: Chat, place: PlaceFlags) -> Voice:
