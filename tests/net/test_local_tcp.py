@@ -55,3 +55,21 @@ async def test_one_address_that_refuses_is_not_the_end(monkeypatch: pytest.Monke
     dials.outcomes["192.0.2.2"].set_exception(TimeoutError())
     with pytest.raises(TimeoutError):
         await connecting
+
+
+async def test_a_connection_that_comes_as_the_waiting_ends_is_not_lost() -> None:
+    """Whoever waits next has it."""
+    listener = local_tcp.TcpListener("127.0.0.1", 0)
+    waiting = asyncio.ensure_future(listener.accept())
+    await asyncio.sleep(0)
+    with socket.create_connection(("127.0.0.1", listener.address.port)) as program:
+        # The loop has seen it, and the task not yet.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        (ended,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError)
+        conduit, source = await asyncio.wait_for(listener.accept(), 30)
+        assert source.port == program.getsockname()[1]
+        conduit.close()
+    listener.close()

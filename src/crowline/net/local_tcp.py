@@ -68,11 +68,24 @@ class TcpListener:
 
     async def accept(self) -> tuple[TcpConduit, Address]:
         """The next connection, and who made it. Raises `OSError` when there is no room for more."""
-        sock, source = await self._loop.sock_accept(self._socket)
-        return TcpConduit(sock), _address(source)
+        # The loop's own `sock_accept` loses a connection that comes as its caller is cancelled.
+        while True:
+            with suppress(BlockingIOError, InterruptedError):
+                sock, source = self._socket.accept()
+                return TcpConduit(sock), _address(source)
+            await self._wait()
 
     def close(self) -> None:
         self._socket.close()
+
+    async def _wait(self) -> None:
+        """Until somebody comes."""
+        came = asyncio.Event()
+        self._loop.add_reader(self._socket, came.set)
+        try:
+            await came.wait()
+        finally:
+            self._loop.remove_reader(self._socket)
 
 
 async def connect(hosts: Sequence[str], port: int) -> TcpConduit:

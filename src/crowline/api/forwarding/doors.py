@@ -243,8 +243,10 @@ async def _let_in(
         except (OSError, CrowlineError):
             return  # told where it happened; the others go on
         finally:
+            inside.discard(conduit)
             connections.slots.release()
 
+    inside: set[TcpConduit] = set()
     chores = Chores()
     try:
         while True:
@@ -258,6 +260,10 @@ async def _let_in(
                 connections.slots.release()
                 raise
             else:
+                inside.add(conduit)
                 chores.beside(one(conduit, source))
     finally:
         await chores.close()
+        # What was cancelled before it began has closed nothing.
+        for conduit in inside:
+            conduit.close()
