@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from crowline.api.chat import Chat
+from crowline.api.chat import Chat, ChatEvent, PeerAway, PeerLeft, PeerTyping, Reachable
 from crowline.base.errors import Interrupted, PeerRestarted, Refused, ServerUnreachable
 from crowline.cli import chat as chat_command
+from crowline.cli.chat_lines import notice
 from crowline.cli.output import Output
 from crowline.cli.place import PlaceFlags
 
@@ -131,3 +132,19 @@ async def test_who_cannot_be_shown_anything_leaves_with_a_sentence(monkeypatch: 
         await talk.all_said()
         await conversation.close()
     assert conversation.problem is not None and "No space left" in conversation.problem.message
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (PeerLeft(), "ana left."),
+        (PeerAway(True, ""), "ana is away."),
+        (PeerAway(True, "lunch"), "ana is away: lunch"),
+        (PeerAway(False, ""), "ana is back."),
+        (Reachable(True), "ana can be reached again."),
+        (PeerTyping(True), None),
+    ],
+)
+def test_people_are_told_in_sentences(event: ChatEvent, expected: str | None) -> None:
+    """Of all but what has a sign of its own."""
+    assert notice(event, "ana") == expected
