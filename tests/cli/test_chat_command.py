@@ -100,9 +100,9 @@ async def speaking(peer: crowline.Peer) -> AsyncIterator[Chat]:
 @asynccontextmanager
 async def joined(code: str, server: str) -> AsyncIterator[Chat]:
     """A chat with whoever shows that code."""
-    async with crowline.join(code, server, port_mapping=False, timeout=PATIENCE) as peer:
-        async with speaking(peer) as chat:
-            yield chat
+    meeting = crowline.join(code, server, port_mapping=False, timeout=PATIENCE)
+    async with meeting as peer, speaking(peer) as chat:
+        yield chat
 
 
 async def heard(chat: Chat, kind: type[E]) -> E:
