@@ -95,7 +95,7 @@ async def receive_into(
 
     Raises `LocalProblem`: the disk is full or a file cannot be written; `IntegrityFailed`: a file did not
     arrive as it was sent (the others are kept); `Refused`: the sender had to stop; `Interrupted`: it was
-    stopped or went away; `ProtocolViolation`. Memory: about 12 MiB beside the manifest (500 bytes a file;
+    stopped or went away; `ProtocolViolation`. Memory: about 8 MiB beside the manifest (500 bytes a file;
     100 MiB for the longest names) and what `stream` holds.
     """
     return await Receiving(stream, Path(folder), decide, on_event, clock, begun).run()
