@@ -49,9 +49,6 @@ class RejoinOwner(Protocol):
 
     def flush(self) -> None: ...
 
-    def fail(self, error: CrowlineError) -> None:
-        """End, and let the other side hear why."""
-
     def end(self, error: CrowlineError) -> None:
         """End."""
 
