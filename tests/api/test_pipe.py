@@ -46,12 +46,13 @@ class Program:
         self._left = memoryview(given)
         self._ends = ends
         self.taken = bytearray()
-        self.given = self.offered = 0
+        self.given = self.offered = self.reads = 0
         self.takes = asyncio.Event()
         self.takes.set()
         self.is_ended = self.is_aborted = self.is_closed = False
 
     async def read(self) -> bytes:
+        self.reads += 1
         piece, self._left = bytes(self._left[:CHUNK]), self._left[CHUNK:]
         if not piece and not self._ends:
             await asyncio.Event().wait()
@@ -156,6 +157,19 @@ async def test_the_end_of_the_connection_ends_the_pipe() -> None:
         with pytest.raises(CrowlineError, match="it was stopped"):
             await task
     assert one.is_aborted and not one.is_ended
+
+
+async def test_who_cancels_again_and_again_leaves_nothing_open() -> None:
+    """What is wound down may be told to end once more."""
+    async with two_peers() as (here, there):
+        one = Program(ends=False)
+        task = asyncio.ensure_future(pipe(here, one))
+        await agreed_stream(there, Service("pipe"))
+        await until(lambda: one.reads == 1)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+    assert one.is_aborted and one.is_closed
 
 
 async def test_a_stream_given_up_ends_the_pipe_though_nobody_takes_what_came() -> None:

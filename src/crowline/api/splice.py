@@ -50,8 +50,11 @@ class Splice:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._conduit.close()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                # Also where this is cancelled once more meanwhile.
+                self._conduit.close()
 
     async def _outwards(self) -> None:
         while data := await self._conduit.read():

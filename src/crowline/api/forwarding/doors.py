@@ -263,7 +263,9 @@ async def _let_in(
                 inside.add(conduit)
                 chores.beside(one(conduit, source))
     finally:
-        await chores.close()
-        # What was cancelled before it began has closed nothing.
-        for conduit in inside:
-            conduit.close()
+        try:
+            await chores.close()
+        finally:
+            # What was cancelled before it began has closed nothing.
+            for conduit in inside:
+                conduit.close()
