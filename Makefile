@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A worker for each core; more would make tests of real time late.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 READY := $(VENV)/.ready
 
 .PHONY: demo test check bench fuzz clean

@@ -17,7 +17,7 @@ from crowline.cli import main
 from crowline.lab.presets import PRESETS
 
 CROWLINE = [sys.executable, "-m", "crowline", "lab"]
-PATIENCE = 50  # seconds for a command
+PATIENCE = 100  # seconds for a command
 PAIRS = len(PRESETS) * (len(PRESETS) + 1) // 2
 
 
