@@ -222,7 +222,7 @@ def test_a_transfer_without_a_code_survives_the_death_of_either_side(
     receive = ["receive", "-y", "--json", "--out", str(target), "--peer", "ben"]
     send = ["send", str(source), "--json", "--peer", "Ana"]
     # Slow enough that nothing is over before somebody is killed.
-    receiver = ana.meet(*receive, "--limit", "100kB")
+    receiver = ana.meet(*receive, "--limit", "40kB")
     killed = ben.meet(*send)
     assert wanted(receiver, "progress") and wanted(killed, "progress")
     killed.kill()
