@@ -90,9 +90,7 @@ class Carriers:
         self.paths.add(link, transport)
         is_fading = self.pairs is not None and self.pairs.is_fading(link.pair)
         is_stream = link.pair.transport.is_stream
-        hints = Hints(
-            link.merit, link.pair.rtt, is_fading=is_fading, is_for_bulk=is_stream, path=link.path
-        )
+        hints = Hints(link.merit, link.pair.rtt, is_fading=is_fading, is_for_bulk=is_stream, path=link.path)
         self._attach(link.number, link, rank_of(link.pair), hints)
 
     def link_down(self, number: int, reason: str) -> None:
