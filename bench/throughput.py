@@ -2,7 +2,7 @@
 
 Each row is two processes on this machine. The rows are measured in turns, `--rounds` times, and the medians
 count. The rivals are fetched from PyPI into an environment of their own (`rivals.py`); as root all of it runs
-in a network namespace without a way out. With `--kernel`, as root, also through two NATs of the kernel lab.
+in a network namespace without a way out. With `--kernel`, as root, also through two NATs (`veth_homes.py`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import rivals
+from veth_homes import SERVER, homes
 
 PROGRAMS = Path(__file__).resolve().parent / "streams"
 # Seconds for one row of one round.
@@ -53,6 +54,8 @@ class Row:
     size: int
     more: tuple[str, ...] = ()
     rounds: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    # What runs the receiver's command, and the sender's.
+    places: tuple[list[str], list[str]] = ([], [])
 
     @property
     def rate(self) -> float:
@@ -71,8 +74,11 @@ class Row:
         with tempfile.TemporaryDirectory() as folder:
             command = [self.python, str(PROGRAMS / self.program)]
             options: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "env": environment}
-            receiver = subprocess.Popen([*command, "receive", folder, *self.more], **options)
-            sender = subprocess.Popen([*command, "send", folder, str(self.size), *self.more], **options)
+            at_receiver, at_sender = self.places
+            receiver = subprocess.Popen([*at_receiver, *command, "receive", folder, *self.more], **options)
+            sender = subprocess.Popen(
+                [*at_sender, *command, "send", folder, str(self.size), *self.more], **options
+            )
             try:
                 there = json.loads(receiver.communicate(timeout=PATIENCE)[0])
                 here = json.loads(sender.communicate(timeout=PATIENCE)[0])
@@ -85,41 +91,37 @@ class Row:
         self.rounds.append((there, here))
 
 
-class Homes(Row):
+class HomesRow(Row):
     """The same programs as `OURS` on two hosts behind NATs of the kernel, with a server between them."""
 
     def measure(self, environment: dict[str, str]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            line = f"{self.python} {PROGRAMS / self.program} {{}} {folder} > {folder}/{{}}.json"
-            command = [self.python, "-m", "crowline", "lab", "run", "--rtt", "0", "--quiet"]
-            command += ["--on-a", line.format("receive", "receive")]
-            command += ["--on-b", line.format("send", "send").replace(folder, f"{folder} {self.size}", 1)]
-            subprocess.run(command, check=True, timeout=PATIENCE, env=environment)
-            results = [json.loads(Path(folder, f"{role}.json").read_text()) for role in ("receive", "send")]
-        self.rounds.append((results[0], results[1]))
+        """In a bed of its own, where `environment` names no server."""
+        with homes() as bed, tempfile.TemporaryDirectory() as folder:
+            at_server = ["ip", "netns", "exec", bed.server]
+            with served(Path(folder), f"{SERVER}:{WEB}", f"{SERVER}:{STUN}", at_server) as url:
+                self.places = (["ip", "netns", "exec", bed.left], ["ip", "netns", "exec", bed.right])
+                super().measure({**environment, "CROWLINE_SERVER": url})
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """A server of ours on loopback; its URL."""
+def served(
+    folder: Path,
+    web: str = f"127.0.0.1:{WEB}",
+    stun: str = f"127.0.0.1:{STUN}",
+    place: Sequence[str] = (),
+) -> Iterator[str]:
+    """A server of ours, on loopback where nothing else is said; its URL. `place`: what runs its command."""
     config = folder / "server.toml"
     config.write_text(UNLIMITED)
-    command = [
-        sys.executable,
-        "-m",
-        "crowline",
-        "serve",
-        "--config",
-        str(config),
-        "--listen",
-        f"127.0.0.1:{WEB}",
-    ]
-    command += ["--stun-listen", f"127.0.0.1:{STUN}", "--allow-peer", "127.0.0.0/8"]
+    command = [*place, sys.executable, "-m", "crowline", "serve", "--config", str(config)]
+    command += ["--listen", web, "--stun-listen", stun]
+    if not place:
+        command += ["--allow-peer", "127.0.0.0/8"]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         time.sleep(2)
-        yield f"ws://127.0.0.1:{WEB}"
+        yield f"ws://{web}"
     finally:
         server.send_signal(signal.SIGINT)
         server.wait()
@@ -142,7 +144,7 @@ def rows(scale: float, *, kernel: bool) -> list[Row]:
         Row("asyncio's TLS", other, "tls_stream.py", size(1000)),
     ]
     if kernel:
-        found.insert(1, Homes(HOMES, sys.executable, "crowline_stream.py", size(1000)))
+        found.insert(1, HomesRow(HOMES, sys.executable, "crowline_stream.py", size(1000)))
     return found
 
 
