@@ -11,38 +11,18 @@ import hashlib
 import json
 import random
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
-
-from crowline import host, join
+from counted_bulk import receive, say
+from crowline import join
 
 PIECES = [random.Random(number).randbytes(64 * 1024) for number in range(17)]
 PATIENCE = 60.0  # seconds until bulk must have moved
 MORE = 2 << 20  # bytes that follow by the new path
 
 
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def has_moved(transports: list[str]) -> bool:
     """Whether TCP came after UDP: before it, it is only what was there first."""
     return "udp" in transports and "tcp" in transports[transports.index("udp") :]
-
-
-async def receive(url: str) -> None:
-    digest = hashlib.sha256()
-    async with host(url, port_mapping=False) as room:
-        say(room.code)
-        peer = await room.peer()
-        stream = await anext(peer.streams())
-        while data := await stream.read():
-            digest.update(data)
-        say(json.dumps({"digest": digest.hexdigest()}))
-        await stream.close()
-        await stream.delivered()
 
 
 async def send(url: str, code: str) -> None:

@@ -27,6 +27,17 @@ def serving() -> Iterator[str]:
         assert process.wait(PATIENCE) == 0
 
 
+def end_all(started: list[subprocess.Popen[str]]) -> None:
+    """Whatever still runs of them, and leave no pipe open."""
+    while started:
+        process = started.pop()
+        process.kill()
+        process.wait(PATIENCE)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
 class Commands:
     """Starts commands with a server and a state folder of their own; `close` ends what still runs."""
 

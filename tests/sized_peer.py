@@ -11,34 +11,14 @@ import hashlib
 import json
 import random
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
-
-from crowline import Peer, Stream, host, join
+from counted_bulk import receive, say
+from crowline import Peer, Stream, join
 from crowline.link import growth
 
 PIECE = random.Random(1).randbytes(64 * 1024)
 PATIENCE = 30.0  # seconds until packets must have changed
 LEAST = 1200  # bytes of a packet that every path carries
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-async def receive(url: str) -> None:
-    digest = hashlib.sha256()
-    async with host(url, port_mapping=False) as room:
-        say(room.code)
-        peer = await room.peer()
-        stream = await anext(peer.streams())
-        while data := await stream.read():
-            digest.update(data)
-        say(json.dumps({"digest": digest.hexdigest()}))
-        await stream.close()
-        await stream.delivered()
 
 
 async def send(url: str, code: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -16,14 +15,7 @@ from crowline.base.machine import Transmit
 from crowline.net.udp import UdpSocket
 from crowline.rendezvous.signals import CandidateSignal, Description
 from serving import serving
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
+from two_peers import until
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -36,25 +36,7 @@ from crowline.api.forwarding.gate import Gate
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, LocalProblem, Refused
 from crowline.forward.messages import Reason
-from serving import serving
-
-
-@asynccontextmanager
-async def two_peers() -> AsyncIterator[tuple[crowline.Peer, crowline.Peer]]:
-    async with (
-        serving() as server,
-        crowline.host(server.url) as room,
-        crowline.join(room.code, server.url) as there,
-    ):
-        yield await room.peer(), there
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
+from two_peers import two_peers, until
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -12,17 +10,7 @@ import crowline
 from crowline.api.ping import PING, pinging
 from crowline.api.service import agreed_stream
 from crowline.base.errors import ProtocolViolation
-from serving import serving
-
-
-@asynccontextmanager
-async def two_peers() -> AsyncIterator[tuple[crowline.Peer, crowline.Peer]]:
-    async with (
-        serving() as server,
-        crowline.host(server.url) as room,
-        crowline.join(room.code, server.url) as there,
-    ):
-        yield await room.peer(), there
+from two_peers import two_peers
 
 
 async def test_both_sides_measure_at_once() -> None:

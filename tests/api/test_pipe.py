@@ -5,38 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-import crowline
 from crowline.api.pipe import pipe
 from crowline.api.service import Service, agreed_stream
 from crowline.base.errors import CrowlineError, ProtocolViolation
 from crowline.base.machine import Buffer
 from crowline.net.conduit import CHUNK
 from crowline.net.standard_streams import StandardInput, StandardStreams
-from serving import serving
-
-
-@asynccontextmanager
-async def two_peers() -> AsyncIterator[tuple[crowline.Peer, crowline.Peer]]:
-    async with (
-        serving() as server,
-        crowline.host(server.url) as room,
-        crowline.join(room.code, server.url) as there,
-    ):
-        yield await room.peer(), there
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
+from two_peers import two_peers, until
 
 
 class Program:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -13,16 +12,7 @@ from crowline.api import connection as connections
 from crowline.api import datagrams, peer
 from crowline.session.streams import MAX_STREAMS
 from serving import serving
-
-
-@asynccontextmanager
-async def two_peers() -> AsyncIterator[tuple[crowline.Peer, crowline.Peer]]:
-    async with (
-        serving() as server,
-        crowline.host(server.url) as room,
-        crowline.join(room.code, server.url) as there,
-    ):
-        yield await room.peer(), there
+from two_peers import two_peers
 
 
 async def until(condition: Callable[[], bool], pause: float = 0.005) -> None:

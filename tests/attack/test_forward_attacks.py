@@ -21,6 +21,7 @@ from crowline.api.service import agreed_stream
 from crowline.base.errors import CrowlineError, MalformedMessage, ProtocolViolation
 from crowline.forward import messages as m
 from serving import serving
+from two_peers import until
 
 
 class Victim:
@@ -74,14 +75,6 @@ async def secret_service() -> AsyncIterator[tuple[int, Callable[[], int]]]:
     finally:
         server.close()
         await server.wait_closed()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 async def outcome(peer: crowline.Peer, head: m.Head) -> m.Reason | None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 import crowline
-from cli_commands import CROWLINE, PATIENCE, serving
+from cli_commands import CROWLINE, PATIENCE, end_all, serving
 from crowline.api.chat import Arrived, Chat, ChatEvent, PeerAway, PeerLeft, PeerTyping, Read
 
 E = TypeVar("E", bound=ChatEvent)
@@ -34,13 +34,7 @@ def server() -> Iterator[str]:
 def nothing_is_left() -> Iterator[None]:
     """A test that fails leaves no process behind."""
     yield
-    while STARTED:
-        process = STARTED.pop()
-        process.kill()
-        process.wait(PATIENCE)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+    end_all(STARTED)
 
 
 def start(server: str, *arguments: str, **streams: Any) -> subprocess.Popen[str]:

@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from cli_commands import CROWLINE, PATIENCE, serving
+from cli_commands import CROWLINE, PATIENCE, end_all, serving
 from crowline.api.chat import Arrived, Chat
 from crowline.api.pairing import KnownPeer, KnownPeers, room_with
 from crowline.base.secrets import Secret
@@ -36,13 +36,7 @@ def server() -> Iterator[str]:
 def nothing_is_left() -> Iterator[None]:
     """A test that fails leaves no process behind."""
     yield
-    while STARTED:
-        process = STARTED.pop()
-        process.kill()
-        process.wait(PATIENCE)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            assert stream is not None
-            stream.close()
+    end_all(STARTED)
 
 
 class User:
