@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from crowline.api import hub_channel
 from crowline.api.hub_channel import HubChannel
+from crowline.api.meeting_point import Callbacks
 from crowline.net.websocket import HubSocket
 
 
@@ -38,6 +39,23 @@ class FakeSocket:
             self.closed = True
 
 
+def nothing(*arguments: Any) -> None: ...
+
+
+def quiet(on_returned: Callable[[], None] = nothing) -> Callbacks:
+    """Who listens to nothing else."""
+    return Callbacks(
+        on_event=nothing,
+        on_link_data=nothing,
+        on_link_down=nothing,
+        on_link_room=nothing,
+        on_broken=nothing,
+        on_returned=on_returned,
+        on_closed=nothing,
+        on_warning=nothing,
+    )
+
+
 class QuietMeeting:
     """Has nothing to say."""
 
@@ -63,20 +81,12 @@ async def test_closing_while_the_broken_socket_is_left_closes_the_new_one(
     async def connect(url: str) -> FakeSocket:
         return new
 
-    def nothing(*arguments: Any) -> None: ...
-
     monkeypatch.setattr(HubSocket, "connect", connect)
     monkeypatch.setattr(hub_channel, "RETURN_DELAYS", (0.0,))
     channel = HubChannel(
         broken,  # type: ignore[arg-type]
         QuietMeeting(),  # type: ignore[arg-type]
-        on_event=nothing,
-        on_link_data=nothing,
-        on_link_down=nothing,
-        on_link_room=nothing,
-        on_broken=nothing,
-        on_returned=nothing,
-        on_closed=nothing,
+        quiet(),
     )
     channel.start()
     async with asyncio.timeout(30):
@@ -112,21 +122,13 @@ async def test_a_question_dies_with_the_way_by_which_it_was_asked(monkeypatch: p
 
     returned = asyncio.Event()
 
-    def nothing(*arguments: Any) -> None: ...
-
     monkeypatch.setattr(HubSocket, "connect", connect)
     monkeypatch.setattr(hub_channel, "RETURN_DELAYS", (0.0,))
     monkeypatch.setattr(hub_channel, "PROOF_LIMIT", 0.2)
     channel = HubChannel(
         first,  # type: ignore[arg-type]
         QuietMeeting(),  # type: ignore[arg-type]
-        on_event=nothing,
-        on_link_data=nothing,
-        on_link_down=nothing,
-        on_link_room=nothing,
-        on_broken=nothing,
-        on_returned=returned.set,
-        on_closed=nothing,
+        quiet(returned.set),
     )
     monkeypatch.setattr(QuietMeeting, "ping", nothing, raising=False)
     channel.start()

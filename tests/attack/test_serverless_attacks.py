@@ -15,7 +15,7 @@ import pytest
 
 import crowline
 from crowline.api import lan_point, token_point
-from crowline.api.hub_channel import channel
+from crowline.api.hub_channel import HubChannel
 from crowline.api.meeting_point import Callbacks
 from crowline.api.serverless import host_by_token, host_on_lan, join_by_token, join_on_lan
 from crowline.api.traversal.gatherer import Gatherer
@@ -242,7 +242,7 @@ async def test_a_hub_of_the_other_side_vouches_for_nobody() -> None:
     callbacks.on_event = events.append
     meeting: Any = SimpleNamespace(next_transmit=lambda: None, next_event=lambda: None, vouch=events.append)
     meeting.next_timeout = lambda: None
-    point = channel(None, meeting, callbacks, peer_hosts={"192.0.2.1"})  # type: ignore[arg-type]
+    point = HubChannel(None, meeting, callbacks, peer_hosts={"192.0.2.1"})  # type: ignore[arg-type]
     for host in (VICTIM, "127.0.0.1", "192.0.2.1"):
         point.vouch(host)
     await asyncio.sleep(0)

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from crowline.api.hub_channel import HubChannel, MessageSocket, channel
+from crowline.api.hub_channel import HubChannel, MessageSocket
 from crowline.api.meeting_point import Callbacks
 from crowline.api.pocket_hub import PocketHub
 from crowline.api.traversal.traversal import Traversal
@@ -148,7 +148,7 @@ class DirectPoint:
         if role is Role.HOST:
             self._hub = PocketHub(_KnownNumber())
             socket = self._hub.attach(messages.url, loopback=messages.is_loopback)
-        self._channel: HubChannel = channel(
+        self._channel = HubChannel(
             socket,
             meeting,
             replace(callbacks, on_event=self._on_event),

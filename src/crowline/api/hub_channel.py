@@ -11,7 +11,7 @@ from crowline.api.meeting_point import Callbacks
 from crowline.api.peer_hub import believed
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, NobodyCame, NoPath, UsageError
-from crowline.base.machine import Buffer, Transmit
+from crowline.base.machine import Transmit
 from crowline.base.secrets import Secret
 from crowline.link.events import LinkData, LinkDown, LinkEvent
 from crowline.link.hub import HubLink
@@ -91,14 +91,8 @@ class HubChannel:
         self,
         socket: MessageSocket,
         meeting: Meeting,
+        callbacks: Callbacks,
         *,
-        on_event: Callable[[MeetingEvent], None],
-        on_link_data: Callable[[Buffer], None],
-        on_link_down: Callable[[str], None],
-        on_link_room: Callable[[], None],
-        on_broken: Callable[[], None],
-        on_returned: Callable[[], None],
-        on_closed: Callable[[], None],
         reach: Callable[[], Awaitable[MessageSocket]] | None = None,
         returns: bool = True,
         carries: bool = True,
@@ -114,11 +108,9 @@ class HubChannel:
         self.received_at = 0.0
         self._meeting = meeting
         self._pump = Pump[Transmit, MeetingEvent](meeting, self._send_text, self._on_meeting_event)
-        self._on_event = on_event
+        self._callbacks = callbacks
         self._welcome = Welcome(VERSION)
         self._link_pump: Pump[bytes, LinkEvent] | None = None
-        self._on_link_data, self._on_link_down, self._on_link_room = on_link_data, on_link_down, on_link_room
-        self._on_broken, self._on_returned, self._on_closed = on_broken, on_returned, on_closed
         self._loop = asyncio.get_running_loop()
         self._drain_timer: asyncio.TimerHandle | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -151,7 +143,7 @@ class HubChannel:
         Where the other side is the hub, this side knows by itself where it is.
         """
         if host in self._peer_hosts:
-            self._loop.call_soon(self._on_event, HostVouched(host))
+            self._loop.call_soon(self._callbacks.on_event, HostVouched(host))
         elif not self._peer_hosts:
             self._meeting.vouch(host)
             self._pump.flush()
@@ -187,7 +179,7 @@ class HubChannel:
             self._hurry.set()
             self.socket.abort()
         else:
-            self._on_returned()
+            self._callbacks.on_returned()
 
     def verify(self) -> None:
         """Nothing works any more: find out soon whether this way does, and seek another where it does not."""
@@ -225,7 +217,7 @@ class HubChannel:
     def _drained(self) -> None:
         self._drain_timer = None
         self.flush_link()
-        self._on_link_room()
+        self._callbacks.on_link_room()
 
     def _send_text(self, transmit: Transmit) -> None:
         self.socket.send(bytes(transmit.data).decode())
@@ -242,19 +234,19 @@ class HubChannel:
             return
         if isinstance(event, Welcomed):
             self._welcome = event.welcome
-        self._on_event(event)
+        self._callbacks.on_event(event)
 
     def _on_grant(self, event: BudgetGranted) -> None:
         if self.link is not None:
             self.link.grant(event.limit, final=event.final)
             self.flush_link()
-            self._on_link_room()
+            self._callbacks.on_link_room()
 
     def _on_link_event(self, event: LinkEvent) -> None:
         if isinstance(event, LinkData):
-            self._on_link_data(event.data)
+            self._callbacks.on_link_data(event.data)
         elif isinstance(event, LinkDown):
-            self._on_link_down(event.reason)
+            self._callbacks.on_link_down(event.reason)
 
     async def _run(self) -> None:
         """Read, and come back after each break, until that fails."""
@@ -266,9 +258,9 @@ class HubChannel:
             if self.link is not None and self._link_pump is not None:
                 self.link.close("the connection to the server ended")
                 self._link_pump.flush()
-            self._on_broken()
+            self._callbacks.on_broken()
             returned = self._returns and await self._come_back()
-        self._on_closed()
+        self._callbacks.on_closed()
 
     async def _come_back(self) -> bool:
         """Whether the meeting goes on by a new WebSocket."""
@@ -288,7 +280,7 @@ class HubChannel:
                 return False
             self._is_broken = False
             self._pump.flush()
-            self._on_returned()
+            self._callbacks.on_returned()
             return True
         return False
 
@@ -323,35 +315,7 @@ class AtServer:
         """Reach the hub. Raises `ServerUnreachable`, and `UsageError` for a URL that is none."""
         socket = await reach_hub(self.url)
         meeting = Meeting(role, pake_factory=Spake2Pake, entropy=os.urandom, code=code, hidden=self._hides)
-        return channel(socket, meeting, callbacks)
-
-
-def channel(
-    socket: MessageSocket,
-    meeting: Meeting,
-    callbacks: Callbacks,
-    *,
-    reach: Callable[[], Awaitable[MessageSocket]] | None = None,
-    returns: bool = True,
-    carries: bool = True,
-    peer_hosts: Collection[str] = (),
-) -> HubChannel:
-    """A `HubChannel` that tells `callbacks`."""
-    return HubChannel(
-        socket,
-        meeting,
-        on_event=callbacks.on_event,
-        on_link_data=callbacks.on_link_data,
-        on_link_down=callbacks.on_link_down,
-        on_link_room=callbacks.on_link_room,
-        on_broken=callbacks.on_broken,
-        on_returned=callbacks.on_returned,
-        on_closed=callbacks.on_closed,
-        reach=reach,
-        returns=returns,
-        carries=carries,
-        peer_hosts=peer_hosts,
-    )
+        return HubChannel(socket, meeting, callbacks)
 
 
 async def reach_hub(url: str) -> HubSocket:

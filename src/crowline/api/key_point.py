@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from crowline.api.hub_channel import HubChannel, channel, reach_hub
+from crowline.api.hub_channel import HubChannel, reach_hub
 from crowline.api.meeting_point import Callbacks
 from crowline.base.errors import NobodyCame, NoPath
 from crowline.base.secrets import Secret
@@ -51,4 +51,4 @@ class ByKey:
             hidden=self._hides,
             appointment=self._appointment,
         )
-        return channel(socket, meeting, callbacks)
+        return HubChannel(socket, meeting, callbacks)

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from crowline.api.hub_channel import AtServer, HubChannel, channel
+from crowline.api.hub_channel import AtServer, HubChannel
 from crowline.api.meeting_point import Callbacks
 from crowline.api.pocket_hub import PocketHub
 from crowline.api.traversal.traversal import Traversal
@@ -131,7 +131,7 @@ async def connect(address: Address, code: Code, callbacks: Callbacks) -> HubChan
     socket = await FramedMessages.connect(address)
     warm_up()
     meeting = Meeting(Role.JOIN, pake_factory=Spake2Pake, entropy=os.urandom, code=code)
-    return channel(
+    return HubChannel(
         socket,
         meeting,
         callbacks,
@@ -159,7 +159,7 @@ class LanHost:
         self._listening: set[asyncio.Task[None]] = set()
         self._servers: dict[str, asyncio.Server] = {}  # by host
         meeting = Meeting(Role.HOST, pake_factory=Spake2Pake, entropy=os.urandom)
-        self._channel = channel(
+        self._channel = HubChannel(
             hub.attach("lan", loopback=loopback),
             meeting,
             replace(callbacks, on_event=self._on_event),
