@@ -151,7 +151,7 @@ async def test_what_a_name_leads_to_is_judged_like_any_address(
         assert watched is not None
         for port in (22, 50_000):
             watched.hear(CandidateSignal("1", 1, "udp", 100, mdns_name(bytes(16)), port, "host"))
-        await until(lambda: len(found) == 2 and not watched._tasks)
+        await until(lambda: len(found) == 2 and not watched._chores._tasks)
         assert [each.address for each in watched._agent._session.remotes] == [Address("127.0.0.1", 50_000)]
         assert watched._gatherer._peers == []
 

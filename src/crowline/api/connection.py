@@ -11,7 +11,6 @@ import logging
 from collections.abc import Collection
 
 from crowline.api.carriers import Carriers
-from crowline.api.chores import Chores
 from crowline.api.hub_channel import AtServer
 from crowline.api.introduction import Introduction
 from crowline.api.meeting_point import MeetingPoint, Place
@@ -27,6 +26,7 @@ from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
 from crowline.link.choice import HUB_LINK
 from crowline.link.identity import Identity
+from crowline.net.chores import Chores
 from crowline.net.patience import within
 from crowline.net.pump import Pump
 from crowline.rendezvous.code import Code

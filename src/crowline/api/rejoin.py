@@ -11,7 +11,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from crowline.api.carriers import Carriers
-from crowline.api.chores import Chores
 from crowline.api.continuity import Continuity, Relation
 from crowline.api.hub_line import HubLine
 from crowline.api.key_point import ByKey
@@ -20,6 +19,7 @@ from crowline.api.rejoin_owner import RejoinOwner
 from crowline.base.errors import CrowlineError, NobodyCame, PeerRestarted, ServerUnreachable, WrongCode
 from crowline.base.secrets import Secret
 from crowline.link.hub import HubLink
+from crowline.net.chores import Chores
 from crowline.rendezvous.code import Code
 from crowline.rendezvous.events import (
     CodeReady,

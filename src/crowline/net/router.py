@@ -12,6 +12,7 @@ from typing import Any
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError
 from crowline.base.machine import Transmit
+from crowline.net.chores import Chores
 from crowline.net.gateway import Gateway, is_same_station
 from crowline.net.gateway_http import fetch
 from crowline.net.multicast_ear import multicast_ear, speak_to_groups
@@ -57,7 +58,7 @@ class RouterDriver:
         no router gives."""
         self.gateway = gateway
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
         self._transports: list[asyncio.DatagramTransport] = []
         self._early: list[Transmit] = []
         self._socket: asyncio.DatagramTransport | None = None
@@ -78,7 +79,7 @@ class RouterDriver:
         self._unheard: socket.socket | None = self._bind()
         self._on_event = on_event
         self._pump = Pump[Transmit, RouterEvent](self._client, self._send, on_event, on_timeout=self._flush)
-        self._spawn(self._listen())
+        self._chores.beside(self._listen())
         self._flush()
 
     @property
@@ -118,14 +119,13 @@ class RouterDriver:
                     await asyncio.wait_for(self._idle.wait(), CLOSE_LIMIT)
         finally:
             self.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._chores.close()
 
     def close(self) -> None:
         """End at once; what is open ends with its lifetime."""
         self._is_closed = True
         self._pump.close()
-        for task in self._tasks:
-            task.cancel()
+        self._chores.stop()
         for transport in self._transports:
             transport.abort()
         self._transports.clear()
@@ -216,7 +216,7 @@ class RouterDriver:
     def _flush(self) -> None:
         self._pump.flush()
         while not self._is_closed and (request := self._client.next_request()) is not None:
-            self._spawn(self._fetch(request))
+            self._chores.beside(self._fetch(request))
         if self._client.is_idle:
             self._idle.set()
 
@@ -228,11 +228,6 @@ class RouterDriver:
         else:
             self._client.receive_answer(request.number, answer.status, answer.body, self._pump.now)
         self._flush()
-
-    def _spawn(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
-from crowline.api.chores import Chores
 from crowline.api.forwarding.connections import Connections
 from crowline.api.forwarding.flows import MAX_FLOWS, Flow, Flows
 from crowline.api.forwarding.talk import NotReached
@@ -27,6 +26,7 @@ from crowline.forward.socks import (
     parse_datagram,
     reply,
 )
+from crowline.net.chores import Chores
 from crowline.net.local_tcp import TcpConduit, TcpListener
 from crowline.net.local_udp import LocalUdp
 from crowline.net.patience import within

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from crowline.api.chores import Chores
 from crowline.api.forwarding.connections import Connections, refuse
 from crowline.api.forwarding.doors import Door, SocksDoor, door
 from crowline.api.forwarding.events import ForwardEvent, RuleDenied, RuleReady, Shared
@@ -45,6 +44,7 @@ from crowline.forward.rules import (
     parse_local,
     parse_remote,
 )
+from crowline.net.chores import Chores
 from crowline.net.patience import within
 
 __all__ = [

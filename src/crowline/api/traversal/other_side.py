@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -20,6 +19,7 @@ from crowline.ice.agent import IceAgent
 from crowline.ice.candidate import Candidate
 from crowline.ice.events import IceEvent
 from crowline.ice.remotes import MAX_REMOTE_CANDIDATES
+from crowline.net.chores import Chores
 from crowline.net.pump import Pump
 from crowline.rendezvous.candidates import address_of, from_signal
 from crowline.rendezvous.signals import (
@@ -64,7 +64,7 @@ class OtherSide:
         self._finds_names = finds_names
         self._candidates: list[Candidate] = []
         self._pace = RestartPace(MAX_RESTARTS, RESTART_INTERVAL)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
 
     def describe(self, description: Description) -> bool:
         """Begin to check, or to check anew; False when the credentials are none (RFC 8445 §5.3).
@@ -88,9 +88,7 @@ class OtherSide:
     def hear(self, signal: Signal) -> None:
         """What it says of its candidates."""
         if isinstance(signal, CandidateSignal) and is_mdns_name(signal.host):
-            task = asyncio.create_task(self._find(signal))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._chores.beside(self._find(signal))
         elif isinstance(signal, CandidateSignal):
             self.add(signal)
         elif isinstance(signal, CandidateGone):
@@ -126,8 +124,7 @@ class OtherSide:
         self._pump.flush()
 
     def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        self._chores.stop()
 
     def _check_translated(self, candidates: list[Candidate]) -> None:
         for candidate in self._translation.checkable(candidates):

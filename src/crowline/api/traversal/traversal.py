@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from crowline.api.options import Options
@@ -31,6 +31,7 @@ from crowline.ice.checks import write_keepalive
 from crowline.ice.events import IceEvent
 from crowline.ice.pair import ValidPair
 from crowline.link.identity import Identity
+from crowline.net.chores import Chores
 from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
 from crowline.net.udp import UdpSocket
@@ -134,7 +135,7 @@ class Traversal:
             is_wanted=options.port_mapping and is_outside,
             waits=not controlling,
         )
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
         self._restarts = Restarts(self._restart_now)
 
     # This side's candidates -------------------------------------------------------------------------
@@ -152,7 +153,7 @@ class Traversal:
         self._questions.stun_servers = list(servers)
         self._punching.wait()
         self._here.watch(self.on_network_change)
-        self._spawn(self._translate())
+        self._chores.beside(self._translate())
         while True:
             await self._questions.query_stun()
             await asyncio.sleep(REFRESH_INTERVAL)
@@ -189,7 +190,7 @@ class Traversal:
     def open_tcp(self, *, usable: bool) -> None:
         """Seek ways by TCP too, where both sides can use what comes of them."""
         if usable and not self._options.relay_only:
-            self._spawn(self._tcp.seek(self._questions.tcp_servers, lambda: self._here.addresses))
+            self._chores.beside(self._tcp.seek(self._questions.tcp_servers, lambda: self._here.addresses))
         else:
             self.on_tcp_gathered()
 
@@ -239,8 +240,8 @@ class Traversal:
         self._gatherer.follow(self._here.addresses, gone)
         self._tcp.follow(self._here.addresses, gone)
         self._mapped.follow()
-        self._spawn(self._questions.query_stun())
-        self._spawn(self._translate())
+        self._chores.beside(self._questions.query_stun())
+        self._chores.beside(self._translate())
         self._punching.on_network_change()
         self._restarts.is_due = True
         # An address that went and came back may have come back in another network.
@@ -253,7 +254,7 @@ class Traversal:
         What carries data goes on meanwhile.
         """
         self._restarts.demand(otherwise=self._tell_all)
-        self._spawn(self._questions.query_stun())
+        self._chores.beside(self._questions.query_stun())
 
     def restart(self) -> None:
         """Look for all pairs anew (RFC 8445 §9) if the network has changed; what carries data goes on."""
@@ -400,11 +401,6 @@ class Traversal:
         self._pump.flush()
         return began
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _stay(self) -> None:
         """Check no more, and follow the network no more."""
         self._pump.close()
@@ -414,5 +410,4 @@ class Traversal:
         self._other.close()
         self._here.close()
         self._restarts.close()
-        for task in self._tasks:
-            task.cancel()
+        self._chores.stop()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 
 
 class Chores:
-    """Tasks and timers of one owner, made in a running loop; `close` ends them."""
+    """Tasks and timers of one owner, made in a running loop; `stop` or `close` ends them."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -24,9 +24,14 @@ class Chores:
         """Call that in `delay` seconds."""
         self._timers.append(self._loop.call_later(delay, call, *arguments))
 
-    async def close(self) -> None:
+    def stop(self) -> None:
+        """End all of it, without waiting for that."""
         for timer in self._timers:
             timer.cancel()
         for task in self._tasks:
             task.cancel()
+
+    async def close(self) -> None:
+        """End all of it, and wait until it has ended."""
+        self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
