@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from crowline.api.race import RelayServer
 from crowline.api.traversal.relay import Login, Relay
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.api.traversal.relays import Relays
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem

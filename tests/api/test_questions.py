@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from crowline.api.race import RelayServer
 from crowline.api.traversal import questions
 from crowline.api.traversal.questions import Questions
 from crowline.api.traversal.relay import Login
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.base.addresses import Address
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import turn_front
-from crowline.api import race as race_module
-from crowline.api.race import RelayServer
+from crowline.api.traversal import race as race_module
 from crowline.api.traversal import relays as relays_module
 from crowline.api.traversal.relay import StreamWay
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable
 from crowline.base.transport import Transport

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import turn_front
-from crowline.api import race as race_module
-from crowline.api.race import RelayServer
+from crowline.api.traversal import race as race_module
 from crowline.api.traversal.relay import Relay
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport

@@ -9,8 +9,8 @@ import pytest
 
 from certificates import self_signed
 from coturn import LOGIN, coturn
-from crowline.api.race import RelayServer
 from crowline.api.traversal.relay import DatagramWay, StreamWay
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.net.stream import StreamTarget

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
-from crowline.api.race import RelayServer
 from crowline.api.traversal.relay import Login, Relay
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.api.traversal.relays import Relays
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from crowline.api.race import RelayServer
 from crowline.api.traversal.gatherer import Gatherer
 from crowline.api.traversal.relay import Login
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.base.addresses import Address
 from crowline.base.secrets import Secret
 from crowline.base.transport import Transport

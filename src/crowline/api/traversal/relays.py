@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from crowline.api.race import Race, RelayServer, RelaysOwner
+from crowline.api.traversal.race import Race
 from crowline.api.traversal.relay import DatagramWay, Login, Relay
+from crowline.api.traversal.relay_server import RelayServer
+from crowline.api.traversal.relays_owner import RelaysOwner
 from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.net.patience import within

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
-from typing import Protocol
 
 from crowline.api.traversal.relay import DatagramWay, Login, Relay, RelayOwner, StreamWay
+from crowline.api.traversal.relay_server import BOTH_FAMILIES, RelayServer
+from crowline.api.traversal.relays_owner import RelaysOwner
 from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable, UsageError
 from crowline.net.interfaces import source_towards
 from crowline.net.stream import StreamTarget
-from crowline.net.udp import UdpSocket
-from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
+from crowline.stun.shapes import FAMILY_IPV6
 from crowline.turn.alternates import Alternates
 from crowline.turn.codes import FAMILY_NOT_SUPPORTED, UNAUTHORIZED
 from crowline.turn.events import Allocated, AllocationFailed, AllocationLost, TurnEvent
@@ -26,41 +25,6 @@ MAX_RETRY = 30.0
 LASTING = 60.0
 # Allocations that one server may lose: each is a new candidate, of which an agent has a few dozen.
 MAX_REMADE = 16
-
-BOTH_FAMILIES = (FAMILY_IPV4, FAMILY_IPV6)
-
-
-@dataclass(frozen=True, slots=True)
-class RelayServer:
-    """One server: its UDP addresses and the streams it offers, which all lead to the same relays."""
-
-    datagrams: tuple[Address, ...] = ()
-    streams: tuple[StreamTarget, ...] = ()
-    families: tuple[int, ...] = BOTH_FAMILIES
-
-
-class RelaysOwner(Protocol):
-    """What the relays need and tell."""
-
-    def on_relayed_address(self, relay: Relay, event: Allocated) -> None: ...
-
-    def on_relay_lost(self, relay: Relay) -> None: ...
-
-    def on_race_over(self) -> None:
-        """Said once for each server: there is an allocation, or there will be none for now."""
-
-    def socket_at(self, host: str) -> UdpSocket | None:
-        """The socket with that local address, opened if need be."""
-
-    def expect(self, server: Address) -> None:
-        """Datagrams from there are answers of a server, and not a peer's."""
-
-    def has_heard(self, server: Address) -> bool:
-        """Whether a datagram has ever come from there."""
-
-    def on_relayed(self, run: memoryview, segment_size: int, peer: Address, relayed: Address) -> None: ...
-
-    def on_drained(self) -> None: ...
 
 
 class Race(RelayOwner):
