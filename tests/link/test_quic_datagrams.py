@@ -103,7 +103,8 @@ def test_datagrams_do_not_wait_behind_a_bulk_stream() -> None:
 def test_a_side_that_has_not_proven_itself_gets_no_datagram_through() -> None:
     """The gate that stands before stream bytes stands before datagrams too."""
     wire = Wire(connect())
-    wire.client._first = bytes(len(wire.client._first) - 1)  # one byte short of a proof
+    admission = wire.client._admission
+    admission._first = bytes(len(admission._first) - 1)  # one byte short of a proof
     wire.run(0.2)
     assert wire.client.is_up  # as far as this side can know
     assert wire.client.send_datagram(b"let me in", wire.now)

@@ -1,7 +1,7 @@
 """A link over one datagram pair: a QUIC connection (RFC 9000) with one stream, driven in batches.
 
 The server is authenticated by the fingerprint that came in the sealed signals, the client by the first
-bytes of stream 0 (`client_auth.py`).
+bytes of stream 0 (`client_auth.py`). What else is proven before the link is up: `admission.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from qh3.quic.events import (
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
 from crowline.base.secrets import Secret
+from crowline.link.admission import STREAM, Admission
 from crowline.link.client_auth import AUTHENTICATION_LIMIT, LINK_ID_LENGTH, ClientGate, preamble
 from crowline.link.events import LinkData, LinkDatagram, LinkDown, LinkEvent, LinkUp
 from crowline.link.identity import Identity
@@ -35,7 +36,7 @@ from crowline.link.quic_connection import (
     warm_up,
 )
 from crowline.link.quic_packets import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE, is_initial
-from crowline.link.size_proof import FOR_SESSION, PROBE, SEEN, SizeProof
+from crowline.link.size_proof import FOR_SESSION
 
 __all__ = [
     "ALPN",
@@ -60,7 +61,6 @@ _HARD_LIMIT = 2 * BACKLOG_LIMIT
 # Datagrams that wait for congestion control, beyond which new ones are lost: bulk fills the window, and what
 # waits longer than a few round trips is of no use to those who send datagrams.
 DATAGRAMS_WAITING = 64
-_STREAM = 0
 
 
 class QuicLink:
@@ -72,34 +72,26 @@ class QuicLink:
     def __init__(
         self,
         connection: LinkConnection,
+        admission: Admission,
         *,
         destination: Address,
         local: Address,
-        deadline: float,
-        size: int = DATAGRAM_SIZE,
-        first: bytes = b"",
-        gate: ClientGate | None = None,
-        proves_size: bool = False,
+        now: float,
     ) -> None:
-        """`first`: what a client sends before all else; `gate`: what a server has its client go through."""
         self.destination = destination
         self.local = local
-        self.size = self.asked_size = size
-        self.proves_size = proves_size
-        self.is_too_large = False  # found by a proof: packets of that size do not come through
+        self.asked_size = admission.asked_size
+        self.proves_size = admission.proves_size
         self._connection = connection
-        self._deadline: float | None = deadline
-        self._first = first
-        self._gate = gate
-        self._proof = SizeProof() if proves_size else None
+        self._admission = admission
+        self._deadline: float | None = now + AUTHENTICATION_LIMIT
         self._ids = {connection.host_cid, connection.original_destination_connection_id}
-        self._is_authentic = False
         self._up = False
         self._down = False
         self._events: deque[LinkEvent] = deque()
         self._transmits: deque[Transmit] = deque()
         self._datagrams: deque[bytes] = deque()
-        self._now = 0.0
+        self._now = now
         self._dirty = True
         self.unanswered_since: float | None = None
 
@@ -123,17 +115,9 @@ class QuicLink:
         """
         connection = LinkConnection.client(peer_fingerprint, size, rtt)
         connection.connect(PSEUDO_ADDRESS, now)
-        link = cls(
-            connection,
-            destination=destination,
-            local=local,
-            deadline=now + AUTHENTICATION_LIMIT,
-            size=size,
-            first=preamble(client_key, peer_fingerprint, link_id),
-            proves_size=size > DATAGRAM_SIZE,
-        )
-        link._now = now
-        return link
+        first = preamble(client_key, peer_fingerprint, link_id)
+        admission = Admission(connection, size, proves_size=size > DATAGRAM_SIZE, first=first)
+        return cls(connection, admission, destination=destination, local=local, now=now)
 
     @classmethod
     def accept(
@@ -155,21 +139,23 @@ class QuicLink:
         proves_size = len(first) > DATAGRAM_SIZE
         size = size if proves_size else DATAGRAM_SIZE
         connection = LinkConnection.server(first, identity, size)
-        link = cls(
-            connection,
-            destination=destination,
-            local=local,
-            deadline=now + AUTHENTICATION_LIMIT,
-            size=size,
-            gate=ClientGate(client_key, identity.fingerprint),
-            proves_size=proves_size,
-        )
-        link._now = now
-        return link
+        gate = ClientGate(client_key, identity.fingerprint)
+        admission = Admission(connection, size, proves_size=proves_size, gate=gate)
+        return cls(connection, admission, destination=destination, local=local, now=now)
 
     @property
     def is_up(self) -> bool:
         return self._up and not self._down
+
+    @property
+    def size(self) -> int:
+        """Bytes of its largest datagrams."""
+        return self._admission.size
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether it was found that packets of its size do not come through."""
+        return self._admission.is_too_large
 
     @property
     def least_rtt(self) -> float:
@@ -187,18 +173,18 @@ class QuicLink:
         """
         if not self.is_up or self._connection.is_path_full:
             return 0
-        return max(0, BACKLOG_LIMIT - self._connection.get_send_buffer_size(_STREAM))
+        return max(0, BACKLOG_LIMIT - self._connection.get_send_buffer_size(STREAM))
 
     def send(self, data: Buffer, now: float) -> None:
         """Append bytes to the link's stream."""
         if not self.is_up:
             return
         self._now = now
-        self._guarded(self._connection.send_stream_data, _STREAM, data)
+        self._guarded(self._connection.send_stream_data, STREAM, data)
         self._dirty = True
         if self.unanswered_since is None:
             self.unanswered_since = now
-        if self._connection.get_send_buffer_size(_STREAM) > _HARD_LIMIT:
+        if self._connection.get_send_buffer_size(STREAM) > _HARD_LIMIT:
             self._fail("the other side does not take what it asks for")
 
     @property
@@ -262,13 +248,15 @@ class QuicLink:
         timer = self._connection.get_timer()
         if timer is not None and now >= timer:
             self._guarded(self._connection.handle_timer, now)
-        self._prove_size(now)
+        if not self._up and not self._down:
+            self._guarded(self._admission.prove_size, now)
+            self._settle()
         self._after(now)
 
     def next_timeout(self) -> float | None:
         if self._down:
             return None
-        proof = self._proof.next_timeout() if self._proof is not None and not self._up else None
+        proof = None if self._up else self._admission.next_timeout()
         times = [t for t in (self._connection.get_timer(), self._deadline, proof) if t is not None]
         return min(times, default=None)
 
@@ -296,13 +284,12 @@ class QuicLink:
 
     def _handle(self, event: QuicEvent, now: float) -> None:
         if isinstance(event, HandshakeCompleted):
-            if self._first:
-                self._guarded(self._connection.send_stream_data, _STREAM, self._first)
-                self._authenticated(now)
+            self._guarded(self._admission.begin, now)
+            self._settle()
         elif isinstance(event, StreamDataReceived):
             self._take(event, now)
         elif isinstance(event, DatagramFrameReceived):
-            self._take_datagram(event.data, now)
+            self._take_datagram(event.data)
         elif isinstance(event, ConnectionIdIssued):
             self._ids.add(event.connection_id)
         elif isinstance(event, ConnectionIdRetired):
@@ -316,75 +303,38 @@ class QuicLink:
     def _take(self, event: StreamDataReceived, now: float) -> None:
         if self._down:
             return
-        if event.stream_id != _STREAM:
+        if event.stream_id != STREAM:
             self._fail("the other side opened a stream that a link does not have")
             return
         data = event.data
-        if self._gate is not None:
-            data = self._pass(event.data, self._gate, now)
-        if len(data) and not self._up and self._proof is not None:
-            self._proof.heard_stream()
-            self._rise()
+        if not self._up:
+            data = self._guarded(self._admission.pass_on, data, now) or b""
+            self._settle()
         if len(data) and self.is_up:
             self._events.append(LinkData(data))
         if event.end_stream:
             self._sink("the other side ended the link")
 
-    def _take_datagram(self, data: bytes, now: float) -> None:
+    def _take_datagram(self, data: bytes) -> None:
         """Nothing of one who has not proven itself, and nothing of a kind that is not known."""
-        if not self._is_authentic or self._down:
+        if not self._admission.is_authentic or self._down:
             return
-        if data[:1] == FOR_SESSION:
-            if self._up:
-                self._events.append(LinkDatagram(memoryview(data)[1:]))
-        elif self._proof is not None:
-            if data[:1] == PROBE:
-                self._guarded(self._connection.send_datagram_frame, SEEN)
-            self._proof.hear(data)
-            if not self._up:
-                self._rise()
+        if data[:1] != FOR_SESSION:
+            self._guarded(self._admission.hear, data)
+            self._settle()
+        elif self._up:
+            self._events.append(LinkDatagram(memoryview(data)[1:]))
 
-    def _pass(self, data: bytes, gate: ClientGate, now: float) -> bytes:
-        """What the gate lets through, now that `data` has come."""
-        data = gate.feed(data)
-        if gate.is_refused:
-            self._fail("the other side could not prove itself")
-        elif gate.is_open:
-            self._gate = None
-            self._authenticated(now)
-        return data
-
-    def _authenticated(self, now: float) -> None:
-        """The other side is the right one; what is left is the path."""
-        self._is_authentic = True
-        # The library falls back to the least size where the handshake lost packets.
-        self.size = min(self.size, self._connection.largest_datagram)
-        if self._proof is not None:
-            if self._first and self.size < self.asked_size:
-                self._fail("the handshake lost packets")
-                return
-            self._proof.begin(self.size - DATAGRAM_OVERHEAD, self._connection.smoothed_rtt, now)
-            self._prove_size(now)
-        self._rise()
-
-    def _prove_size(self, now: float) -> None:
-        """Send a packet of full size, past the congestion window: there is nothing else on this link yet."""
-        if self._proof is None or self._up or self._down:
+    def _settle(self) -> None:
+        """Come up if all is proven, and end when it is known that this cannot be."""
+        if self._up or self._down:
             return
-        if (probe := self._proof.due(now)) is not None and self._connection.takes_datagrams:
-            self._guarded(self._connection.send_datagram_frame, probe)
-            self._dirty = True
-        if self._proof.has_failed(now):
-            self.is_too_large = True
-            self._fail("the path does not carry packets of that size")
-
-    def _rise(self) -> None:
-        """Be up, if all is proven."""
-        if self._proof is not None and not self._proof.is_done:
-            return
-        self._up = True
-        self._deadline = None
-        self._events.append(LinkUp())
+        if self._admission.refusal:
+            self._fail(self._admission.refusal)
+        elif self._admission.is_done:
+            self._up = True
+            self._deadline = None
+            self._events.append(LinkUp())
 
     def _fail(self, reason: str) -> None:
         if not self._down:
