@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -336,25 +335,6 @@ def test_too_many_copies_are_a_persons_matter(folder: SafeFolder, monkeypatch: p
     assert set(tree(folder.path)) == {"a", "a (1)"}
 
 
-def test_a_durable_file_is_on_the_disk_before_it_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With `durable`, data and names are flushed in that order."""
-    calls: list[str] = []
-    real_rename = directory.Directory.rename_file
-    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))
-
-    def rename(self: directory.Directory, old: str, new: str) -> None:
-        calls.append("rename")
-        real_rename(self, old, new)
-
-    monkeypatch.setattr(directory.Directory, "rename_file", rename)
-    folder = SafeFolder.open(tmp_path, durable=True)
-    receive(folder, "a")
-    folder.close()
-    assert calls == ["fsync", "rename", "fsync"]
-
-
 def test_a_target_that_is_no_folder_is_a_local_problem(tmp_path: Path) -> None:
     """The sentence names what was tried."""
     (tmp_path / "file").touch()
@@ -377,29 +357,3 @@ def test_descriptors_are_closed(folder: SafeFolder) -> None:
         receive(folder, f"d{i % 10}/{i}")
     folder.settle()
     assert open_descriptors() == before
-
-
-@pytest.mark.parametrize(("number", "kept"), [(errno.EIO, {}), (errno.EINVAL, {"a": b"new"})])
-def test_a_name_that_cannot_be_flushed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kept: dict[str, bytes]
-) -> None:
-    """A failing disk is a problem, and then the file is not kept; some systems cannot flush folders."""
-    folder = SafeFolder.open(tmp_path, durable=True)
-    honest = os.fsync
-
-    def fail(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(number, os.strerror(number))
-        honest(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    if kept:
-        receive(folder, "a")
-        folder.settle()
-    else:
-        with pytest.raises(LocalProblem):
-            receive(folder, "a")
-        with pytest.raises(LocalProblem):
-            folder.settle()
-    assert tree(tmp_path) == kept
-    folder.close()

@@ -178,17 +178,6 @@ class Directory:
         usage = shutil.disk_usage(self.path)
         return usage.free, usage.total
 
-    def flush(self) -> None:
-        """Make the names in this folder survive a power failure, where the system can."""
-        if self._descriptor is None:
-            return
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            # Some network file systems cannot flush a folder.
-            if error.errno != errno.EINVAL:
-                raise
-
     def rename_file(self, old: str, new: str) -> None:
         """Give a file a name that must be free: `FileExistsError` if it is not; nothing is ever replaced."""
         if self._rename_if_free(old, new):

@@ -32,11 +32,6 @@ _ZEROS = bytes(BLOCK)
 class Home(Protocol):
     """What a file tells the folder that it belongs to."""
 
-    @property
-    def durable(self) -> bool:
-        """Whether a file is on the disk before it gets its name."""
-        ...
-
     def stored(self, parts: tuple[str, ...], name: str) -> None: ...
 
     def lost(self, parts: tuple[str, ...]) -> None: ...
@@ -154,8 +149,6 @@ class IncomingFile:
         os.ftruncate(self._descriptor, self._position)
         if hasattr(os, "fchmod"):
             os.fchmod(self._descriptor, self._mode)
-        if self._home.durable:
-            os.fsync(self._descriptor)
         written = os.fstat(self._descriptor)
         # Until it has its name, another transfer would take it for a part of its own.
         with claimed_still(self._descriptor):
@@ -165,8 +158,6 @@ class IncomingFile:
         found = self._place.directory.status(placed)
         if (found.st_dev, found.st_ino) != (written.st_dev, written.st_ino):
             raise LocalProblem(f"Could not keep {self._shown}: another program put something in its place.")
-        if self._home.durable:
-            self._flush_name(placed)
         self._end()
         self._home.stored(self._place.parts, placed)
         return placed
@@ -213,14 +204,6 @@ class IncomingFile:
         self._position = position
         with self._problems("write"):
             os.lseek(self._descriptor, position, os.SEEK_SET)
-
-    def _flush_name(self, placed: str) -> None:
-        try:
-            self._place.directory.flush()
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._place.directory.remove_file(placed)
-            raise
 
     def _close_descriptor(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

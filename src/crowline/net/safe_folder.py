@@ -37,10 +37,9 @@ BLOCK_BYTES = 4096
 class SafeFolder:
     """Files and folders of one transfer in one folder of the user's choice. For one thread at a time."""
 
-    def __init__(self, root: Directory, *, entropy: Callable[[int], bytes], durable: bool) -> None:
+    def __init__(self, root: Directory, *, entropy: Callable[[int], bytes]) -> None:
         self._root = root
         self._entropy = entropy
-        self._durable = durable
         self._stages: dict[str, Stage] = {}
         self._saved: dict[str, str] = {}
         self._warnings: tuple[str, ...] = ()
@@ -53,26 +52,19 @@ class SafeFolder:
         folder: Path,
         *,
         entropy: Callable[[int], bytes] = os.urandom,
-        durable: bool = False,
         by_descriptor: bool = HAS_DIR_FD,
     ) -> SafeFolder:
-        """Open `folder`, made if it is not there. With `durable`, each file is on the disk before it gets its
-        name. Raises `LocalProblem`."""
+        """Open `folder`, made if it is not there. Raises `LocalProblem`."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             root = Directory.open(folder, by_descriptor=by_descriptor)
         except OSError as error:
             raise local_problem(error, f"use the folder {display_name(str(folder))}") from error
-        return cls(root, entropy=entropy, durable=durable)
+        return cls(root, entropy=entropy)
 
     @property
     def path(self) -> Path:
         return self._root.path
-
-    @property
-    def durable(self) -> bool:
-        """Whether a file is on the disk before it gets its name."""
-        return self._durable
 
     def require_space(self, size: int, entries: int) -> None:
         """Raise `DiskFull` unless `size` bytes in so many entries fit, and leave a reserve."""
@@ -158,7 +150,7 @@ class SafeFolder:
         """Write a whole verified file into a private folder. False if that must be done with `create_file`.
         Raises `LocalProblem`."""
         top, _, rest = path.partition("/")
-        if not rest or self._durable or self._stages[top].merged:
+        if not rest or self._stages[top].merged:
             return False
         parts = split_path(path)
         try:
@@ -198,11 +190,6 @@ class SafeFolder:
             except OSError as error:
                 raise local_problem(error, f"finish the folder {display_name(stage.wished)}") from error
         self._forget_stages()
-        if self._durable:
-            try:
-                self._root.flush()
-            except OSError as error:
-                raise local_problem(error, f"write to {display_name(str(self.path))}") from error
         return self._saved
 
     def give_up(self) -> dict[str, str]:
