@@ -15,7 +15,7 @@ from crowline.base.machine import Transmit
 from crowline.net.udp import UdpSocket
 from crowline.rendezvous.signals import CandidateSignal, Description
 from serving import serving
-from two_peers import until
+from waiting import until
 
 
 @pytest.fixture

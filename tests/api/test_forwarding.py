@@ -36,7 +36,8 @@ from crowline.api.forwarding.gate import Gate
 from crowline.base.addresses import Address
 from crowline.base.errors import CrowlineError, LocalProblem, Refused
 from crowline.forward.messages import Reason
-from two_peers import two_peers, until
+from two_peers import two_peers
+from waiting import until
 
 
 @dataclass

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -22,6 +21,7 @@ from crowline.net.network import Network, NetworkChange
 from crowline.rendezvous.signals import CandidateGone, CandidateSignal, Description, Signal
 from crowline.server.server import Server
 from serving import serving
+from waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +52,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Signal]:
 
     monkeypatch.setattr(HubChannel, "signal", note)
     return seen
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 30.0
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 def is_direct(peer: crowline.Peer) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,6 +13,7 @@ from crowline.session.events import BulkIsSlow
 from crowline.session.frames import Kind, header
 from crowline.session.links import LinkTransmit
 from serving import serving
+from waiting import until
 
 
 @pytest.fixture
@@ -26,13 +27,6 @@ async def peers() -> AsyncIterator[tuple[crowline.Peer, crowline.Peer]]:
         both = await room.peer(), there
         await until(lambda: all(path_of(peer) == "udp" for peer in both))
         yield both
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 def path_of(peer: crowline.Peer) -> str:

@@ -23,6 +23,7 @@ from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.link import growth
 from crowline.link.identity import Identity
 from crowline.link.quic import DATAGRAM_SIZE
+from waiting import until
 
 CLIENT, SERVER = Address("192.0.2.1", 5000), Address("198.51.100.2", 6000)
 IDENTITY = Identity.generate()
@@ -98,14 +99,6 @@ async def joined(client: Side, server: Side) -> AsyncIterator[None]:
     finally:
         client.table.close()
         server.table.close()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(round(PATIENCE / 0.001)):
-        if holds():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not come to that")
 
 
 def say(side: Side, link: PairLink, data: bytes) -> None:

@@ -18,6 +18,7 @@ from crowline.base.transport import Transport
 from crowline.ice.candidate import Candidate, CandidateFactory, CandidateType, TcpType
 from crowline.net.websocket import HubSocket
 from serving import serving
+from waiting import until
 
 BASE = Address("192.168.1.10", 4000)
 BASE_IPV6 = Address("2a01:100::10", 4000)
@@ -142,14 +143,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped_ports, "category_of", lambda pair: pair.kind)
     for name in ("HOST_DELAY", "JOIN_DELAY", "LOOK_AGAIN"):
         monkeypatch.setattr(mapped_ports, name, 0.01)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(PATIENCE / STEP)):
-        if holds():
-            return
-        await asyncio.sleep(STEP)
-    raise AssertionError("it did not happen")
 
 
 async def begun(meeting: Meeting, *candidates: Candidate) -> Mapper:

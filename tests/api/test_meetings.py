@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,20 +18,13 @@ from crowline.rendezvous.limits import HubLimits
 from crowline.rendezvous.role import Role
 from crowline.server.server import Server
 from serving import serving
+from waiting import until
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     async with serving() as running:
         yield running
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 async def test_streams_flow_both_ways_and_the_path_becomes_direct(server: Server) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from crowline.net.network import Network, NetworkChange
 from crowline.rendezvous.signals import CandidateSignal, Description, Signal
 from crowline.server.server import Server
 from serving import serving
+from waiting import until
 
 PATIENCE = 30.0
 NOTHING = Network((), ())
@@ -48,13 +49,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 async def server() -> AsyncIterator[Server]:
     async with serving() as running:
         yield running
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 def traversal_of(room: crowline.Room) -> Traversal:

@@ -15,7 +15,8 @@ from crowline.base.errors import CrowlineError, ProtocolViolation
 from crowline.base.machine import Buffer
 from crowline.net.conduit import CHUNK
 from crowline.net.standard_streams import StandardInput, StandardStreams
-from two_peers import two_peers, until
+from two_peers import two_peers
+from waiting import until
 
 
 class Program:

@@ -25,6 +25,7 @@ from crowline.net.router_memory import RouterMemory
 from crowline.portmap.ports import MAX_PORTS
 from crowline.portmap.upnp import discovery
 from loopback_router import HOST, LOOPBACK, OUTSIDE, LoopbackRouter, loopback_router
+from waiting import until
 
 KINDS = [PortMapping.UPNP, PortMapping.NAT_PMP, PortMapping.PCP]
 ALL = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
@@ -59,14 +60,6 @@ def ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ways]:
 
 def mapper(folder: Path, **options: object) -> PortMapper:
     return PortMapper(memory=RouterMemory(folder), follows=False, **options)  # type: ignore[arg-type]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(PATIENCE / 0.01)):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 def enters(router: LoopbackRouter, port: int, protocol: int = UDP) -> Address | None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from crowline.api.room import Room, enter, opened
 from crowline.api.traversal.traversal import Traversal
 from crowline.base.errors import Interrupted, PeerRestarted
 from crowline.rendezvous.role import Role
+from waiting import until
 
 PATIENCE = 60.0
 
@@ -76,12 +77,6 @@ async def server() -> AsyncIterator[Restarting]:
     await running.start()
     yield running
     await running.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def meets(room: Room) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,6 +17,7 @@ from crowline.base.send_problem import SendProblem
 from crowline.ice.candidate import Candidate, CandidateType
 from crowline.link import renewal
 from serving import serving
+from waiting import until
 
 HERE, THERE = Address("203.0.113.1", 40000), Address("203.0.113.1", 40001)
 PATIENCE = 30.0  # seconds for what must happen, on the slowest machine
@@ -62,13 +63,6 @@ class Side:
     def close(self) -> None:
         self.renewals.close()
         self.gatherer.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 async def test_a_socket_whose_mapping_ended_gets_a_successor_and_is_closed(

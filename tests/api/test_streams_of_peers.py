@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -13,14 +12,7 @@ from crowline.api import datagrams, peer
 from crowline.session.streams import MAX_STREAMS
 from serving import serving
 from two_peers import two_peers
-
-
-async def until(condition: Callable[[], bool], pause: float = 0.005) -> None:
-    """Wait until `condition()` holds."""
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(pause)
+from waiting import until
 
 
 async def test_streams_that_were_opened_and_reset_leave_nothing_behind() -> None:

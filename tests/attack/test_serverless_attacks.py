@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket as socket_module
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,7 @@ from crowline.rendezvous.signals import CandidateSignal
 from crowline.rendezvous.token import MAX_CANDIDATES, Token
 from crowline.stun import Message, MessageClass, Method, short_term_key
 from crowline.stun.attributes import IceControlling, Priority, Username
+from waiting import until
 
 VICTIM = "198.51.100.9"
 
@@ -247,14 +248,6 @@ async def test_a_hub_of_the_other_side_vouches_for_nobody() -> None:
         point.vouch(host)
     await asyncio.sleep(0)
     assert events == [HostVouched("192.0.2.1")]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for it, as long as the test may take."""
-    for _ in range(100_000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
 
 
 async def test_a_forged_check_does_not_begin_a_meeting_by_tokens() -> None:
