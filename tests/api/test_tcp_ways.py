@@ -26,6 +26,7 @@ from crowline.punch.syn_budget import SynBudget
 from crowline.rendezvous.signals import CandidateSignal, Signal
 from crowline.server.server import Server
 from serving import serving
+from waiting import until
 
 
 @pytest.fixture
@@ -52,13 +53,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Signal]:
 def without_udp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither side has anything but TCP for the other."""
     monkeypatch.setattr(Allowed, "candidate", lambda self, candidate: candidate.transport == "tcp")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 30.0
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "that did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 def by(peer: Peer, transport: str) -> bool:
@@ -185,7 +179,7 @@ async def test_a_restart_leaves_a_tls_link_alone(server: Server) -> None:
         found, other = room._connection._traversal, there._connection._traversal
         assert found is not None and other is not None
         ufrags = found._agent.ufrag, other._agent.ufrag
-        assert found._restart_now()
+        assert found._restarts.begin()
         await until(lambda: ufrags[0] != found._agent.ufrag and ufrags[1] != other._agent.ufrag)
         await carry(here, there, os.urandom(1_000_000))
         assert tls_links(room) == [first] and by(here, "tcp")
@@ -232,7 +226,7 @@ async def test_where_udp_leads_across_tcp_leaves_the_servers_alone(
             side._rest()
             assert not asks(side)
         found = room._connection._traversal
-        assert found is not None and found._restart_now()
+        assert found is not None and found._restarts.begin()
         await until(lambda: all(asks(side) for side in sides))
         assert sorted(budgets) == ["forget_proven", "renew"]
 

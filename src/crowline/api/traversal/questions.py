@@ -13,6 +13,7 @@ from crowline.base.secrets import Secret
 from crowline.base.transport import Transport
 from crowline.net.resolver import resolve
 from crowline.net.stream import StreamTarget
+from crowline.rendezvous.candidates import REFRESH_INTERVAL
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
 
@@ -32,6 +33,15 @@ class Questions:
         self._hub_host = hub_host
         self._towards = towards
         self._has_asked_all = False
+
+    async def keep_asking(self, servers: Iterable[ServerAddress], is_enough: Callable[[], bool]) -> None:
+        """Ask those STUN servers from all sockets, again and again until that is enough."""
+        self.stun_servers = list(servers)
+        while True:
+            await self.query_stun()
+            await asyncio.sleep(REFRESH_INTERVAL)
+            if is_enough():
+                return
 
     async def query_stun(self) -> None:
         """Ask all STUN servers from all sockets."""

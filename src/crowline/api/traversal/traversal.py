@@ -36,7 +36,6 @@ from crowline.net.pump import Pump
 from crowline.net.tcp_framed import FramedStream
 from crowline.net.udp import UdpSocket
 from crowline.punch.punch_signals import PunchSignal
-from crowline.rendezvous.candidates import REFRESH_INTERVAL
 from crowline.rendezvous.signals import Description, Signal
 from crowline.rendezvous.wire import ServerAddress, TurnGrant
 from crowline.stun.message import TRANSACTION_ID_SIZE
@@ -96,13 +95,17 @@ class Traversal:
             punches=is_outside,
             signal=signal,
         )
+        self._questions = Questions(self._gatherer, hub_host, here.translation.towards)
+        self._restarts = Restarts(
+            self._agent, self._pump, self._gatherer, self._announcer, self._questions, pairs
+        )
         self._events = AgentEvents(
             owner,
             pairs,
             allowed=here.allowed,
             gatherer=self._gatherer,
             announcer=self._announcer,
-            on_restarted=self._on_restarted,
+            on_restarted=self._restarts.on_restarted,
         )
         self._other = OtherSide(
             self._agent,
@@ -116,7 +119,6 @@ class Traversal:
         )
         self._renewals = Renewals(self._gatherer, self)
         self._gatherer.on_seen = self._renewals.seen
-        self._questions = Questions(self._gatherer, hub_host, here.translation.towards)
         self._tcp = TcpWays(
             self, self._agent, self._pump, self._gatherer.factory, hides_host=options.hide_addresses
         )
@@ -136,7 +138,6 @@ class Traversal:
             waits=not controlling,
         )
         self._chores = Chores()
-        self._restarts = Restarts(self._restart_now)
 
     # This side's candidates -------------------------------------------------------------------------
 
@@ -150,15 +151,10 @@ class Traversal:
         """Have the servers say under which addresses they see the sockets, again and again until `meet`, and
         whenever this machine's network changes.
         """
-        self._questions.stun_servers = list(servers)
         self._punching.wait()
         self._here.watch(self.on_network_change)
         self._chores.beside(self._translate())
-        while True:
-            await self._questions.query_stun()
-            await asyncio.sleep(REFRESH_INTERVAL)
-            if self._has_met:
-                return
+        await self._questions.keep_asking(servers, lambda: self._has_met)
 
     async def query_other_stun(self, servers: Iterable[ServerAddress]) -> None:
         """There are other servers to ask from now on."""
@@ -253,7 +249,7 @@ class Traversal:
 
         What carries data goes on meanwhile.
         """
-        self._restarts.demand(otherwise=self._tell_all)
+        self._restarts.demand()
         self._chores.beside(self._questions.query_stun())
 
     def restart(self) -> None:
@@ -385,21 +381,6 @@ class Traversal:
         if await self._here.translation.seek():
             self._other.translate()
             await self._questions.query_stun()
-
-    def _on_restarted(self) -> None:
-        self._gatherer.restart({pair.remote.address.host for pair in self._agent.valid_pairs()})
-        self._tell_all()
-        self._pairs.on_restarted()
-
-    def _tell_all(self) -> None:
-        """Who this side is and what it has, once more."""
-        self._announcer.repeat()
-        self._questions.restart()
-
-    def _restart_now(self) -> bool:
-        began = self._agent.restart(self._pump.now)
-        self._pump.flush()
-        return began
 
     def _stay(self) -> None:
         """Check no more, and follow the network no more."""
