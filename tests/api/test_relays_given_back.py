@@ -162,7 +162,7 @@ async def test_refused_credentials_are_not_shown_again(monkeypatch: pytest.Monke
             [race] = user.relays._races
         async with front(server.datagrams[0].port, secret=Secret(b"another")) as running:
             relay.verify()
-            await user.until(lambda: race._is_refused and not race.relays and not race._tasks)
+            await user.until(lambda: race._is_refused and not race.relays and not race._streams.is_busy)
             assert (race._timer, race._entrants, race.winner) == (None, set(), None)
 
 

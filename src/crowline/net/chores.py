@@ -9,16 +9,23 @@ from collections.abc import Callable, Coroutine
 class Chores:
     """Tasks and timers of one owner, made in a running loop; `stop` or `close` ends them."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
+        """`on_end` is called when a task has ended, however that was."""
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a task has not ended."""
+        return bool(self._tasks)
 
     def beside(self, work: Coroutine[None, None, None]) -> None:
         """Do that work at the same time."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
     def later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
         """Call that in `delay` seconds."""
@@ -35,3 +42,7 @@ class Chores:
         """End all of it, and wait until it has ended."""
         self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._on_end()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from crowline.api.traversal.relay import DatagramWay, Login, Relay, RelayOwner, StreamWay
 from crowline.api.traversal.relay_server import BOTH_FAMILIES, RelayServer
 from crowline.api.traversal.relays_owner import RelaysOwner
 from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable, UsageError
+from crowline.net.chores import Chores
 from crowline.net.interfaces import source_towards
 from crowline.net.stream import StreamTarget
 from crowline.stun.shapes import FAMILY_IPV6
@@ -47,7 +49,7 @@ class Race(RelayOwner):
         self._login = login
         self._loop = asyncio.get_running_loop()
         self._entrants: set[Relay] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams = Chores(on_end=self._settle)  # the ways by streams, on their way
         self._timer: asyncio.TimerHandle | None = None
         self._started = self._won_at = 0.0
         self._is_told = self._is_reconnecting = self._closed = False
@@ -88,7 +90,7 @@ class Race(RelayOwner):
         self._wins = min(self._wins, 1)
         if self.winner is not None:
             self.winner.verify()
-        elif not (self._closed or self._entrants or self._tasks):
+        elif not (self._closed or self._is_asking):
             self._stop()
             self.begin()
 
@@ -160,7 +162,7 @@ class Race(RelayOwner):
         elif relay.client.ticket is not None and isinstance(relay.way, StreamWay):
             if not self._is_reconnecting:
                 self._is_reconnecting = True
-                self._spawn(self._reconnect(relay, relay.way.target))
+                self._streams.beside(self._reconnect(relay, relay.way.target))
         else:
             self._on_lost(relay)
 
@@ -227,7 +229,7 @@ class Race(RelayOwner):
             self._entrants.discard(relay)
             self._forget(relay)
             self._loop.call_soon(relay.close)
-        if self._closed or self._is_refused or self._entrants or self._tasks or self._wins >= MAX_REMADE:
+        if self._closed or self._is_refused or self._is_asking or self._wins >= MAX_REMADE:
             return
         self._stop()
         self.begin()
@@ -255,23 +257,26 @@ class Race(RelayOwner):
         self._timer = None
         self._has_tried_streams = True
         for target in self.server.streams:
-            self._spawn(self._enter_stream(target, BOTH_FAMILIES))
+            self._streams.beside(self._enter_stream(target, BOTH_FAMILIES))
         self._settle()
 
     async def _enter_stream(
         self, target: StreamTarget, families: tuple[int, ...], alternates: Alternates | None = None
     ) -> None:
+        with suppress(ServerUnreachable):
+            self._enter(await self._by_stream(target, families), alternates)
+
+    async def _by_stream(self, target: StreamTarget, families: tuple[int, ...]) -> Relay:
         began = self._loop.time()
         way = await StreamWay.open(target)
         try:
             if self._entrants:
                 now = self._loop.time()
                 await asyncio.sleep(may_allocate_at(self._started, began, now) - now)
-            server = way.connection.remote
+            return Relay(self, way.connection.remote, way, self._login, families)
         except BaseException:
             way.close()
             raise
-        self._enter(Relay(self, server, way, self._login, families), alternates)
 
     def _enter(self, relay: Relay, alternates: Alternates | None) -> None:
         self.relays.add(relay)
@@ -298,7 +303,7 @@ class Race(RelayOwner):
             if server != relay.server:
                 pin, name = ("", domain) if domain else (target.fingerprint, target.name or target.host)
                 target = StreamTarget(server.host, server.port, target.transport, pin, name)
-            self._spawn(self._enter_stream(target, families, alternates))
+            self._streams.beside(self._enter_stream(target, families, alternates))
         else:
             self._enter_datagrams(server, families, alternates)
 
@@ -327,15 +332,14 @@ class Race(RelayOwner):
             return False
         return True
 
+    @property
+    def _is_asking(self) -> bool:
+        """Whether a way is being tried."""
+        return bool(self._entrants) or self._streams.is_busy
+
     def _settle(self) -> None:
         """When no way is left: say so, and try again later what has worked once."""
-        if (
-            self._closed
-            or self.winner is not None
-            or self._entrants
-            or self._tasks
-            or self._timer is not None
-        ):
+        if self._closed or self.winner is not None or self._is_asking or self._timer is not None:
             return
         if self.server.streams and not self._has_tried_streams and not self._is_refused:
             self._open_streams()
@@ -350,25 +354,13 @@ class Race(RelayOwner):
             self._is_told = True
             self._owner.on_race_over()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ServerUnreachable):
-            raise error
-        self._settle()
-
     def _set_timer(self, delay: float, call: Callable[[], None]) -> None:
         self._stop_timer()
         self._timer = self._loop.call_later(delay, call)
 
     def _stop(self) -> None:
         self._stop_timer()
-        for task in self._tasks:
-            task.cancel()
+        self._streams.stop()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
