@@ -79,8 +79,9 @@ class Pair:
         rtt: float | None = None,
         makeshift: bool = False,
         is_for_bulk: bool = False,
+        path: int = 0,
     ) -> None:
-        hints = Hints(merit, rtt, makeshift, is_for_bulk=is_for_bulk)
+        hints = Hints(merit, rtt, makeshift, is_for_bulk=is_for_bulk, path=path)
         for side in (0, 1):
             self._pipes[side, number] = Pipe(self, side, number, delay, room)
         for side in (0, 1):

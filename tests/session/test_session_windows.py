@@ -54,6 +54,15 @@ def test_a_reader_that_is_slow_keeps_the_window_that_it_began_with() -> None:
     assert window_of(pair, stream) == BASE
 
 
+@pytest.mark.parametrize(("path", "idle"), [(7, 0.01), (8, 0.2)])
+def test_a_path_is_as_short_as_any_of_its_links_has_found_it(path: int, idle: float) -> None:
+    """A link that is made while another is busy has only been measured behind queues."""
+    pair = Pair()
+    pair.link(1, rank=1, merit=1, rtt=0.01, path=7)
+    pair.link(2, rank=1, merit=2, rtt=0.2, delay=0.1, path=path)
+    assert pair.sessions[1].links.idle_rtt(2) == idle
+
+
 def test_all_windows_together_stay_within_the_budget() -> None:
     """Each that asks gets half of what is there; what one gives back, the next may have."""
     windows = Windows()

@@ -124,7 +124,11 @@ class LinkSet:
     def idle_rtt(self, link: int) -> float | None:
         """The round trip of its path without what waits on it, seconds."""
         member = self._members.get(link)
-        return member.idle_rtt if member else None
+        if member is None:
+            return None
+        # What was made while another link of the path was busy has only been measured behind its queues.
+        same = (one for one in self._members.values() if one is member or one.shares_path(member))
+        return min((rtt for one in same if (rtt := one.idle_rtt) is not None), default=None)
 
     def carried(self, link: int) -> tuple[int, int]:
         """Stream bytes sent and received by `link`, also after it ended."""
@@ -351,7 +355,7 @@ class LinkSet:
     @staticmethod
     def _outdoes(other: Member, chosen: Member, now: float) -> str:
         """Why `other`, as trusted and of the same rank, is to be used in place of `chosen`; empty if not."""
-        if other.hints.path and other.hints.path == chosen.hints.path:
+        if other.shares_path(chosen):
             other.shorter_since = None
             return BETTER_PATH if other.way > chosen.way else ""
         if not other.is_shorter_than(chosen) or not (other.is_measured() and chosen.is_measured()):

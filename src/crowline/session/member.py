@@ -218,6 +218,10 @@ class Member:
             self.trial = None
         return False
 
+    def shares_path(self, other: Member) -> bool:
+        """Whether both use the same path, so that what is measured on one holds for the other."""
+        return self.hints.path != 0 and self.hints.path == other.hints.path
+
     def is_shorter_than(self, other: Member) -> bool:
         """Whether its round trip is less by more than noise."""
         own, others = self.rtt, other.rtt
