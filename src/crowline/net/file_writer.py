@@ -265,6 +265,7 @@ class FileWriter:
             self._file = self._folder.create_file(
                 file.path, file.mode, self._found.get(self._index), self._proofs.get(self._index)
             )
+            self._file.expect(file.size)
             self._file.keep(self._passed, self._is_stopping)
         return self._file
 

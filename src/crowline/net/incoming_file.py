@@ -14,6 +14,7 @@ from crowline.base.machine import Buffer
 from crowline.net.directory import Directory, claimed_still
 from crowline.net.file_problems import local_problem
 from crowline.net.found_file import BLOCK, Identity, Proof
+from crowline.net.room_ahead import RoomAhead
 from crowline.transfer.chunks import MIN_CHUNK
 from crowline.transfer.names import display_name, numbered
 
@@ -62,7 +63,12 @@ class IncomingFile:
         self._source = -1
         self._proof: Proof | None = None
         self._old_size = 0
+        self._room = RoomAhead(0)
         self._open = True
+
+    def expect(self, size: int) -> None:
+        """The file is going to have so many bytes."""
+        self._room = RoomAhead(size)
 
     def build_on(self, proof: Proof, source: int = -1) -> None:
         """What is to be kept is in this file, or in the open file `source`, which is this one's to close."""
@@ -100,6 +106,7 @@ class IncomingFile:
             if self._position < self._old_size:
                 self._put(_ZEROS[:size])
             else:
+                self._room.release(self._descriptor, self._position, self._position + size)
                 self._position += size
         self._seek(self._position)
 
@@ -194,6 +201,7 @@ class IncomingFile:
 
     def _put(self, data: Buffer) -> None:
         view = memoryview(data)
+        self._room.take(self._descriptor, self._position, self._position + len(view))
         with self._problems("write"):
             while view:
                 written = os.write(self._descriptor, view)
