@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -60,15 +60,6 @@ async def say(socket: ClientConnection, message: wire.ClientMessage) -> None:
 async def hear(socket: ClientConnection) -> wire.HubMessage:
     async with asyncio.timeout(30):
         return wire.decode_hub((await socket.recv()).encode())  # type: ignore[union-attr]
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until it holds, at most half a minute."""
-    for _ in range(1500):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it never came to hold")
 
 
 async def meet(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -13,11 +12,10 @@ from crowline.base.addresses import Address
 from crowline.server.front import StunTurnFront
 from crowline.stun.message import Message, MessageClass, Method
 from turn_front import client_of
-from turn_socket import PATIENCE, SocketClient
+from turn_socket import SocketClient
 
 PEER_HOST = "127.0.0.2"
 LOGIN = ("-u", "user", "-w", "password")
-NOBODY_IS_LEFT = 30.0  # seconds
 
 
 def front(*listen: Address, **options: Any) -> AbstractAsyncContextManager[StunTurnFront]:
@@ -52,11 +50,3 @@ def relayed_of(client: SocketClient) -> Address:
 
 def binding() -> bytes:
     return Message(Method.BINDING, MessageClass.REQUEST, os.urandom(12), ()).encode()
-
-
-async def until(condition: Any, seconds: float = PATIENCE) -> None:
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise TimeoutError

@@ -19,11 +19,11 @@ from crowline.stun import attributes as a
 from crowline.stun.budget import Allowance
 from crowline.stun.message import HEADER_SIZE, Message, MessageClass, Method, parse
 from crowline.turn.codes import BAD_REQUEST, STALE_NONCE, UNAUTHORIZED
-from hub_server import eventually
 from turn_attackers import allocated, foothold, try_peer
 from turn_front import front
 from turn_pair import CLIENT, PEER, Caller, World, error_code
 from turn_socket import plain_socket, turn_client
+from waiting import until
 
 UNKNOWN_ATTRIBUTE = 420
 LIES = [*range(48), 0x7FFF, 0xFFFC, 0xFFFE, 0xFFFF]
@@ -244,6 +244,6 @@ async def test_w1_w2_streams_that_end_in_the_middle_leave_nothing() -> None:
             with suppress(ConnectionError):
                 assert await reader.read() == b""
             writer.close()
-        await eventually(lambda: len(vars(running)["_streams"]) == 0)
+        await until(lambda: len(vars(running)["_streams"]) == 0)
         assert running.counters["allocations"] == 0
         assert "handler_error" not in running.counters

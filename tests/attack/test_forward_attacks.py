@@ -21,7 +21,7 @@ from crowline.api.service import agreed_stream
 from crowline.base.errors import CrowlineError, MalformedMessage, ProtocolViolation
 from crowline.forward import messages as m
 from serving import serving
-from two_peers import until
+from waiting import until
 
 
 class Victim:

@@ -15,7 +15,8 @@ from crowline.rendezvous import wire
 from crowline.rendezvous.limits import HubLimits
 from crowline.server.gate import Gate
 from crowline.server.guard import MAX_FRAGMENTS
-from hub_server import HubServer, eventually, hear, hub_server
+from hub_server import HubServer, hear, hub_server
+from waiting import until
 
 
 async def test_t1_requests_in_drops_do_not_hold_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,13 +26,13 @@ async def test_t1_requests_in_drops_do_not_hold_sockets(monkeypatch: pytest.Monk
         slow = [await asyncio.open_connection(server.address.host, server.address.port) for _ in range(50)]
         for index, (_, writer) in enumerate(slow):
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: " if index % 2 else b"")
-        await eventually(lambda: len(server.gate) == 50)
+        await until(lambda: len(server.gate) == 50)
         for reader, writer in slow:
             async with asyncio.timeout(30):
                 with_error = await asyncio.gather(reader.read(), return_exceptions=True)
             assert with_error[0] == b"" or isinstance(with_error[0], OSError)
             writer.close()
-        await eventually(lambda: len(server.gate) == 0)
+        await until(lambda: len(server.gate) == 0)
 
 
 async def test_t1_the_second_request_has_a_deadline_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ async def test_t1_the_second_request_has_a_deadline_too(monkeypatch: pytest.Monk
         async with asyncio.timeout(30):
             await asyncio.gather(reader.read(), return_exceptions=True)
         writer.close()
-        await eventually(lambda: len(server.gate) == 0)
+        await until(lambda: len(server.gate) == 0)
 
 
 async def test_t1_a_websocket_that_says_nothing_is_closed() -> None:
@@ -56,7 +57,7 @@ async def test_t1_a_websocket_that_says_nothing_is_closed() -> None:
         async with asyncio.timeout(30):
             assert b"\x88" in await reader.read()
         writer.close()
-        await eventually(lambda: len(server.gate) == 0)
+        await until(lambda: len(server.gate) == 0)
 
 
 async def test_t1_one_source_cannot_take_all_connections() -> None:
@@ -105,7 +106,7 @@ async def test_t3_a_bad_frame_ends_the_connection(frame: bytes, code: int) -> No
             answer = await reader.read()
         assert struct.pack("!H", code) in answer[answer.rindex(b"\x88") :]
         writer.close()
-        await eventually(lambda: not server.front._readers)
+        await until(lambda: not server.front._readers)
 
 
 async def test_c2_a_bad_frame_writes_no_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -116,7 +117,7 @@ async def test_c2_a_bad_frame_writes_no_log(caplog: pytest.LogCaptureFixture) ->
         async with asyncio.timeout(30):
             await reader.read()
         writer.close()
-        await eventually(lambda: not server.front._readers)
+        await until(lambda: not server.front._readers)
     assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
 
 
@@ -164,7 +165,7 @@ async def test_t3_a_half_closed_connection_ends() -> None:
         async with asyncio.timeout(30):
             await reader.read()
         writer.close()
-        await eventually(lambda: not server.front._readers and len(server.gate) == 0)
+        await until(lambda: not server.front._readers and len(server.gate) == 0)
 
 
 SMUGGLED = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -204,7 +205,7 @@ async def test_t4_what_proxies_read_in_two_ways_is_refused(head: str) -> None:
         assert answer.count(b"HTTP/1.1 ") <= 1
         assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200"))
         writer.close()
-        await eventually(lambda: len(server.gate) == 0)
+        await until(lambda: len(server.gate) == 0)
 
 
 async def test_t4_the_request_behind_is_answered_where_nothing_is_wrong() -> None:
@@ -240,8 +241,8 @@ async def test_t8_a_thousand_torn_connections_leave_nothing() -> None:
                     writer.write(masked(wire.encode(wire.Allocate(1, b"host"))))
                 writer.transport.abort()
         server.hub.handle_timeout(asyncio.get_running_loop().time() + 10_000)
-        await eventually(lambda: not server.front._readers and len(server.gate) == 0)
-        await eventually(lambda: len(asyncio.all_tasks()) <= before)
+        await until(lambda: not server.front._readers and len(server.gate) == 0)
+        await until(lambda: len(asyncio.all_tasks()) <= before)
         gc.collect()
 
 

@@ -27,10 +27,10 @@ from crowline.server.server import Server
 from crowline.stun.message import MessageClass, parse
 from crowline.turn.client import TurnClient
 from crowline.turn.framing import StreamFramer
-from hub_server import eventually
 from stream_attackers import binding, ended, front, places, streams, trusting
 from turn_front import HOME
 from turn_socket import PATIENCE, plain_socket
+from waiting import until
 
 PEER_HOST = "127.0.0.2"
 USER, PASSWORD = "user", "password"
@@ -105,7 +105,7 @@ async def test_t1_bytes_that_dribble_in_have_one_deadline(
         assert not task.done()
         task.cancel()
         writer.close()
-        await eventually(lambda: places(running) == 0)
+        await until(lambda: places(running) == 0)
 
 
 async def test_t1_silence_inside_tls_ends_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ async def test_t1_silence_inside_tls_ends_soon(tmp_path: Path, monkeypatch: pyte
         caller = await call(running, Transport.TLS)
         assert await ended(caller.reader) == b""
         caller.writer.close()
-        await eventually(lambda: places(running) == 0)
+        await until(lambda: places(running) == 0)
 
 
 async def test_t1_one_source_has_only_so_many_connections(
@@ -126,7 +126,7 @@ async def test_t1_one_source_has_only_so_many_connections(
     async with front(tmp_path) as running:
         server = running.tls_addresses[0]
         silent = [await asyncio.open_connection(server.host, server.port) for _ in range(5)]
-        await eventually(lambda: places(running) == 5)
+        await until(lambda: places(running) == 5)
         reader, writer = await asyncio.open_connection(server.host, server.port)
         assert await ended(reader) == b""
         writer.close()
@@ -137,7 +137,7 @@ async def test_t1_one_source_has_only_so_many_connections(
         other.writer.close()
         for _, writer in silent:
             writer.close()
-        await eventually(lambda: places(running) == 0)
+        await until(lambda: places(running) == 0)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ async def test_t2_what_is_no_hello_ends_the_connection(hello: bytes, tmp_path: P
         writer.write(hello)
         await ended(reader)
         writer.close()
-        await eventually(lambda: places(running) == 0)
+        await until(lambda: places(running) == 0)
         assert running.counters["tls_failed"] == 1
         after = await call(running, Transport.TLS)
         after.writer.write(binding())
@@ -252,9 +252,9 @@ async def test_t8_a_reset_at_every_step_leaves_nothing(kind: Transport, step: st
                 await caller.permit(Address(PEER_HOST, 9))
             assert running.counters["allocations"] == 1
         caller.writer.transport.abort()
-        await eventually(lambda: places(running) == 0 and streams(running) == 0)
-        await eventually(lambda: running.counters["allocations"] == 0)
-        await eventually(lambda: len(asyncio.all_tasks()) <= before)
+        await until(lambda: places(running) == 0 and streams(running) == 0)
+        await until(lambda: running.counters["allocations"] == 0)
+        await until(lambda: len(asyncio.all_tasks()) <= before)
         assert "handler_error" not in running.counters
 
 
@@ -288,7 +288,7 @@ async def test_q8_a_reader_that_stands_still_is_cut_off(
         assert running.counters["stream_stuck"] == 1
         assert running.counters["stream_dropped"] > 0
         assert most <= stream_client.MAX_QUEUE + 2 * stream_client.HIGH_WATER
-        await eventually(lambda: running.counters["allocations"] == 0)
+        await until(lambda: running.counters["allocations"] == 0)
         caller.writer.close()
 
 
@@ -333,7 +333,7 @@ async def test_q10_without_descriptors_live_streams_go_on(
         await caller.reader.readexactly(32)
         monkeypatch.setattr(socket.socket, "accept", refuse)
         later = asyncio.create_task(call(running))
-        await eventually(lambda: bool(told))
+        await until(lambda: bool(told))
         caller.writer.write(binding())
         assert len(await caller.reader.readexactly(32)) == 32
         exhausted = False

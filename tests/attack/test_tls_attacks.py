@@ -19,9 +19,9 @@ from crowline.server import stream_client, stream_doors
 from crowline.server.front import StunTurnFront
 from crowline.server.lean_tls import READ_AHEAD
 from crowline.stun.message import MessageClass
-from hub_server import eventually
 from stream_attackers import binding, front, places, trusting
 from turn_socket import PATIENCE
+from waiting import until
 
 PER_SOURCE = 60
 KIB = 1024
@@ -171,12 +171,12 @@ async def test_t1_handshakes_and_silence_after_them_are_bounded(
                 silent.append(await connect(running, hello()))
             else:
                 silent.append(await secured(running))
-            await eventually(lambda count=count: places(running) == min(count, 3))
+            await until(lambda count=count: places(running) == min(count, 3))
         assert running.counters["tls_crowded_out"] == 2
         assert await is_served(running)
         for each in silent:
             (each if stage == "hello" else each[1]).close()
-        await eventually(lambda: places(running) == 0)
+        await until(lambda: places(running) == 0)
 
 
 async def test_t1_those_who_have_spoken_are_not_crowded_out(
@@ -189,7 +189,7 @@ async def test_t1_those_who_have_spoken_are_not_crowded_out(
         writer.write(binding())
         await reader.readexactly(32)
         crowd = [await connect(running, hello()) for _ in range(6)]
-        await eventually(lambda: running.counters.get("tls_crowded_out") == 4)
+        await until(lambda: running.counters.get("tls_crowded_out") == 4)
         writer.write(binding())
         assert len(await asyncio.wait_for(reader.readexactly(32), PATIENCE)) == 32
         writer.close()
@@ -252,7 +252,7 @@ async def test_t2_a_client_that_is_not_written_to_is_not_read_ahead(
             most = max(most, 0 if stream.is_over else stream.transport.get_read_buffer_size())
             return bool(stream.is_over)
 
-        await eventually(is_over)
+        await until(is_over)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         # One read of the kernel's buffer may pass the limit.
@@ -277,7 +277,7 @@ async def test_t8_the_end_of_the_server_ends_connections_of_every_stage(stage: s
             if stage == "spoken":
                 writer.write(binding())
                 await reader.readexactly(32)
-        await eventually(lambda: places(running) == 1)
+        await until(lambda: places(running) == 1)
         await running.close()
         assert places(running) == 0
         async with asyncio.timeout(PATIENCE):
@@ -317,11 +317,11 @@ async def test_t8_a_client_that_ends_and_takes_nothing_is_gone_soon(
         for _ in range(15):
             writer.write(binding() * 100)
             await asyncio.sleep(0)
-        await eventually(lambda: running.counters["tcp_answered"] == 1501)
+        await until(lambda: running.counters["tcp_answered"] == 1501)
         unsent = stream.transport.get_extra_info(stream_client.RAW_TRANSPORT) or stream.transport
         assert unsent.get_write_buffer_size() > 0
         writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
-        await eventually(lambda: places(running) == 0)
+        await until(lambda: places(running) == 0)
         writer.transport.abort()
 
 

@@ -19,9 +19,9 @@ from crowline.net.relayed_address import RelayedAddress, TurnAccount
 from crowline.server.certificate import Certificate
 from crowline.turn.upkeep import Upkeep
 from datagram_endpoint import endpoint
-from hub_server import eventually
 from ice_sides import PATIENCE, Side, exchange, pair, start
 from turn_front import HOME, front
+from waiting import until
 
 
 @pytest.mark.parametrize("transport", Transport)
@@ -115,7 +115,7 @@ async def test_a_relayed_address_that_comes_too_late_is_given_back() -> None:
         one.use(one.socket)
         for data, source in answers[1:]:
             one.take(data, source, one.socket.local)
-        await eventually(lambda: running.is_idle)
+        await until(lambda: running.is_idle)
         while one.told()[-1].type is not CandidateType.RELAYED:
             await one.connection.gather(turn=[account])
 

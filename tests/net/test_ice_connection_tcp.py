@@ -19,9 +19,9 @@ from crowline.ice.framing import MAX_PACKET, frame
 from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import MessageClass, parse
 from crowline.turn.framing import StreamFramer
-from hub_server import eventually
 from nice_process import libnice
 from our_ice import PATIENCE, OurIce, our_ice
+from waiting import until
 
 HOST = Address("127.0.0.1", 0)
 SEEN = Address("198.51.100.7", 7)  # how a server sees a port behind a NAT
@@ -112,7 +112,7 @@ async def test_data_of_a_stranger_is_dropped() -> None:
         await agree(one, two)
         _, stranger = await asyncio.open_connection(bases[0].host, bases[0].port)
         stranger.write(frame(b"let me in"))
-        await eventually(lambda: one.connection.counters["unproven"] == 1)
+        await until(lambda: one.connection.counters["unproven"] == 1)
         await exchange(one, two)
         stranger.close()
 
@@ -145,7 +145,7 @@ async def test_servers_are_left_alone_once_a_pair_is_agreed_on() -> None:
         one.speak_to(two.connection.hear)
         two.speak_to(one.connection.hear)
         await asyncio.gather(*(side.connection.connected() for side in (one, two)))
-        await eventually(lambda: set(bases) <= set(ended))
+        await until(lambda: set(bases) <= set(ended))
         assert one.connection.restart()
         await one.connection.gather(stun=[server])
         await exchange(one, two)
@@ -185,7 +185,7 @@ async def test_a_port_that_is_closed_is_not_used_any_more() -> None:
         assert [event.reason for event in one.of(PairLost)] == [LossReason.LOCAL_REMOVED]
         with pytest.raises(NoPath):
             one.connection.send(b"nowhere")
-        await eventually(lambda: bool(two.of(PairLost)))
+        await until(lambda: bool(two.of(PairLost)))
         assert two.of(PairLost)[0].reason is LossReason.CONNECTION_LOST
 
 
@@ -198,7 +198,7 @@ async def test_a_restart_goes_on_with_the_data() -> None:
         assert one.connection.restart()
         await exchange(one, two)
         await one.connection.gather()
-        await eventually(lambda: all(len(side.of(PairNominated)) == 2 for side in (one, two)))
+        await until(lambda: all(len(side.of(PairNominated)) == 2 for side in (one, two)))
         await exchange(one, two)
 
 
@@ -213,7 +213,7 @@ async def test_a_new_port_takes_over_after_a_restart() -> None:
         assert one.connection.restart()
         await one.connection.gather()
         await one.connection.connected()
-        await eventually(lambda: remote_host(two) == fresh.host)
+        await until(lambda: remote_host(two) == fresh.host)
         await exchange(one, two)
 
 

@@ -17,8 +17,9 @@ from crowline.rendezvous import wire
 from crowline.server.config import ServerConfig
 from crowline.server.server import Server
 from crowline.turn.events import AllocationFailed
-from hub_server import eventually, hear, meet
+from hub_server import hear, meet
 from turn_socket import turn_client
+from waiting import until
 
 HOME = Address("127.0.0.1", 0)
 CONFIG = ServerConfig(
@@ -61,7 +62,7 @@ async def test_clients_are_sent_elsewhere() -> None:
         async with turn_client(server.stun, "user", "password") as late:
             late.client.allocate(late.pump.now)
             late.pump.flush()
-            await eventually(lambda: vars(server)["_front"].counters.get("turn_refused_300", 0) > 0)
+            await until(lambda: vars(server)["_front"].counters.get("turn_refused_300", 0) > 0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -15,7 +15,8 @@ from crowline.rendezvous.limits import HubLimits
 from crowline.server.gate import Gate, canonical_host
 from crowline.server.guard import ABORT
 from crowline.server.listener import bound_address, listen
-from hub_server import eventually, hear, hub_server, meet, say
+from hub_server import hear, hub_server, meet, say
+from waiting import until
 
 
 async def test_two_clients_meet_and_talk() -> None:
@@ -157,7 +158,7 @@ async def test_nothing_is_left_when_clients_break_off_at_any_step() -> None:
                     await hear(join)
                 host.transport.abort()
                 join.transport.abort()
-        await eventually(lambda: not (len(server.hub) or server.front._readers or len(server.gate)))
+        await until(lambda: not (len(server.hub) or server.front._readers or len(server.gate)))
 
 
 async def test_a_closed_front_asks_nothing_more_of_the_loop() -> None:
@@ -170,7 +171,7 @@ async def test_a_closed_front_asks_nothing_more_of_the_loop() -> None:
         host.transport.abort()
         async with server.connect() as other:
             await hear(other)
-    await eventually(lambda: not server.front._readers)
+    await until(lambda: not server.front._readers)
     assert server.hub.next_timeout() is not None
     assert server.front._timer is None
 
@@ -183,7 +184,7 @@ async def test_a_source_with_too_many_connections_is_refused() -> None:
             await hear(second)
             with pytest.raises((OSError, EOFError, InvalidMessage)):
                 await server.connect()
-        await eventually(lambda: not len(server.gate))
+        await until(lambda: not len(server.gate))
         async with server.connect() as fourth:
             assert isinstance(await hear(fourth), wire.Welcome)
 

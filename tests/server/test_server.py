@@ -25,8 +25,9 @@ from crowline.stun.attributes import XorMappedAddress
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.auth import user_of
 from crowline.turn.events import AllocationFailed
-from hub_server import eventually, hear, meet, say
+from hub_server import hear, meet, say
 from turn_socket import turn_client
+from waiting import until
 
 LOOPBACK = Config(listen=Address("127.0.0.1", 0), stun_listen=Address("127.0.0.1", 0))
 
@@ -73,7 +74,7 @@ async def test_turn_credentials_end_with_their_meeting() -> None:
             async with turn_client(server.stun, turn.username, turn.password) as client:
                 await client.allocate()
                 await client.close()
-        await eventually(lambda: len(server.hub) == 0)
+        await until(lambda: len(server.hub) == 0)
         async with turn_client(server.stun, turn.username, turn.password) as client:
             client.client.allocate(client.pump.now)
             client.pump.flush()

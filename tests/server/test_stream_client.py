@@ -12,7 +12,7 @@ from crowline.base.addresses import Address
 from crowline.base.transport import Transport
 from crowline.server import stream_client
 from crowline.server.stream_client import RAW_TRANSPORT, StreamClient, StreamKey
-from hub_server import eventually
+from waiting import until
 
 KEY = StreamKey(Address("192.0.2.1", 1000), Address("192.0.2.2", 443), Transport.TLS)
 
@@ -81,7 +81,7 @@ async def full_client(taken: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Stre
 async def test_a_slow_reader_over_tls_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """TLS hands on all that it has, and then nothing for long: what the kernel takes is what counts."""
     client, above, below, owner = await full_client(10, monkeypatch)
-    await eventually(lambda: below.looks >= 10)
+    await until(lambda: below.looks >= 10)
     assert not above.is_aborted
     assert owner.counters == {}
     client.connection_lost(None)
@@ -90,6 +90,6 @@ async def test_a_slow_reader_over_tls_is_kept(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_reader_over_tls_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither TLS nor the kernel gets rid of a byte: that is the end."""
     client, above, _, owner = await full_client(0, monkeypatch)
-    await eventually(lambda: above.is_aborted)
+    await until(lambda: above.is_aborted)
     assert owner.counters == {"stream_stuck": 1}
     client.connection_lost(None)

@@ -17,11 +17,11 @@ from crowline.base.addresses import Address
 from crowline.server.certificate import Certificate
 from crowline.server.front import StunTurnFront
 from crowline.turn.auth import issue_credentials
-from hub_server import eventually
 from needs import missing, needs_program
 from peer_programs import background, run
 from turn_front import SECRET
 from turn_socket import PATIENCE, free_port, plain_socket
+from waiting import until
 
 pytestmark = pytest.mark.peer
 
@@ -139,7 +139,7 @@ async def test_aioice_relays_over_streams(kind: str, tmp_path: Path) -> None:
                 peer.send(b"b" * size, relayed)
                 assert await asyncio.wait_for(received.get(), PATIENCE) == (b"b" * size, name)
         transport.close()
-        await eventually(lambda: running.counters["allocations"] == 0)
+        await until(lambda: running.counters["allocations"] == 0)
 
 
 LIBNICE = """

@@ -20,9 +20,9 @@ from crowline.stun.message import Message, MessageClass, Method
 from crowline.turn import checks
 from crowline.turn.events import AllocationFailed, DataReceived, PermissionRefused
 from crowline.turn.quota import Limits
-from hub_server import eventually
 from turn_front import SECRET, client_of, credentials, front
 from turn_socket import free_port, plain_socket, turn_client
+from waiting import until
 
 PEER_HOST = "127.0.0.2"
 
@@ -141,7 +141,7 @@ async def test_expired_allocations_give_their_ports_back(monkeypatch: pytest.Mon
     async with front(limits=Limits(max_lifetime=0)) as running, client_of(running) as client:
         await client.allocate()
         client.abandon()
-        await eventually(lambda: running.counters["allocations"] == 0)
+        await until(lambda: running.counters["allocations"] == 0)
         assert running.counters["turn_ended"] == 1
 
 

@@ -19,9 +19,9 @@ from crowline.turn.events import ConnectFailed, PeerConnection
 from crowline.turn.framing import StreamFramer
 from crowline.turn.quota import Limits
 from crowline.turn.tcp_client import BindFailed, Bound, PeerBytes, TcpTurnClient
-from hub_server import eventually
 from turn_front import front
 from turn_socket import PATIENCE
+from waiting import until
 
 PEER_HOST = "127.0.0.2"
 
@@ -214,7 +214,7 @@ async def test_p11_a_closed_port_and_a_silent_one_look_alike(monkeypatch: pytest
                 failed = await caller.event(ConnectFailed)
                 assert isinstance(failed, ConnectFailed)
                 assert failed.code == 447
-        await eventually(lambda: len(vars(vars(running)["_driver"])["_tcp"]) == 0)
+        await until(lambda: len(vars(vars(running)["_driver"])["_tcp"]) == 0)
 
 
 @pytest.mark.parametrize("to_peer", [False, True])
@@ -291,7 +291,7 @@ async def test_the_end_of_the_allocation_ends_its_connections() -> None:
             with suppress(ConnectionResetError):
                 assert await asyncio.wait_for(each.read(), PATIENCE) == b""
         data_writer.close()
-        await eventually(lambda: len(vars(vars(running)["_driver"])["_tcp"]) == 0)
-        await eventually(lambda: running.counters["allocations"] == 0)
+        await until(lambda: len(vars(vars(running)["_driver"])["_tcp"]) == 0)
+        await until(lambda: running.counters["allocations"] == 0)
         with pytest.raises(OSError):
             await asyncio.open_connection(relayed.host, relayed.port)

@@ -21,13 +21,12 @@ from crowline.turn.quota import Limits
 from peer_programs import run
 from turn_front import HOME, SECRET, client_of
 from turn_socket import PATIENCE, plain_socket
+from waiting import until
 from worker_front import (
-    NOBODY_IS_LEFT,
     PEER_HOST,
     front,
     home_of,
     relayed_of,
-    until,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares UDP ports out")
@@ -148,7 +147,7 @@ async def test_workers_end_with_their_owner() -> None:
         assert len(pids) == 2
         process.kill()
         await process.wait()
-        await until(lambda: not any(_lives(pid) for pid in pids), NOBODY_IS_LEFT)
+        await until(lambda: not any(_lives(pid) for pid in pids))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -23,13 +23,13 @@ from crowline.turn.quota import Limits
 from crowline.turn.requests import Request
 from turn_front import HOME, credentials
 from turn_socket import PATIENCE, SocketClient, plain_socket
+from waiting import until
 from worker_front import (
     PEER_HOST,
     client_in_each,
     front,
     home_of,
     relayed_of,
-    until,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares UDP ports out")

@@ -28,6 +28,7 @@ from needs import needs_program
 from peer_programs import background, run
 from turn_front import HOME, client_of, credentials
 from turn_socket import SocketClient, free_port, plain_socket
+from waiting import until
 from worker_front import (
     LOGIN,
     PEER_HOST,
@@ -36,7 +37,6 @@ from worker_front import (
     front,
     home_of,
     relayed_of,
-    until,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares UDP ports out")

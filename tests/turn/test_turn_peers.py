@@ -15,11 +15,11 @@ from coturn import LOGIN, coturn
 from crowline.base.addresses import Address
 from crowline.turn.auth import issue_credentials
 from crowline.turn.events import AllocationFailed, ChannelBound, DataReceived, PermissionRefused
-from hub_server import eventually
 from needs import needs_program
 from peer_programs import PROGRAM_TIME, background, run
 from turn_front import SECRET, front
 from turn_socket import PATIENCE, free_port, plain_socket, turn_client
+from waiting import until
 
 pytestmark = pytest.mark.peer
 
@@ -86,7 +86,7 @@ async def test_coturn_client_with_a_wrong_password_gets_nothing() -> None:
     async with front() as running:
         login = ("-u", "user", "-w", "wrong", "-p", str(running.address.port))
         async with background(program, "-s", "-c", "-n", "1", "-e", PEER_HOST, *login, "127.0.0.1"):
-            await eventually(lambda: running.counters.get("turn_rejected_401", 0) >= 2)
+            await until(lambda: running.counters.get("turn_rejected_401", 0) >= 2)
         assert "turn_allocated" not in running.counters
 
 
@@ -117,7 +117,7 @@ async def test_aioice_relays_by_channels() -> None:
                 (peer.local.host, peer.local.port),
             )
         transport.close()
-        await eventually(lambda: not running.counters["allocations"])
+        await until(lambda: not running.counters["allocations"])
 
 
 async def test_aioice_agents_connect_through_our_relay_only() -> None:
