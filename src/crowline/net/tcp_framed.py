@@ -31,7 +31,7 @@ class Tenant(Protocol):
     """The link on a connection."""
 
     def receive(self, data: memoryview) -> None:
-        """The next bytes after the last frame."""
+        """The next bytes after the last frame; they change when this has returned."""
 
     def drained(self) -> None:
         """All that one read brought has been received, or all that waited has left."""
@@ -155,19 +155,19 @@ class FramedStream:
 
     # ------------------------------------------------------------------------------------------------
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: memoryview) -> None:
         if not self.stream.is_trusted:
             self._untrusted += len(data)
             if self._untrusted > MAX_UNTRUSTED:
                 self.drop("it said too much before it proved itself")
                 return
         if self._stays_framed:
-            self._take_packets(memoryview(data))
+            self._take_packets(data)
         else:
             self._take_stream(data)
         self._drained()
 
-    def _take_stream(self, data: bytes) -> None:
+    def _take_stream(self, data: memoryview) -> None:
         """Frames and what follows them."""
         framed, plain = self._switch.split(data)
         if len(framed):

@@ -103,7 +103,7 @@ class TcpMapping:
         if self._stream is not None:
             self._stream.send(transmit.data)
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: memoryview) -> None:
         if not len(self._framer) and data[0] >= _FIRST_CHANNEL_BYTE:
             # The framer would wait for ChannelData of whatever length the bytes seem to say.
             self._lose(_NOT_STUN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +42,16 @@ CLOSE_LIMIT = 5.0
 _NOTHING_YET = (BlockingIOError, InterruptedError)
 
 
+class _Landing(threading.local):
+    """Where all streams of a thread read to, so that no read costs the making of a buffer."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_SIZE))
+
+
+_landing = _Landing()
+
+
 class TcpStream:
     """A connected socket. It is read from `start` on; until then what comes waits in the kernel.
 
@@ -72,7 +83,7 @@ class TcpStream:
         self.lost = 0
         self._on_trusted = on_trusted
         self._on_ended = on_ended
-        self._on_receive: Callable[[bytes], None] | None = None
+        self._on_receive: Callable[[memoryview], None] | None = None
         self._on_closed: Callable[[str], None] | None = None
         self._on_drained: Callable[[], None] | None = None
         # What the kernel has not taken yet, how much that is, and since when how much of it was taken.
@@ -109,14 +120,14 @@ class TcpStream:
 
     def start(
         self,
-        on_receive: Callable[[bytes], None],
+        on_receive: Callable[[memoryview], None],
         on_closed: Callable[[str], None],
         on_drained: Callable[[], None] | None = None,
     ) -> None:
         """Read from now on. A second call puts others in the place of the first.
 
-        `on_closed` is called once with the reason when the other side ended it; `on_drained` when what waited
-        has left.
+        What `on_receive` gets changes when that has returned. `on_closed` is called once with the reason when
+        the other side ended it; `on_drained` when what waited has left.
         """
         is_first = self._on_receive is None
         self._on_receive, self._on_closed, self._on_drained = on_receive, on_closed, on_drained
@@ -197,15 +208,16 @@ class TcpStream:
 
     def _readable(self) -> None:
         assert self._socket is not None and self._on_receive is not None
+        view = _landing.view
         try:
-            data = self._socket.recv(READ_SIZE)
+            size = self._socket.recv_into(view)
         except _NOTHING_YET:
             return
         except OSError as error:
             self._end(error)
             return
-        if data:
-            self._on_receive(data)
+        if size:
+            self._on_receive(view[:size])
         else:
             self._end(None)
 
