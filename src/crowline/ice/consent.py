@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from crowline.ice.checks import Credentials
 from crowline.ice.pair import ValidPair
@@ -15,8 +16,7 @@ KEEPALIVE_INTERVAL = 15.0  # seconds, RFC 8445 §11: Tr and no less
 MAX_OPEN_REQUESTS = 8  # requests of one pair that can be open: those of `EXPIRY` seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A consent request: when it was sent, once and only once, and which role and whose name it claimed."""
 
     pair: ValidPair
@@ -25,8 +25,7 @@ class Request:
     credentials: Credentials
 
 
-@dataclass(slots=True)
-class _Watch:
+class _Watch(Struct):
     expires: float
     next_check: float
     open: dict[bytes, Request] = field(default_factory=dict)  # by transaction id

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.send_problem import SendProblem
@@ -48,8 +49,7 @@ class Oddity(Enum):
     ENDLESS_CONFLICT = "the other side claims this side's role again and again"
 
 
-@dataclass(frozen=True, slots=True)
-class PairMoved:
+class PairMoved(Struct, frozen=True):
     """A pair of the check list went from one state to another (`ice.states`): for agents with `tells_moves`.
 
     Told for every arrow of the diagram; that a pair has begun or ended is not.
@@ -63,51 +63,44 @@ class PairMoved:
     after: PairState
 
 
-@dataclass(frozen=True, slots=True)
-class PairValid:
+class PairValid(Struct, frozen=True):
     """A pair works in both directions; data may be sent on it."""
 
     pair: ValidPair
 
 
-@dataclass(frozen=True, slots=True)
-class PairReclassified:
+class PairReclassified(Struct, frozen=True):
     """A pair that works is of another `kind` than was thought: its checks had come before its candidate."""
 
     pair: ValidPair
 
 
-@dataclass(frozen=True, slots=True)
-class PairNominated:
+class PairNominated(Struct, frozen=True):
     """Both sides agree on this pair; with renomination, in place of an earlier one."""
 
     pair: ValidPair
 
 
-@dataclass(frozen=True, slots=True)
-class PairLost:
+class PairLost(Struct, frozen=True):
     """Nothing may be sent on this pair any more (RFC 7675 §5.1)."""
 
     pair: ValidPair
     reason: LossReason
 
 
-@dataclass(frozen=True, slots=True)
-class IceFailed:
+class IceFailed(Struct, frozen=True):
     """No pair works, and none will: all candidates are known, all checks are over, patience has ended."""
 
     reason: FailureReason
 
 
-@dataclass(frozen=True, slots=True)
-class RoleChanged:
+class RoleChanged(Struct, frozen=True):
     """A role conflict was settled by giving in (RFC 8445 §7.3.1.1)."""
 
     controlling: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Restarted:
+class Restarted(Struct, frozen=True):
     """A new session has begun with new credentials of this side (RFC 8445 §9).
 
     Tell the other side the credentials and, after them, every candidate again. `by_peer`: the other side
@@ -117,8 +110,7 @@ class Restarted:
     by_peer: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionWanted:
+class ConnectionWanted(Struct, frozen=True):
     """Connect the base `local` with `remote` by TCP, then call `connected`, or else `disconnected`.
 
     `simultaneous`: both sides dial at the same time (RFC 6544 §4: simultaneous open); else the other side
@@ -130,16 +122,14 @@ class ConnectionWanted:
     simultaneous: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionUnwanted:
+class ConnectionUnwanted(Struct, frozen=True):
     """The connection between these, or the attempt at it, serves nothing any more: end it. No call is due."""
 
     local: Address
     remote: Address
 
 
-@dataclass(frozen=True, slots=True)
-class SendRefused:
+class SendRefused(Struct, frozen=True):
     """This machine did not let a datagram out; said once for each way and problem.
 
     The check goes on as if the datagram had been lost.
@@ -150,8 +140,7 @@ class SendRefused:
     problem: SendProblem
 
 
-@dataclass(frozen=True, slots=True)
-class Noticed:
+class Noticed(Struct, frozen=True):
     """Something odd happened; each kind is said once, `counters` has how often what was dropped."""
 
     oddity: Oddity

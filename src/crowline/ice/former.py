@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.ice.checks import Credentials
 from crowline.ice.pair import ValidPair, Way
@@ -15,8 +16,7 @@ LINGER = 3.0
 MAX_SESSIONS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Former:
+class _Former(Struct, frozen=True):
     credentials: Credentials
     pairs: dict[Way, ValidPair]
 

@@ -6,8 +6,9 @@ A policy is a pure function of what is known; it never waits a fixed time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from crowline.ice.pair import CandidatePair, ValidPair
 
@@ -16,8 +17,7 @@ from crowline.ice.pair import CandidatePair, ValidPair
 ROUND_TRIPS_OF_GRACE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Nominate `pair` now; ``None``: ask again at the time `again`, or when something has changed."""
 
     pair: ValidPair | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from crowline.ice.pair import CandidatePair
 from crowline.stun.transaction import UDP
@@ -16,8 +16,7 @@ TRY_TIME = UDP.patience
 SHARE = float(UDP.rc)
 
 
-@dataclass(slots=True)
-class _Retry:
+class _Retry(Struct):
     gap: float
     at: float
 

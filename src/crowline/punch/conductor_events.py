@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.punch.plan_choice import Fit, Opens, Way
@@ -11,37 +12,32 @@ from crowline.punch.punch_signals import PunchSignal
 from crowline.punch.round import RoundOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class SignalWanted:
+class SignalWanted(Struct, frozen=True):
     """The other side has to hear this."""
 
     signal: PunchSignal
 
 
-@dataclass(frozen=True, slots=True)
-class VouchWanted:
+class VouchWanted(Struct, frozen=True):
     """Ask the hub whether it saw the other side at that host; on a yes call `host_proven`."""
 
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(Struct, frozen=True):
     """The packet that came from `source` to that socket: make the socket a base, give the packet to ICE."""
 
     socket: int
     source: Address
 
 
-@dataclass(frozen=True, slots=True)
-class SocketsDone:
+class SocketsDone(Struct, frozen=True):
     """Close the sockets of all numbers below `below` that were not adopted."""
 
     below: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlanBegun:
+class PlanBegun(Struct, frozen=True):
     """A round begins; `name` is what `PlanMemory` knows the plan by."""
 
     way: Way
@@ -51,8 +47,7 @@ class PlanBegun:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlanOver:
+class PlanOver(Struct, frozen=True):
     """It has ended, after so many packets of this side."""
 
     way: Way
@@ -62,8 +57,7 @@ class PlanOver:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlansExhausted:
+class PlansExhausted(Struct, frozen=True):
     """All that was worth a try has been tried.
 
     `rests`: seconds until it is tried again; ``None``: never, or when the other side, which leads, wants it.

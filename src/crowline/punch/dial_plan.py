@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from crowline.base.addresses import Address
 from crowline.punch.syn_budget import REPEAT, SynBudget
 from crowline.punch.tcp_schedule import Abandon
@@ -47,16 +49,14 @@ class Outcome(Enum):
     UNPROVEN = "whoever answered was somebody else"
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Struct, frozen=True):
     """Connect a new socket."""
 
     number: int
     remote: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(Struct, frozen=True):
     """How often an address was tried, and what the last try came to."""
 
     remote: Address
@@ -64,15 +64,13 @@ class Tried:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class GivenUp:
+class GivenUp(Struct, frozen=True):
     """An address has had its tries."""
 
     tried: Tried
 
 
-@dataclass(frozen=True, slots=True)
-class Exhausted:
+class Exhausted(Struct, frozen=True):
     """Every address has had its tries and no connection stands: the other side's turn, if there are turns."""
 
     tried: tuple[Tried, ...]

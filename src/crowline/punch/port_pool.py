@@ -8,7 +8,8 @@ seen is in the pool for certain, whatever its size: these come first, and what l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LOWEST_PORT, HIGHEST_PORT = 1024, 65535  # below are ports that translators leave to services
 # Ports seen before the same parity in all of them is taken for a rule: chance does it once in 128 times.
@@ -17,8 +18,7 @@ PARITY_EVIDENCE = 8
 MAX_BLOCK = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class PortPool:
+class PortPool(Struct, frozen=True):
     """Ports that were seen lie from `low` to `high`; `size` is how many the pool has, by the best guess.
 
     `step` is 2 where the NAT keeps parity: then only every second port from `low` on is in the pool.

@@ -10,9 +10,10 @@ makes a wide window, a long quiet one a narrow window.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, gcd
+
+from msgspec import Struct
 
 from crowline.punch.port_pool import HIGHEST_PORT, LOWEST_PORT
 
@@ -32,16 +33,14 @@ MIN_DISTANCE = 10  # mappings from the last port seen to a shared target, at lea
 MAX_BURST = 50  # sockets that one burst opens
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """The outside port of a new mapping, and when its first packet left: seconds."""
 
     port: int
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class SharedTarget:
+class SharedTarget(Struct, frozen=True):
     """The one port that all sockets of the other side's burst send to.
 
     `sockets` is how many this side opens in its own burst, so that one of them gets `port`.
@@ -51,8 +50,7 @@ class SharedTarget:
     sockets: int
 
 
-@dataclass(frozen=True, slots=True)
-class PortSequence:
+class PortSequence(Struct, frozen=True):
     """A NAT that adds `step` for each mapping; `last` is the latest that was seen.
 
     In `watched` seconds others took `others` ports. `low` is where the count goes on after the highest port.

@@ -7,9 +7,10 @@ authenticates ends the sending, and what ICE makes of it is waited for.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.punch.parts import Means, Part, Told
@@ -41,30 +42,26 @@ class RoundOutcome(Enum):
     STOPPED = "it was not wanted any longer"
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(Struct, frozen=True):
     """The other side has to hear that."""
 
     ready: PunchReady
 
 
-@dataclass(frozen=True, slots=True)
-class ProofWanted:
+class ProofWanted(Struct, frozen=True):
     """Nothing is sent to that host unless somebody vouches for it."""
 
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """What came to that socket authenticates: it is to become a base."""
 
     socket: int
     source: Address
 
 
-@dataclass(frozen=True, slots=True)
-class RoundOver:
+class RoundOver(Struct, frozen=True):
     outcome: RoundOutcome
     sent: int
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.punch.port_prediction import Observation
@@ -12,16 +12,14 @@ SPACING = 0.012  # seconds between two questions: apart enough to keep their ord
 ANSWER_TIME = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Ask a plain STUN server for the outside address of the socket of that number; a new number is a new
     socket."""
 
     socket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """The server saw the socket `local` as `mapped`; `at`: when it was asked first."""
 
     socket: int

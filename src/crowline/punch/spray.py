@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from math import ceil
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
@@ -41,8 +42,7 @@ PATIENCE = 5.0
 ROUND = 0.5  # seconds for a window or a burst, after which the next has a fresh view of the ports
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """Send an authenticated check from the socket of that number, 0 upwards; a new number is a new socket.
 
     `hop_limit` takes the place of the system's own.
@@ -61,8 +61,7 @@ class Missed(Enum):
     STOPPED = "it was not wanted any longer"
 
 
-@dataclass(frozen=True, slots=True)
-class SprayMet:
+class SprayMet(Struct, frozen=True):
     """An authenticated packet came from `source` to that socket: the pair to go on with. Close the others."""
 
     socket: int
@@ -71,8 +70,7 @@ class SprayMet:
     """Packets that it took."""
 
 
-@dataclass(frozen=True, slots=True)
-class SprayFailed:
+class SprayFailed(Struct, frozen=True):
     """Nobody was met, or the spray was refused. Close the sockets."""
 
     reason: Missed | Refusal

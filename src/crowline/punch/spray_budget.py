@@ -6,8 +6,9 @@ be the other side's, and only one runs at a time: 256 flows more at once make so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 MAX_PACKETS = 1300  # of all plans together against one host, until it has rested
 RATE = 250  # packets a second; a home router's table and an intrusion detector take it
@@ -23,8 +24,7 @@ class Refusal(Enum):
     RESTING = "that address has had its packets and rests"
 
 
-@dataclass(slots=True)
-class _Spent:
+class _Spent(Struct):
     """What one host has got; `at`: when it got the last packet."""
 
     at: float

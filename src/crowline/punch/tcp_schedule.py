@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.punch.syn_budget import REPEAT, SynBudget
@@ -51,8 +52,7 @@ _LOW_COST = 2  # SYNs: the one that dies and its repetition
 MAX_UNSENT = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """Connect a new socket.
 
     With `hop_limit`, the SYN leaves with that one, and the socket gets its ordinary hop limit back as soon as
@@ -63,8 +63,7 @@ class Attempt:
     hop_limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
+class Abandon(Struct, frozen=True):
     """Close the socket of that attempt."""
 
     number: int
@@ -81,8 +80,7 @@ class PunchEnd(Enum):
     UNSENT = "this machine does not let the attempts leave"
 
 
-@dataclass(frozen=True, slots=True)
-class PunchFailed:
+class PunchFailed(Struct, frozen=True):
     """The plan is over."""
 
     reason: PunchEnd

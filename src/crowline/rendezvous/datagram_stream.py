@@ -20,8 +20,9 @@ from __future__ import annotations
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
@@ -64,23 +65,20 @@ _DATA, _CLOSED = 0, 1
 _UNKNOWN = bytes(ID_SIZE)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
+class StreamOpened(Struct, frozen=True):
     """The other side is at `remote`, and hears this one; `local` is where it came in."""
 
     local: Address
     remote: Address
 
 
-@dataclass(frozen=True, slots=True)
-class MessageArrived:
+class MessageArrived(Struct, frozen=True):
     """The next message: text or bytes, as it was sent."""
 
     message: str | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOver:
+class StreamOver(Struct, frozen=True):
     """No message comes any more."""
 
     is_clean: bool
@@ -89,8 +87,7 @@ class StreamOver:
 StreamEvent: TypeAlias = StreamOpened | MessageArrived | StreamOver
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """From one of this side's sockets to one of the addresses that were named."""
 
     local: Address

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class HubLimits:
+class HubLimits(Struct, frozen=True):
     """Safe from the start; a self-hoster may raise them."""
 
     first_message: float = 10.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
+
+from msgspec import Struct, field
 
 from crowline.rendezvous.rate import Bucket, Pace
 from crowline.rendezvous.sent import SentLog
@@ -13,8 +14,7 @@ MAX_HOSTS = 64
 """IP addresses of one side: more networks than a traveller passes through in a day."""
 
 
-@dataclass(slots=True)
-class Side:
+class Side(Struct):
     """One of the two. `token` lets it come back, `user` is its name at the TURN server. `element` waits there
     for the other side, and `place` says which of the two it is.
 
@@ -49,15 +49,13 @@ class Side:
             del self.hosts[next(iter(self.hosts))]
 
 
-@dataclass(slots=True)
-class Pot:
+class Pot(Struct):
     """The bytes of link zero's budget that neither side has been given yet."""
 
     left: int = 0
 
 
-@dataclass(slots=True)
-class Mailbox:
+class Mailbox(Struct):
     """One meeting. `host` is who came first. It is found by its `number`, or by its `name` if it has one.
 
     `pot` is what is left of link zero's budget, `pace` is what follows it.

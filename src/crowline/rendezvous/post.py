@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.base.machine import Buffer
 from crowline.rendezvous import wire
@@ -17,8 +18,7 @@ ENVELOPE = 128
 """Bytes that a signal costs beside its body, on its way and while it is kept: empty ones are not free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """One message for one connection, or, with `close`, the order to close it with that code."""
 
     connection: int
@@ -27,8 +27,7 @@ class Delivery:
     close: int | None = None
 
 
-@dataclass(slots=True)
-class Visitor:
+class Visitor(Struct):
     """A connection: the IP address it comes from, what counts as its source, and its place, if it has one.
 
     `is_exempt` from the rates of sources.

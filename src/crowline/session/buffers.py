@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from crowline.base.machine import Buffer
 
@@ -158,8 +159,7 @@ class SendBuffer:
         self._carried.append((link, start, end))
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """Contiguous bytes behind a gap."""
 
     start: int

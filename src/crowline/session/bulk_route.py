@@ -16,7 +16,7 @@ Rules of this file
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from crowline.session.throughput import Throughput
 
@@ -50,24 +50,21 @@ _QUEUE_DELAY = 0.015
 _DRAIN = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Natural:
+class Natural(Struct, frozen=True):
     """The link that is best for everything else; `rtt` is its round trip without any load, in seconds."""
 
     link: int
     rtt: float
 
 
-@dataclass(frozen=True, slots=True)
-class Other:
+class Other(Struct, frozen=True):
     """A link beside it that may be tried; `rtt` is its round trip of late, None until that is known."""
 
     link: int
     rtt: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """`link` carries the streams from now on. With `resends`, what the one before carried goes again."""
 
     link: int

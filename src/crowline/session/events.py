@@ -2,60 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
+
+class StreamOpened(Struct, frozen=True):
     """The other side opened a stream."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReadable:
+class StreamReadable(Struct, frozen=True):
     """There are bytes to read, or the end."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamWritable:
+class StreamWritable(Struct, frozen=True):
     """The other side has acknowledged bytes, or granted credit."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReset:
+class StreamReset(Struct, frozen=True):
     """The other side gave the stream up. Nothing more is said of it."""
 
     stream: int
     code: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamDone:
+class StreamDone(Struct, frozen=True):
     """Both directions have ended and arrived. Nothing more is said of the stream."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamsAllowed:
+class StreamsAllowed(Struct, frozen=True):
     """The other side takes new streams again, of which there had been as many as it takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class DatagramReceived:
+class DatagramReceived(Struct, frozen=True):
     """The other side sent a datagram; others may have been lost, and this one may be late."""
 
     data: bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class LinkChosen:
+class LinkChosen(Struct, frozen=True):
     """Streams flow by `link` from now on (None: by none); `was` carried them before."""
 
     link: int | None
@@ -63,21 +56,18 @@ class LinkChosen:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class BulkIsSlow:
+class BulkIsSlow(Struct, frozen=True):
     """The link that carries bulk is slow, here or there: another one beside it would be tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionClosed:
+class SessionClosed(Struct, frozen=True):
     """The other side ended the session, with a sentence for people; `code` is an exit code."""
 
     code: int
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class SessionBroken:
+class SessionBroken(Struct, frozen=True):
     """The other side broke the protocol; nothing more is read or sent."""
 
     reason: str

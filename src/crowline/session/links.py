@@ -20,7 +20,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.base.machine import Buffer
 from crowline.session.bulk_route import BulkRoute, Natural, Other
@@ -52,8 +53,7 @@ BETTER_PATH = "a better path"
 RETURNED = "it works again"
 
 
-@dataclass(frozen=True, slots=True)
-class LinkTransmit:
+class LinkTransmit(Struct, frozen=True):
     """Bytes to append to a link, in this order."""
 
     link: int

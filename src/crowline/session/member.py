@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct, field
 
 from crowline.base.machine import Buffer
 from crowline.session.ways import Way
@@ -72,8 +73,7 @@ class Trust(IntEnum):
     SOUND = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Struct, frozen=True):
     """What is known of a link before the session has used it.
 
     `merit` orders links of one rank until their round trips are known; two of the same rank and merit use the
@@ -92,8 +92,7 @@ class Hints:
     path: int = 0
 
 
-@dataclass(slots=True)
-class Member:
+class Member(Struct):
     carrier: Carrier
     way: Way
     hints: Hints
