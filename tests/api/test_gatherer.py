@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import turn_front
 from crowline.api.traversal.gatherer import Gatherer
+from crowline.api.traversal.relay import Login
+from crowline.api.traversal.relay_server import RelayServer
 from crowline.base.addresses import Address
-from crowline.ice.candidate import Candidate
+from crowline.base.machine import Transmit
+from crowline.base.secrets import Secret
+from crowline.ice.candidate import Candidate, CandidateType
 from turn_socket import plain_socket
 
 
@@ -20,6 +25,7 @@ class Recorder:
 
     def on_candidate(self, candidate: Candidate) -> None:
         self.candidates.append(candidate)
+        self.told.set()
 
     def on_base_lost(self, base: Address) -> None: ...
 
@@ -60,3 +66,35 @@ async def test_an_address_that_is_preferred_is_so_when_it_comes_later() -> None:
     assert (radio.address.host, cable.address.host) == ("127.0.0.2", "127.0.0.3")
     assert cable.priority > radio.priority
     gatherer.close()
+
+
+async def test_bulk_by_a_relay_comes_as_it_was_sent() -> None:
+    """Runs by a server between two meetings, with ends of their own, in order."""
+    size, runs = 1000, [bytes([0xC0 + number]) * (10_000 + number) for number in range(20)]
+    async with turn_front.front() as running:
+        username, password = turn_front.credentials()
+        sides = [Recorder(), Recorder()]
+        gatherers = [Gatherer(side, ["127.0.0.1"]) for side in sides]
+        for gatherer in gatherers:
+            gatherer.allocate(RelayServer((running.address,), ()), Login(username, Secret(password.encode())))
+        async with asyncio.timeout(30):
+            here, there = [await relayed(side) for side in sides]
+            for gatherer, own, other in zip(gatherers, (here, there), (there, here), strict=True):
+                gatherer.permit(other)
+                gatherer.bind(own, other)
+            for run in runs:
+                gatherers[0].send(Transmit(run, there, here, size))
+            while sum(map(len, sides[1].packets)) < sum(map(len, runs)):
+                sides[1].told.clear()
+                await sides[1].told.wait()
+        for gatherer in gatherers:
+            gatherer.close()
+    assert b"".join(sides[1].packets) == b"".join(runs)
+
+
+async def relayed(side: Recorder) -> Address:
+    """The relayed address that a side was told of."""
+    while not (found := [each for each in side.candidates if each.type is CandidateType.RELAYED]):
+        side.told.clear()
+        await side.told.wait()
+    return found[0].address

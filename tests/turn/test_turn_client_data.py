@@ -210,6 +210,25 @@ def test_unwrap_needs_a_known_channel_and_an_honest_length() -> None:
         assert client.unwrap(memoryview(bad)) is None
 
 
+def test_a_run_is_unwrapped_for_the_peers_of_its_channels() -> None:
+    """As runs of payload; what is no ChannelData, or of a channel that nobody asked for, is left out."""
+    world = World()
+    client = world.allocated()
+    other = Address("44.9.9.10", 1)
+    client.bind_channel(PEER, 0.0)
+    client.bind_channel(other, 0.0)
+    world.settle()
+    bulk = b"\x40\0\0\3abc\x40\0\0\3def\x40\0\0\1g"
+    mixed = b"\x40\0\0\3abc\x40\1\0\3def\x40\2\0\3ghi\0\1\0\3jkl\x40\1\0\2mno"
+    for memory in (bytearray, bytes):
+        assert unwrapped(client, memory(bulk)) == [(PEER, b"abcdefg", 3)]
+        assert unwrapped(client, memory(mixed)) == [(PEER, b"abc", 3), (other, b"def", 3), (other, b"mn", 2)]
+
+
+def unwrapped(client: TurnClient, run: bytes | bytearray) -> list[tuple[Address, bytes, int]]:
+    return [(peer, bytes(data), size) for peer, data, size in client.unwrap_run(memoryview(run), 7)]
+
+
 def test_runs_stay_runs_on_a_channel() -> None:
     """`wrap_run` makes one run of ChannelData; without a channel, one indication for each datagram."""
     world = World()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 
 from crowline.base.addresses import Address
@@ -101,6 +101,7 @@ class TurnClient:
         self.counters = self._requests.counters
         self._peers = ClientPeers(self._ask, self._events.append, self.counters)
         self._upkeep = Upkeep()
+        self._room = channel_data.RunRoom()
 
     # --- what its user does -----------------------------------------------------------------------------
 
@@ -173,8 +174,7 @@ class TurnClient:
 
     def wrap(self, data: Buffer, peer: Address) -> Transmit:
         """One datagram for `peer`: ChannelData on a bound channel, else a Send indication."""
-        number = self._peers.channel(peer)
-        if number is not None:
+        if (number := self._peers.channel(peer)) is not None:
             wrapped = channel_data.wrap(number, data)
             return self._outgoing(pad(wrapped) if self.transport.is_stream else wrapped)
         return self._outgoing(self._indication(Method.SEND, XorPeerAddress(peer), Data(bytes(data))))
@@ -182,27 +182,28 @@ class TurnClient:
     def wrap_run(self, data: Buffer, segment_size: int | None, peer: Address) -> list[Transmit]:
         """A run of datagrams for `peer`: one run of ChannelData on a bound channel, else one by one.
 
-        On a stream all of it is one run of bytes.
+        On a stream all of it is one run of bytes. Send it before the next call.
         """
         if segment_size is None or segment_size >= len(data):
             return [self.wrap(data, peer)]
-        number = self._peers.channel(peer)
-        if number is not None and not self.transport.is_stream:
-            wrapped = channel_data.wrap_run(number, data, segment_size)
+        if (number := self._peers.channel(peer)) is not None and not self.transport.is_stream:
+            wrapped = self._room.wrap_run(number, data, segment_size)
             return [Transmit(wrapped, self.server, None, segment_size + channel_data.HEADER_SIZE)]
-        view = memoryview(data)
-        each = [
-            self.wrap(view[start : start + segment_size], peer) for start in range(0, len(view), segment_size)
-        ]
+        view, starts = memoryview(data), range(0, len(data), segment_size)
+        each = [self.wrap(view[start : start + segment_size], peer) for start in starts]
         return [self._outgoing(b"".join(t.data for t in each))] if self.transport.is_stream else each
 
     def unwrap(self, data: Buffer) -> tuple[Address, memoryview] | None:
         """Peer and payload of a ChannelData message; ``None`` for anything else, which `receive` wants."""
-        if not channel_data.is_channel_data(data):
-            return None
-        unwrapped = channel_data.unwrap(data)
-        peer = self._peers.behind(unwrapped[0]) if unwrapped is not None else None
-        return None if unwrapped is None or peer is None else (peer, unwrapped[1])
+        number, payload = channel_data.unwrap(data) or (0, None)
+        peer = self._peers.behind(number)
+        return None if peer is None or payload is None else (peer, payload)
+
+    def unwrap_run(self, run: memoryview, segment_size: int) -> Iterator[tuple[Address, memoryview, int]]:
+        """A run of ChannelData messages as runs of payload, see `channel_data.take_runs`, with their peer."""
+        for number, payload, size in channel_data.take_runs(run, segment_size):
+            if (peer := self._peers.behind(number)) is not None:
+                yield peer, payload, size
 
     # --- the five verbs ---------------------------------------------------------------------------------
 

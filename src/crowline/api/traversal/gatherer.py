@@ -24,6 +24,7 @@ from crowline.net.pump import Pump
 from crowline.net.udp import UdpSocket
 from crowline.stun.client import BindingClient, BindingEvent, Mapped
 from crowline.stun.message import is_stun
+from crowline.turn.channel_data import is_channel_run
 from crowline.turn.events import Allocated
 
 # Hosts that may reach our relayed addresses: as many as the other side may have candidates.
@@ -341,6 +342,10 @@ class Gatherer:
         """Answers to our questions, and what came for a relayed address."""
         self._answering.add(server)
         self._relays.heard(server)
+        if is_channel_run(data, size):
+            if (relay := self._relays.at(server, local)) is not None:
+                relay.receive_run(data, size)
+            return
         pieces = [data[start : start + size] for start in range(0, len(data), size)]
         rest = [piece for piece in pieces if not self._is_answer(piece, server, local)]
         relay = self._relays.at(server, local) if rest else None
