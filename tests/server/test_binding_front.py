@@ -210,7 +210,8 @@ async def test_a_fault_leaves_nothing_to_send_later(monkeypatch: pytest.MonkeyPa
             turn = vars(running)["_driver"].machine
             first = client.client.wrap(b"first", peer.local).data
             turn.receive(first, client.socket.local, time.monotonic(), running.address)
-            client.send(b"otherother", peer.local, 5)  # a run takes the long way
+            padded = bytes(client.client.wrap(b"other", peer.local).data) + b"\0"
+            client.socket.send(Transmit(2 * padded, running.address, None, len(padded)))  # takes the long way
             await asyncio.sleep(0.1)
             client.send(b"after", peer.local)
             assert await peer.receive() == (b"after", allocated.relayed)

@@ -40,7 +40,7 @@ class Arrival:
 
 
 Quick: TypeAlias = Callable[[int, int, Arrival], bool]
-"""Gets offset and length of one datagram in the exchange's view; whether that was all there is to do."""
+"""Gets offset and length of a datagram or run in the exchange's view; whether that was all there is to do."""
 
 
 def learn(host: str, port: int, control: list[Control], local_port: int) -> Arrival:

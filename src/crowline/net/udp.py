@@ -174,8 +174,8 @@ class BatchSocket:
         return self.exchange.head_of(destination, local if self.says_local else None)
 
     def ask_first(self, quick: Quick, arrivals: int = _ARRIVALS) -> None:
-        """Let `quick` see each datagram of a batch before it is delivered; so many arrivals, each with its
-        note, are remembered."""
+        """Let `quick` see each datagram or run of a batch before it is delivered; so many arrivals, each with
+        its note, are remembered."""
         self._quick, self._known, self._most_known = quick, {}, arrivals
 
     def hand_over(
@@ -323,7 +323,7 @@ class BatchSocket:
             if not length or flags & _TRUNCATED:
                 continue
             try:
-                if quick is None or arrival.segment_size or not quick(offset, length, arrival):
+                if quick is None or not quick(offset, length, arrival):
                     self._deliver(view[offset : offset + length], arrival)
             except Exception as error:
                 self._report(error)

@@ -1,11 +1,11 @@
 """The fast path: what comes most often and needs least, out of a batch and into the next.
 
-Those are bare Binding requests, the plainest Allocate, which gets a challenge, and single ChannelData.
+Those are bare Binding requests, the plainest Allocate, which gets a challenge, and ChannelData.
 
-Both directions work in the memory that the datagram was received into: an answer is written over its request,
-payload leaves from where it lies, behind the four bytes of a header or with them put before it. The long way
-(`udp_front`, `turn_driver`) decides whatever is not handled here, and nothing is allowed here that would not
-be allowed there.
+All of it works in the memory that the datagram was received into: an answer is written over its request,
+payload leaves from where it lies, behind the four bytes of a header or with them put before it; between two
+clients of this server the header stays, with another number. The long way (`udp_front`, `turn_driver`)
+decides whatever is not handled here, and nothing is allowed here that would not be allowed there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from crowline.base.addresses import Address
+from crowline.base.machine import Transmit
 from crowline.net.arrival import Arrival
 from crowline.net.exchange import Exchange, Head
 from crowline.net.udp import BatchSocket
@@ -24,6 +25,7 @@ from crowline.stun.budget import ReplyBudget
 from crowline.stun.message import HEADER_SIZE
 from crowline.stun.responder import BARE_REQUEST, Responder, bare_answer
 from crowline.stun.sources import is_plausible_source
+from crowline.turn.channel_data import number_of_run, renumber_run
 from crowline.turn.server import TurnServer
 from crowline.turn.short_challenge import (
     PLAIN_ALLOCATE_END,
@@ -60,9 +62,15 @@ class _Asker:
 class _Lane:
     """A `Way` and how its datagrams leave. It is good while those who may end it say nothing."""
 
-    __slots__ = ("account", "allocation", "epoch", "head", "number", "socket", "until", "version")
+    __slots__ = (
+        "account", "allocation", "beyond", "epoch", "head", "number", "socket", "until", "version",
+    )  # fmt: skip
 
-    def __init__(self, way: Way, carrier: BatchSocket, head: Head, epoch: int) -> None:
+    def __init__(
+        self, way: Way, carrier: BatchSocket, head: Head, epoch: int, beyond: _Lane | None = None
+    ) -> None:
+        """`beyond`: the lane to the peer's client where that is one of this server too, by whose socket all
+        leaves then."""
         self.allocation = way.allocation
         self.version = way.version
         self.until = way.until
@@ -71,6 +79,22 @@ class _Lane:
         self.socket = carrier
         self.head = head
         self.epoch = epoch
+        self.beyond = beyond
+
+    def is_good(self, now: float, epoch: int) -> bool:
+        """Whether it leads where it led when it was found."""
+        if now >= self.until or self.version != self.allocation.version or self.epoch != epoch:
+            return False
+        return self.beyond is None or self.beyond.is_good(now, epoch)
+
+    def takes(self, size: int, now: float) -> bool:
+        """Whether so many bytes may go by it; they are charged then."""
+        if self.socket.queue or not self.account.take(size, now):
+            return False
+        if self.beyond is None or self.beyond.takes(size, now):
+            return True
+        self.account.give_back(size)
+        return False
 
 
 class FastFront:
@@ -86,9 +110,11 @@ class FastFront:
         counters: Counter[str],
         short_way: ShortWay,
         relay_socket: Callable[[Address], object],
+        front_socket: Callable[[Address | None], object],
         challenge: ShortChallenge | None,
     ) -> None:
-        """`relay_socket(relayed)` is the socket of a relayed address."""
+        """`relay_socket(relayed)` is the socket of a relayed address, `front_socket(local)` the one that a
+        client's allocation asked."""
         self._socket = bound
         self._exchange = exchange
         self._view = exchange.view
@@ -97,10 +123,13 @@ class FastFront:
         self._counters = counters
         self._short_way = short_way
         self._relay_socket = relay_socket
+        self._front_socket = front_socket
         self._challenge = challenge
 
     def take(self, offset: int, length: int, arrival: Arrival) -> bool:
-        """One datagram (`net.arrival.Quick`)."""
+        """One datagram or run (`net.arrival.Quick`)."""
+        if arrival.segment_size:
+            return self._relay_run(offset, length, arrival)
         first = self._view[offset]
         if first & 0xF0 == 0x40:
             return self._relay(offset, length, arrival)
@@ -147,42 +176,71 @@ class FastFront:
         if length < _HEADER_SIZE:
             return False
         number, size = _HEADER.unpack_from(self._view, offset)
-        asker = arrival.note or self._meet(arrival)
-        if not isinstance(asker, _Asker) or size > length - _HEADER_SIZE:
+        lane = self._lane(arrival, number) if size <= length - _HEADER_SIZE else None
+        if lane is None or not lane.takes(size, self._exchange.now):
             return False
-        exchange = self._exchange
-        now = exchange.now
-        lane = asker.lanes.get(number)
-        if (
-            lane is None
-            or now >= lane.until
-            or lane.version != lane.allocation.version
-            or lane.epoch != exchange.epoch
-        ):
-            lane = self._find_lane(asker, arrival, number)
-            if lane is None:
-                return False
-        if lane.socket.queue or not lane.account.take(size, now):
-            return False
-        exchange.stage(lane.socket, lane.head, exchange.start + offset + _HEADER_SIZE, size)
+        place = self._exchange.start + offset
+        if lane.beyond is None:
+            self._exchange.stage(lane.socket, lane.head, place + _HEADER_SIZE, size)
+        else:
+            _HEADER.pack_into(self._view, offset, lane.beyond.number, size)
+            self._exchange.stage(lane.socket, lane.head, place, _HEADER_SIZE + size)
         return True
 
-    def _find_lane(self, asker: _Asker, arrival: Arrival, number: int) -> _Lane | None:
-        exchange = self._exchange
+    def _relay_run(self, offset: int, length: int, arrival: Arrival) -> bool:
+        """The same with a run of it."""
+        size = arrival.segment_size
+        run = self._view[offset : offset + length]
+        number = number_of_run(run, size)
+        lane = self._lane(arrival, number) if number is not None else None
+        payload = length - _HEADER_SIZE * -(-length // size)
+        if lane is None or not lane.takes(payload, self._exchange.now):
+            return False
+        if lane.beyond is not None:
+            renumber_run(run, size, lane.beyond.number)
+            other = lane.beyond.allocation
+            lane.socket.send(Transmit(run, other.client, other.local, size))
+            return True
+        begin, end = self._exchange.start + offset, self._exchange.start + offset + length
+        for place in range(begin, end, size):
+            after = min(place + size, end)
+            self._exchange.stage(lane.socket, lane.head, place + _HEADER_SIZE, after - place - _HEADER_SIZE)
+        return True
+
+    def _lane(self, arrival: Arrival, number: int) -> _Lane | None:
+        """Where a channel of that source leads."""
+        asker = arrival.note or self._meet(arrival)
+        if not isinstance(asker, _Asker):
+            return None
+        lane = asker.lanes.get(number)
+        if lane is not None and lane.is_good(self._exchange.now, self._exchange.epoch):
+            return lane
         asker.lanes.pop(number, None)
+        lane = self._find_lane(arrival, number)
+        if lane is not None:
+            if len(asker.lanes) >= _MOST_LANES:
+                asker.lanes.clear()
+            asker.lanes[number] = lane
+        return lane
+
+    def _find_lane(self, arrival: Arrival, number: int) -> _Lane | None:
+        exchange = self._exchange
         way = self._short_way.to_peer(
             arrival.source, arrival.local or self._socket.local, number, exchange.now
         )
         if way is None:
             return None
+        if way.is_inside:
+            beyond = self._lane_inside(way)
+            return beyond and _Lane(way, beyond.socket, beyond.head, exchange.epoch, beyond)
         relay = self._relay_socket(way.channel.relayed)
         if not isinstance(relay, BatchSocket) or relay.fd < 0:
             return None
-        if len(asker.lanes) >= _MOST_LANES:
-            asker.lanes.clear()
-        head = exchange.head_of(way.channel.peer, None)
-        lane = asker.lanes[number] = _Lane(way, relay, head, exchange.epoch)
-        return lane
+        return _Lane(way, relay, exchange.head_of(way.channel.peer, None), exchange.epoch)
+
+    def _lane_inside(self, way: Way) -> _Lane | None:
+        back = self._short_way.inside(way, self._exchange.now)
+        return _lane_to_client(back, self._front_socket, self._exchange)
 
     def _meet(self, arrival: Arrival) -> object:
         """Remember a source. Over IPv6 each answer is another one, since the transaction is part of it."""
@@ -216,20 +274,13 @@ class FastRelay:
         self._front_socket = front_socket
 
     def take(self, offset: int, length: int, arrival: Arrival) -> bool:
-        """One datagram of a peer: a header is put before it."""
-        exchange = self._exchange
-        now = exchange.now
-        lane = arrival.note
-        if (
-            not isinstance(lane, _Lane)
-            or now >= lane.until
-            or lane.version != lane.allocation.version
-            or lane.epoch != exchange.epoch
-        ):
+        """One datagram of a peer: a header is put before it. There is no room for those of a run."""
+        if arrival.segment_size:
+            return False
+        exchange, lane = self._exchange, arrival.note
+        if not isinstance(lane, _Lane) or not lane.is_good(exchange.now, exchange.epoch):
             lane = arrival.note = self._find_lane(arrival.source)
-            if lane is None:
-                return False
-        if lane.socket.queue or not lane.account.take(length, now):
+        if lane is None or not lane.takes(length, exchange.now):
             return False
         start = offset - _HEADER_SIZE
         _HEADER.pack_into(exchange.view, start, lane.number, length)
@@ -237,15 +288,21 @@ class FastRelay:
         return True
 
     def _find_lane(self, peer: Address) -> _Lane | None:
-        exchange = self._exchange
-        way = self._short_way.to_client(self._relayed, peer, exchange.now)
-        if way is None:
-            return None
-        front = self._front_socket(way.allocation.local)
-        if not isinstance(front, BatchSocket) or front.fd < 0:
-            return None
-        head = front.head_of(way.allocation.client, way.allocation.local)
-        return _Lane(way, front, head, exchange.epoch)
+        way = self._short_way.to_client(self._relayed, peer, self._exchange.now)
+        return _lane_to_client(way, self._front_socket, self._exchange)
+
+
+def _lane_to_client(
+    way: Way | None, front_socket: Callable[[Address | None], object], exchange: Exchange
+) -> _Lane | None:
+    """The lane of what comes for the client of an allocation."""
+    if way is None:
+        return None
+    front = front_socket(way.allocation.local)
+    if not isinstance(front, BatchSocket) or front.fd < 0:
+        return None
+    head = front.head_of(way.allocation.client, way.allocation.local)
+    return _Lane(way, front, head, exchange.epoch)
 
 
 def quicken(front: UdpFront, ports: SocketRelayPorts, machine: TurnServer) -> None:
@@ -274,6 +331,7 @@ def quicken_front(
             counters=front.counters,
             short_way=short_way,
             relay_socket=relay_socket,
+            front_socket=front.socket_for,
             challenge=challenge,
         )
         bound.ask_first(fast.take)

@@ -81,6 +81,10 @@ class Account:
         self.tokens -= cost
         return True
 
+    def give_back(self, size: int) -> None:
+        """What was taken was not moved."""
+        self.tokens += size * self.places
+
     def refill(self, now: float) -> None:
         """Add what the rate gained until `now`."""
         self.tokens = min(self.burst, self.tokens + (now - self.time) * self.rate)

@@ -1,6 +1,6 @@
-"""The short way of single ChannelData datagrams: every check of `relay.py`, made once for many packets.
+"""The short way of ChannelData: every check of `relay.py`, made once for many packets.
 
-What is not plain is left to the long way: runs, streams, peers inside the server, clients on the move, and
+What is not plain is left to the long way: streams, clients on the move, allocations of other processes, and
 whatever is refused there with a counter. Answers of ``None`` mean that.
 """
 
@@ -28,6 +28,11 @@ class Way:
         self.until = min(channel.expires, channel.permission.expires, until)
         self.version = allocation.version
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the peer is a relayed address of this server, so that no datagram leaves for it."""
+        return self.channel.permission.is_own
+
 
 class ShortWay:
     """Looks at the same tables as the `TurnServer` it belongs to."""
@@ -44,14 +49,23 @@ class ShortWay:
         return self._way(allocation, allocation.channels.get(number), now)
 
     def to_client(self, relayed: Address, peer: Address, now: float) -> Way | None:
-        """The channel on which data of a peer reaches the client: RFC 8656 §12.7."""
+        """The channel on which data of a peer outside reaches the client: RFC 8656 §12.7."""
+        way = self._back(relayed, peer, now)
+        return None if way is None or way.is_inside else way
+
+    def inside(self, way: Way, now: float) -> Way | None:
+        """Where `way` leads inside this server, the channel on which its data reaches the other client."""
+        back = self._back(way.channel.peer, way.channel.relayed, now)
+        return back if back is not None and back.is_inside else None
+
+    def _back(self, relayed: Address, peer: Address, now: float) -> Way | None:
         allocation = self._allocations.of_relayed(relayed)
         if allocation is None:
             return None
         return self._way(allocation, allocation.channels_by_peer.get(peer), now)
 
     def _way(self, allocation: Allocation, channel: Channel | None, now: float) -> Way | None:
-        if channel is None or channel.permission.is_own or allocation.is_over:
+        if channel is None or allocation.is_over:
             return None
         if allocation.transport is not Transport.UDP or not allocation.is_attached:
             return None
