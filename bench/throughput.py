@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import rivals
+from processes import cpu_of
 from veth_homes import SERVER, homes
 
 PROGRAMS = Path(__file__).resolve().parent / "streams"
@@ -91,6 +92,24 @@ class Row:
         self.rounds.append((there, here))
 
 
+@dataclass
+class RelayedRow(Row):
+    """By the server, whose CPU time counts too. `server` is its process."""
+
+    server: int = 0
+    used: list[float] = field(default_factory=list)
+
+    def measure(self, environment: dict[str, str]) -> None:
+        before = cpu_of(self.server)
+        super().measure(environment)
+        self.used.append(cpu_of(self.server) - before)
+
+    @property
+    def server_cpu(self) -> float:
+        """CPU seconds of the server for 10^9 bytes, with the meeting's."""
+        return statistics.median(self.used) / self.size * 1e9
+
+
 class HomesRow(Row):
     """The same programs as `OURS` on two hosts behind NATs of the kernel, with a server between them."""
 
@@ -98,7 +117,7 @@ class HomesRow(Row):
         """In a bed of its own, where `environment` names no server."""
         with homes() as bed, tempfile.TemporaryDirectory() as folder:
             at_server = ["ip", "netns", "exec", bed.server]
-            with served(Path(folder), f"{SERVER}:{WEB}", f"{SERVER}:{STUN}", at_server) as url:
+            with served(Path(folder), f"{SERVER}:{WEB}", f"{SERVER}:{STUN}", at_server) as (url, _):
                 self.places = (["ip", "netns", "exec", bed.left], ["ip", "netns", "exec", bed.right])
                 super().measure({**environment, "CROWLINE_SERVER": url})
 
@@ -109,8 +128,9 @@ def served(
     web: str = f"127.0.0.1:{WEB}",
     stun: str = f"127.0.0.1:{STUN}",
     place: Sequence[str] = (),
-) -> Iterator[str]:
-    """A server of ours, on loopback where nothing else is said; its URL. `place`: what runs its command."""
+) -> Iterator[tuple[str, int]]:
+    """A server of ours, on loopback where nothing else is said: its URL and its process. `place`: what runs
+    its command."""
     config = folder / "server.toml"
     config.write_text(UNLIMITED)
     command = [*place, sys.executable, "-m", "crowline", "serve", "--config", str(config)]
@@ -121,14 +141,14 @@ def served(
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         time.sleep(2)
-        yield f"ws://{web}"
+        yield f"ws://{web}", server.pid
     finally:
         server.send_signal(signal.SIGINT)
         server.wait()
 
 
-def rows(scale: float, *, kernel: bool) -> list[Row]:
-    """Sizes take one to three seconds each."""
+def rows(scale: float, server: int, *, kernel: bool) -> list[Row]:
+    """Sizes take one to three seconds each. `server`: the process by which what is relayed goes."""
     other = rivals.python()
 
     def size(megabytes: int) -> int:
@@ -136,7 +156,7 @@ def rows(scale: float, *, kernel: bool) -> list[Row]:
 
     found = [
         Row(OURS, sys.executable, "crowline_stream.py", size(1000)),
-        Row(RELAYED, sys.executable, "crowline_stream.py", size(300), ("relay",)),
+        RelayedRow(RELAYED, sys.executable, "crowline_stream.py", size(1000), ("relay",), server=server),
         Row("qh3's asyncio", other, "quic_stream.py", size(100), ("qh3",)),
         Row("aioquic", other, "quic_stream.py", size(40), ("aioquic",)),
         Row("iroh", other, "iroh_stream.py", size(20)),
@@ -150,16 +170,17 @@ def rows(scale: float, *, kernel: bool) -> list[Row]:
 
 def show(table: list[Row]) -> None:
     own = next(row for row in table if row.name == OURS)
-    print(f"{'':30}{'MB/s':>8}{'ours is':>10}{'to reach':>10}{'CPU s/GB, both':>20}{'MiB, both':>16}")
+    print(f"{'':30}{'MB/s':>8}{'ours is':>10}{'to reach':>10}{'CPU s/GB':>20}{'MiB, both':>16}")
     for row in table:
         ratio = "" if row is own else f"{own.rate / row.rate:.1f} x"
         reach = REACH.get(row.name, "")
-        if row.name == RELAYED:
-            ratio = f"1/{own.rate / row.rate:.2f}"
         cpu = f"{row.cpu(1):.2f} + {row.cpu(0):.2f}"
+        if isinstance(row, RelayedRow):
+            cpu += f" + {row.server_cpu:.2f}"
+            ratio = f"1/{own.rate / row.rate:.2f}"
         memory = f"{row.memory(1) / 2**20:.0f} + {row.memory(0) / 2**20:.0f}"
         print(f"{row.name:30}{row.rate / 1e6:8.1f}{ratio:>10}{reach:>10}{cpu:>20}{memory:>16}")
-    print("CPU and memory: sender + receiver.")
+    print("CPU and memory: sender + receiver, and the CPU time of the relay.")
 
 
 def main() -> None:
@@ -169,8 +190,8 @@ def main() -> None:
     parser.add_argument("--kernel", action="store_true", help="also through two NATs, as root")
     arguments = parser.parse_args()
     rivals.go_inside()
-    table = rows(arguments.scale, kernel=arguments.kernel)
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (url, server):
+        table = rows(arguments.scale, server, kernel=arguments.kernel)
         environment = {**os.environ, "CROWLINE_SERVER": url}
         for _ in range(arguments.rounds):
             for row in table:

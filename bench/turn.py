@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import turn_load as load
+from processes import cpu_of, rss_of
 
 from crowline.base.addresses import Address
 
@@ -156,12 +157,6 @@ def _channel(address: Address, pid: int, seconds: float, tick: float, burst: int
     return {**told, "cpu": used / max(1, told["count"]) * 1e6, "lost": 1 - told["count"] / told["sent"]}
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds, to the nanosecond."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
-
-
 def bulk(at: Server, seconds: float) -> dict[str, float]:
     cpu = at.cpu
     told = apart(load.bulk, at.address, seconds, 40e6, BULK)
@@ -181,11 +176,6 @@ def _allocations(address: Address, pid: int, count: int) -> dict[str, float]:
         "rate": told["rate"], "busy": told["busy"], "cpu": (cpu_of(pid) - cpu) / told["count"] * 1e6,
         "memory": (rss_of(pid) - before) / told["count"], "first": len(first),
     }  # fmt: skip
-
-
-def rss_of(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
 def junk(at: Server, seconds: float) -> dict[str, float]:
