@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from dataclasses import dataclass
 
 MIB = 1024 * 1024
 
 
-class HubLimits(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class HubLimits:
     """Safe from the start; a self-hoster may raise them."""
 
     first_message: float = 10.0
