@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class LinkUp:
+
+class LinkUp(Struct, frozen=True):
     """Both ends are authenticated as far as this end has to check; bytes may be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkData:
+class LinkData(Struct, frozen=True):
     """The next bytes of the other side, in order."""
 
     data: bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDatagram:
+class LinkDatagram(Struct, frozen=True):
     """Bytes that came in a packet of their own, once, late or never."""
 
     data: bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDown:
+class LinkDown(Struct, frozen=True):
     """The link carries nothing more. `reason` is for people."""
 
     reason: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from crowline.ice.pair import PairKey
 from crowline.link.quic_packets import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE
@@ -25,8 +25,7 @@ _TRIES = 4
 _MOST_PAIRS = 64
 
 
-@dataclass(slots=True)
-class _Tries:
+class _Tries(Struct):
     failures: dict[int, int] = field(default_factory=dict)
     worth: int = field(default_factory=lambda: WORTH)
 

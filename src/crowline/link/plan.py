@@ -7,8 +7,9 @@ tell what happened, and do what `due` says at `next_timeout`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.ice.pair import PairKey, ValidPair
@@ -41,8 +42,7 @@ class Due(NamedTuple):
     look: bool
 
 
-@dataclass(slots=True)
-class _History:
+class _History(Struct):
     failures: int = 0
     up_since: float | None = None
     # Not before that time is a link opened again.

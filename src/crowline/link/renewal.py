@@ -8,8 +8,9 @@ links move to it, and the socket is closed when nothing uses it any more.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.ice.candidate import Candidate
@@ -31,8 +32,7 @@ class RenewalWork(NamedTuple):
     retire: list[Address]
 
 
-@dataclass(slots=True)
-class _Mapping:
+class _Mapping(Struct):
     born: float
     seen_as: Address | None = None
     silent_at: float | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 A, AAAA, SRV, ANY = 1, 28, 33, 255
 """Types of records and questions: an IPv4 address, an IPv6 address, a service's port, whatever there is."""
@@ -38,16 +39,14 @@ class MalformedDns(ValueError):
     """Bytes that are no DNS message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """`name` is in lower case and has no dot at its end."""
 
     name: str
     kind: int
 
 
-@dataclass(frozen=True, slots=True)
-class DnsMessage:
+class DnsMessage(Struct, frozen=True):
     """What matters of a message: its questions, and the addresses in its answers."""
 
     id: int = 0

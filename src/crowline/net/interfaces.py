@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 
 import ifaddr
+from msgspec import Struct
 
 from crowline.base.addresses import Address, IPNetwork
 from crowline.net import rtnetlink as rt
@@ -30,8 +30,7 @@ class InterfaceKind(Enum):
     LOOPBACK = "loopback"
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceAddress:
+class InterfaceAddress(Struct, frozen=True):
     """One address of one interface; `index` is the system's number for the interface, 0 where it tells none.
 
     Systems other than Linux do not tell what makes an address temporary, deprecated or tentative, nor whether

@@ -13,8 +13,9 @@ import socket
 import struct
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address, IPNetwork
 from crowline.base.mdns_name import is_mdns_name, mdns_name
@@ -296,8 +297,7 @@ class MdnsNames:
             sock.sendto(write_legacy_answer(question, number, host), source)
 
 
-@dataclass(slots=True)
-class _Search(Generic[T]):
+class _Search(Struct, Generic[T]):
     """One name that is being looked for, by so many callers."""
 
     answer: asyncio.Future[T]

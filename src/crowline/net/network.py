@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.net import rtnetlink as rt
@@ -17,8 +18,7 @@ SOMEWHERE = (Address("1.1.1.1", 9), Address("2606:4700:4700::1111", 9))
 MAX_DESTINATIONS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """How packets to one destination leave: by which interface, to which next hop, from which address.
 
     Systems other than Linux tell the address alone.
@@ -29,8 +29,7 @@ class Way:
     gateway: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(Struct, frozen=True):
     """The addresses that packets can be sent from, the preferred first, and the ways to some destinations.
 
     Left out are loopback and link-local addresses, and those of containers and virtual machines unless a way
@@ -50,8 +49,7 @@ class Network:
         return dict(self.ways).get(destination)
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkChange:
+class NetworkChange(Struct, frozen=True):
     """From one network to another. `renewed` are addresses that went and came back in between."""
 
     before: Network

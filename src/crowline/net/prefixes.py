@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.net.found_file import Identity
 from crowline.transfer.chunks import Comparison
@@ -13,8 +14,7 @@ MAX_WAITING = 1024
 """Files hashed before the first of them is sent: enough for a path of 200 ms at 5,000 files a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(Struct, frozen=True):
     """The part of a file that is compared: the digests of its chunks, and the running hash of all of it."""
 
     identity: Identity

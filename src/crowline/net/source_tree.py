@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from crowline.base.errors import LocalProblem, MalformedMessage
 from crowline.net.file_problems import local_problem
@@ -31,8 +32,7 @@ from crowline.transfer.names import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTree:
+class SourceTree(Struct, frozen=True):
     """An offer and where its files are. `paths[i]` is the local path of `manifest.files[i]`.
 
     `warnings` are sentences about what was kept out or is offered under another name.

@@ -7,7 +7,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from crowline.net.directory import Directory
 from crowline.net.folder_walk import FolderWalk
@@ -16,8 +17,7 @@ from crowline.transfer.manifest import Manifest
 from crowline.transfer.names import incomplete, is_private, private_name
 
 
-@dataclass(slots=True)
-class Stage:
+class Stage(Struct):
     """Where the offered folder called `wished` is put together: the folder `name`, locked while it is used.
 
     An `adopted` one is what an earlier transfer left; a `merged` one is the user's own folder.

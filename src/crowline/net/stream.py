@@ -8,9 +8,10 @@ import hmac
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.errors import ServerUnreachable
@@ -35,8 +36,7 @@ _UNSENT_LIMIT = 128 * 1024
 _ALPN = "stun.turn"
 
 
-@dataclass(frozen=True, slots=True)
-class StreamTarget:
+class StreamTarget(Struct, frozen=True):
     """Where to connect. `host` is an address or a name; a TLS certificate has to be the one with the SHA-256
     `fingerprint` (hexadecimal), or without one, good for `name` or else `host` by the system's authorities.
     """

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.net.tcp_dial import Dial, Obstacle
@@ -50,8 +52,7 @@ class Opened:
     number: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectFailed:
+class ConnectFailed(Struct, frozen=True):
     """No connection came of `connect`. `message` is the system's word for it."""
 
     number: int
@@ -60,8 +61,7 @@ class ConnectFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class PunchOver:
+class PunchOver(Struct, frozen=True):
     """No connection came of `punch`, or the one that came was reset and no other one followed."""
 
     number: int

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.net.pump import Pump
@@ -21,8 +22,7 @@ MAX_PUNCHES = 64
 ASK_AGAIN = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class DiallerHandlers:
+class DiallerHandlers(Struct, frozen=True):
     """`on_opened` gets every connection, accepted ones too; `on_mapping` what STUN servers say.
 
     `on_given_up(local, remote, reason)`: the other side was not reached there.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
@@ -27,8 +28,7 @@ _FIRST_CHANNEL_BYTE = 0x40  # STUN begins with a lower one (RFC 8489 §5)
 _NOT_STUN = "what the server sends is not STUN"
 
 
-@dataclass(frozen=True, slots=True)
-class MappingLost:
+class MappingLost(Struct, frozen=True):
     """The connection with `server` failed or ended: the address that it told may be good no more."""
 
     server: Address

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.errors import UsageError
@@ -19,8 +20,7 @@ from crowline.punch.syn_budget import SynBudget
 MAX_CONNECTIONS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class TcpHandlers:
+class TcpHandlers(Struct, frozen=True):
     """Whom `TcpPairs` tells what; a pair is given by its base and the other side's address.
 
     - `on_packet(data, source, local)`: what `receive` of an agent takes, with `Transport.TCP`.

@@ -8,7 +8,8 @@ aimed its answer at anybody, is unknown. User names and integrity are ignored: t
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer
@@ -47,8 +48,7 @@ class ChangedAddress(PlainAddress, frozen=True):
     type = 0x0005
 
 
-@dataclass(frozen=True, slots=True)
-class ClassicRequest:
+class ClassicRequest(Struct, frozen=True):
     """A Binding request; `unknown` are the types that it must not be answered without understanding."""
 
     transaction_id: bytes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
@@ -29,8 +30,7 @@ TRY_ALTERNATE = 300
 _RETIRED = {SourceAddress.type, ChangedAddress.type}
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(Struct, frozen=True):
     """`server` sees the socket `local` as `address`.
 
     `other` is the server's alternate address (RFC 5780), `round_trip` the time in seconds, where known.
@@ -44,8 +44,7 @@ class Mapped:
     transport: Transport = Transport.UDP
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(Struct, frozen=True):
     """`server` did not answer `local` in time (`code` 0), or answered with the error `code`."""
 
     server: Address

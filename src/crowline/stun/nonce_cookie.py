@@ -11,7 +11,8 @@ hit by accident are not assigned to anything.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 PREFIX = "obMatJos2"
 SIZE = len(PREFIX) + 4
@@ -20,8 +21,7 @@ PASSWORD_ALGORITHMS = 1 << 23 | 1 << 0  # bit 0, RFC 8489 §18.1
 USERNAME_ANONYMITY = 1 << 22 | 1 << 1  # bit 1
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(Struct, frozen=True):
     """The security features of a server."""
 
     password_algorithms: bool = False

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
 from crowline.base.transport import Transport
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """RFC 8489 §6.2.1: `rc` sends, the gap doubling from `rto` seconds; failure `rm` × `rto` after the last.
 
     The defaults send at 0, 0.5, 1.5, 3.5, 7.5, 15.5 and 31.5 s and give up at 39.5 s.

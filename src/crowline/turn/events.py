@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 
 
-@dataclass(frozen=True, slots=True)
-class Allocated:
+class Allocated(Struct, frozen=True):
     """The server relays `relayed` to us, and sees us as `mapped`, for `lifetime` seconds at a time.
 
     Of two relayed addresses each has an event of its own.
@@ -20,8 +20,7 @@ class Allocated:
     lifetime: int
 
 
-@dataclass(frozen=True, slots=True)
-class AllocationFailed:
+class AllocationFailed(Struct, frozen=True):
     """No allocation; `code` is the server's, or 408 when it did not answer. `alternate` comes with a 300, and
     `domain` where its certificate has another name than the server's.
     """
@@ -32,51 +31,44 @@ class AllocationFailed:
     domain: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AllocationLost:
+class AllocationLost(Struct, frozen=True):
     """The allocation is gone, and not because we closed it; `reason` is a phrase for people."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """The allocation is kept on the new 5-tuple (RFC 8016); data may be sent again."""
 
 
-@dataclass(frozen=True, slots=True)
-class DataReceived:
+class DataReceived(Struct, frozen=True):
     """A datagram that `peer` sent to our relayed address."""
 
     data: bytes
     peer: Address
 
 
-@dataclass(frozen=True, slots=True)
-class PermissionCreated:
+class PermissionCreated(Struct, frozen=True):
     """The server lets `peer` (any of its ports) reach us."""
 
     peer: Address
 
 
-@dataclass(frozen=True, slots=True)
-class PermissionRefused:
+class PermissionRefused(Struct, frozen=True):
     """The server will not relay to `peer`; `code` says why (RFC 8656 §19): 403 is a policy."""
 
     peer: Address
     code: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelBound:
+class ChannelBound(Struct, frozen=True):
     """Data to and from `peer` now travels as ChannelData with that `number` (RFC 8656 §12)."""
 
     peer: Address
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class PeerConnection:
+class PeerConnection(Struct, frozen=True):
     """A TCP connection between the server and `peer` waits to be taken up (RFC 6062 §4.3, §4.4).
 
     `dialled` by us through `TcpTurnClient.connect`, or else by the peer.
@@ -87,8 +79,7 @@ class PeerConnection:
     dialled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectFailed:
+class ConnectFailed(Struct, frozen=True):
     """The server has no connection to `peer`. After a 447 it may be asked again, 10 s later."""
 
     peer: Address
