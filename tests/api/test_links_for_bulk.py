@@ -9,7 +9,7 @@ import pytest
 
 import crowline
 from crowline.api import pair_links
-from crowline.session.events import BulkIsSlow
+from crowline.session.events import LinkSought
 from crowline.session.frames import Kind, header
 from crowline.session.links import LinkTransmit
 from serving import serving
@@ -47,7 +47,7 @@ async def test_whichever_side_is_slow_both_get_the_link(
     assert chosen is not None
     await until(lambda: all(has_tcp_pair(peer) for peer in peers))
     connection.session._transmits.append(LinkTransmit(chosen, (header(Kind.SEEK, 0, 0),)))
-    connection._on_session_event(BulkIsSlow())
+    connection._on_session_event(LinkSought())
     connection.flush()
     await until(lambda: all("tcp" in transports(peer) for peer in peers))
     assert [path_of(peer) for peer in peers] == ["udp", "udp"]
@@ -65,8 +65,8 @@ async def test_a_link_that_nobody_uses_goes_and_one_that_carried_bulk_stays(
     assert links is not None
     await until(lambda: has_tcp_pair(joining))
     links._carried = lambda number: pair_links._BULK
-    joining._connection._on_session_event(BulkIsSlow())
-    host._connection._on_session_event(BulkIsSlow())
+    joining._connection._on_session_event(LinkSought())
+    host._connection._on_session_event(LinkSought())
     await until(lambda: all("tcp" in transports(peer) for peer in peers))
     links.chosen(joining._connection.carriers.paths.up[joining._connection.session.chosen])
     await asyncio.sleep(0.3)
@@ -80,7 +80,7 @@ async def test_a_wish_that_comes_before_any_pair_is_remembered(
 ) -> None:
     """The first pair over TCP that works after it becomes the link."""
     for peer in peers:
-        peer._connection._on_session_event(BulkIsSlow())
+        peer._connection._on_session_event(LinkSought())
     await until(lambda: all("tcp" in transports(peer) for peer in peers))
 
 

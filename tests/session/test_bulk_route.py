@@ -12,6 +12,7 @@ from crowline.session.bulk_route import (
     Natural,
     Other,
 )
+from crowline.session.throughput import WINDOW
 
 UDP, TCP = 1, 2
 RTT = 0.08
@@ -26,6 +27,7 @@ class Sender:
         self.route = BulkRoute()
         self.rates = {UDP: rates["udp"], TCP: rates.get("tcp", 0.0)}
         self.now = 1000.0
+        self.rtt = RTT
         self.link = UDP
         self.moves: list[int] = []
         self.wishes = 0
@@ -41,7 +43,7 @@ class Sender:
                 size = int(self.rates[self.link] * STEP)
                 self.route.meter.arrived(size, self.now)
                 self.carried[self.link] += size
-            verdict = self.route.decide(Natural(UDP, RTT), other, 2 << 20, self.now)
+            verdict = self.route.decide(Natural(UDP, self.rtt), other, 2 << 20, self.now)
             assert verdict is not None
             self.wishes += self.route.take_wish()
             if verdict.link != self.link:
@@ -188,3 +190,44 @@ def test_another_natural_link_begins_with_nothing() -> None:
     verdict = sender.route.decide(Natural(7, 0.01), Other(9, 0.01), 0, sender.now)
     assert verdict is not None and verdict.link == 7
     assert sender.route.decide(None, None, 0, sender.now) is None
+
+
+def near_sender(**rates: float) -> Sender:
+    sender = Sender(**rates)
+    sender.rtt = 0.001
+    return sender
+
+
+def test_bulk_between_near_machines_moves_at_once() -> None:
+    """No trial is waited for where the processors are what is narrow; without a link one is wished for."""
+    sender = near_sender(udp=5 * FAST, tcp=4 * FAST)
+    sender.run(0.3, None)
+    assert sender.wishes == 1 and sender.moves == []
+    sender.run(20, Other(TCP, None))
+    assert sender.moves == [TCP] and sender.resends == 0
+
+
+def test_slow_bulk_between_near_machines_stays() -> None:
+    """What the processors do without effort is no reason for another link, nor is a path that is long."""
+    sender = near_sender(udp=0.9 * FAST, tcp=0.9 * FAST)
+    sender.run(0.9)
+    assert sender.moves == []
+    far = Sender(udp=5 * FAST, tcp=5 * FAST)
+    far.run(5)
+    assert far.moves == []
+
+
+def test_a_link_without_a_measured_round_trip_is_not_near() -> None:
+    """Nothing is known of it yet."""
+    sender = near_sender(udp=5 * FAST, tcp=5 * FAST)
+    sender.rtt = 0.0
+    sender.run(5)
+    assert sender.moves == []
+
+
+def test_a_near_link_that_is_much_slower_is_left_for_a_while() -> None:
+    """Something on the way may hold one transport back; the next move waits as after a lost trial."""
+    sender = near_sender(udp=5 * FAST, tcp=1 * FAST)
+    sender.run(FIRST_REST - 10)
+    assert sender.moves == [TCP, UDP]
+    assert sender.carried[TCP] <= 1.5 * FAST * WINDOW

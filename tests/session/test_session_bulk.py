@@ -7,7 +7,7 @@ import random
 import pytest
 
 from crowline.session.bulk_route import WISH_INTERVAL
-from crowline.session.events import BulkIsSlow, LinkChosen
+from crowline.session.events import LinkChosen, LinkSought
 from crowline.session.frames import Kind, header
 from crowline.session.links import BETTER_PATH
 from crowline.session.session import Session
@@ -47,7 +47,7 @@ def chosen(pair: Pair, side: int = 0) -> list[int | None]:
 
 
 def wishes(pair: Pair, side: int) -> int:
-    return sum(isinstance(event, BulkIsSlow) for event in pair.events[side])
+    return sum(isinstance(event, LinkSought) for event in pair.events[side])
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -148,7 +148,7 @@ class Carriers:
             self.pairs.chosen(self.paths.up.get(event.link) if event.link is not None else None)
         return self.paths.choose(event)
 
-    def on_bulk_is_slow(self) -> None:
+    def on_link_sought(self) -> None:
         """Either side would try another link for its bulk."""
         if self.pairs is not None:
             self.pairs.wish_for_stream()

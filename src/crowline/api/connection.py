@@ -33,9 +33,9 @@ from crowline.rendezvous.code import Code
 from crowline.rendezvous.role import Role
 from crowline.rendezvous.signals import Description
 from crowline.session.events import (
-    BulkIsSlow,
     DatagramReceived,
     LinkChosen,
+    LinkSought,
     SessionBroken,
     SessionClosed,
     SessionEvent,
@@ -340,8 +340,8 @@ class Connection:
     def _on_session_event(self, event: SessionEvent) -> None:
         if isinstance(event, LinkChosen):
             self._on_link_chosen(event)
-        elif isinstance(event, BulkIsSlow):
-            self.carriers.on_bulk_is_slow()
+        elif isinstance(event, LinkSought):
+            self.carriers.on_link_sought()
         elif isinstance(event, StreamOpened):
             self.observers.on_stream_opened(event.stream)
         elif isinstance(event, StreamsAllowed):

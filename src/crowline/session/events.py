@@ -56,8 +56,8 @@ class LinkChosen(Struct, frozen=True):
     reason: str
 
 
-class BulkIsSlow(Struct, frozen=True):
-    """The link that carries bulk is slow, here or there: another one beside it would be tried."""
+class LinkSought(Struct, frozen=True):
+    """Bulk, here or there, would go by another link beside the one that carries it."""
 
 
 class SessionClosed(Struct, frozen=True):
@@ -82,7 +82,7 @@ SessionEvent: TypeAlias = (
     | StreamsAllowed
     | DatagramReceived
     | LinkChosen
-    | BulkIsSlow
+    | LinkSought
     | SessionClosed
     | SessionBroken
 )

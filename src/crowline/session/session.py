@@ -18,9 +18,9 @@ from crowline.base.machine import Buffer
 from crowline.session.bulk_route import WISH_INTERVAL
 from crowline.session.datagrams import DatagramQueue
 from crowline.session.events import (
-    BulkIsSlow,
     DatagramReceived,
     LinkChosen,
+    LinkSought,
     SessionBroken,
     SessionClosed,
     SessionEvent,
@@ -328,10 +328,10 @@ class Session:
             self._on_close(link, offset, payload)
 
     def _seek(self) -> None:
-        """Either side would like another link for bulk; it is not told of more often than it makes sense."""
+        """Either side would have another link for bulk; it is not told of more often than it makes sense."""
         if self._now >= self._sought_at + WISH_INTERVAL / 2:
             self._sought_at = self._now
-            self._events.append(BulkIsSlow())
+            self._events.append(LinkSought())
 
     def _on_close(self, link: int, code: int, payload: memoryview) -> None:
         self._closed = True

@@ -8,6 +8,8 @@ from collections import deque
 # halved by losses.
 WINDOW = 1.0
 _WINDOW_ROUND_TRIPS = 10
+# Seconds after which something can be said of bulk between near machines at all.
+_LEAST_TIME = 0.05
 # Seconds between two moments at which the link was full that bulk is still going on for.
 LONGEST_GAP = 0.5
 # Seconds between two marks, and how many are kept: those of ten round trips to the moon.
@@ -66,6 +68,11 @@ class Throughput:
         if self._began is None or now - self._last_full > LONGEST_GAP:
             return 0.0
         return now - self._began
+
+    def so_far(self, now: float) -> float | None:
+        """Bytes a second since the bulk began, for which less time is enough; None before that."""
+        busy = self.busy_for(now)
+        return self._total / busy if busy >= _LEAST_TIME else None
 
     def rate(self, now: float, rtt: float) -> float | None:
         """Bytes a second of late; None while it has not been measured for long enough."""
