@@ -14,16 +14,16 @@ from qh3.quic.connection import QuicConnection
 
 from crowline.base.machine import Buffer
 from crowline.link.identity import Identity
-from crowline.link.quic_packets import DATAGRAM_SIZE, ID_LENGTH
+from crowline.link.quic_packets import DATAGRAM_SIZE, ID_LENGTH, MIN_FIRST_ID_LENGTH
 
 __all__ = ["ALPN", "DATAGRAM_OVERHEAD", "PSEUDO_ADDRESS", "LinkConnection", "warm_up"]
 
 ALPN = "crowline/1"
 # The connection sees one fixed address; which pair carries it is ICE's business.
 PSEUDO_ADDRESS = ("192.0.2.1", 443)
-# Bytes of a packet around the data of one DATAGRAM frame: a short header with an 8-byte connection id and at
-# most 4 of packet number, the frame's type and length, the tag, and an acknowledgement beside it.
-DATAGRAM_OVERHEAD = 40
+# Bytes of a packet around the data of one DATAGRAM frame: a short header with the connection id and at most
+# 4 of packet number, the frame's type and length, and the tag. Acknowledgements go in other packets.
+DATAGRAM_OVERHEAD = 1 + ID_LENGTH + 4 + 3 + 16
 
 
 # Announced to the other side (RFC 9221 §3): any frame that fits into a packet.
@@ -72,7 +72,9 @@ class LinkConnection(QuicConnection):
             server_name="crowline",
             **_options(size, rtt),
         )
-        return cls(configuration=configuration)
+        connection = cls(configuration=configuration)
+        connection._shorten_id()
+        return connection
 
     @classmethod
     def server(cls, first: Buffer, identity: Identity, size: int) -> Self:
@@ -80,7 +82,9 @@ class LinkConnection(QuicConnection):
         configuration = QuicConfiguration(is_client=False, **_options(size, None))
         configuration.load_cert_chain(identity.certificate, identity.private_key)
         asked = bytes(first[6 : 6 + first[5]])
-        return cls(configuration=configuration, original_destination_connection_id=asked)
+        connection = cls(configuration=configuration, original_destination_connection_id=asked)
+        connection._shorten_id()
+        return connection
 
     @property
     def takes_datagrams(self) -> bool:
@@ -117,6 +121,11 @@ class LinkConnection(QuicConnection):
         return 0 if self._core is None else int(self._core.active_path[5])
 
     @property
+    def has_lost(self) -> bool:
+        """Whether anything that was sent got lost."""
+        return self._core is not None and self._core.loss_total > 0
+
+    @property
     def smoothed_rtt(self) -> float | None:
         """Seconds; None until something was acknowledged."""
         return None if self._core is None else self._core.smoothed_rtt
@@ -151,6 +160,13 @@ class LinkConnection(QuicConnection):
                 size = length
         return runs
 
+    def _shorten_id(self) -> None:
+        """Go by a short id. The library makes it as long as the one that a client gives its server at first,
+        which may not be short (RFC 9000 §7.2).
+        """
+        self.host_cid = self.host_cid[:ID_LENGTH]
+        self._configuration.connection_id_length = ID_LENGTH
+
     def _drain_tls(self) -> None:
         # A client of this library says that it takes 1,472 bytes, whatever it was made for; the links of this
         # package take what the path carries (RFC 9000 §18.2, max_udp_payload_size).
@@ -169,7 +185,7 @@ class LinkConnection(QuicConnection):
 def _options(size: int, rtt: float | None) -> dict[str, Any]:
     return {
         "alpn_protocols": [ALPN],
-        "connection_id_length": ID_LENGTH,
+        "connection_id_length": MIN_FIRST_ID_LENGTH,
         "idle_timeout": _IDLE_TIMEOUT,
         "max_data": _WINDOW,
         "max_stream_data": _WINDOW,

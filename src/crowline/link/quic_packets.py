@@ -11,8 +11,10 @@ DATAGRAM_SIZE = 1200
 # A quarter of the largest UDP payload: four make a full run (`net/segmentation.py`). Where the route lets
 # that out, as between programs of one machine, each packet's own work is small beside that for its bytes.
 MAX_DATAGRAM_SIZE = 16_376
-# Bytes of the connection ids that connections of ours go by.
-ID_LENGTH = 8
+# Bytes of the connection ids that connections of ours go by: each packet has one, and they tell the few links
+# of one pair apart. The first one, which a client makes up for its server, has more (RFC 9000 §7.2).
+ID_LENGTH = 4
+MIN_FIRST_ID_LENGTH = 8
 
 
 def is_initial(data: Buffer) -> bool:
@@ -21,7 +23,7 @@ def is_initial(data: Buffer) -> bool:
         len(data) >= DATAGRAM_SIZE
         and data[0] & 0xF0 == 0xC0
         and bytes(data[1:5]) == b"\x00\x00\x00\x01"
-        and 8 <= data[5] <= 20
+        and MIN_FIRST_ID_LENGTH <= data[5] <= 20
     )
 
 
