@@ -41,6 +41,8 @@ class Wire:
     mtu: dict[str, int] = field(default_factory=lambda: {"client": 65535, "server": 65535})
     # Whether a datagram of that side gets lost.
     loses: Callable[[str], bool] = lambda side: False
+    # The same by what is in it.
+    loses_datagram: Callable[[str, bytes], bool] = lambda side, data: False
     _way: list[tuple[float, int, str, bytes, int]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -78,7 +80,11 @@ class Wire:
         size = transmit.segment_size or len(transmit.data)
         data = bytes(transmit.data)
         pieces = [data[start : start + size] for start in range(0, len(data), size)]
-        passing = [piece for piece in pieces if len(piece) <= self.mtu[side] and not self.loses(side)]
+        passing = [
+            piece
+            for piece in pieces
+            if len(piece) <= self.mtu[side] and not (self.loses(side) or self.loses_datagram(side, piece))
+        ]
         if passing:
             size = len(passing[0])
             item = (self.now + self.delay, next(self._order), side, b"".join(passing), size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 
@@ -57,6 +58,7 @@ def test_losses_delay_the_proof_and_break_no_bytes(seed: int) -> None:
     chance = random.Random(seed)
     wire.loses = lambda side: chance.random() < 0.2
     wire.run(AUTHENTICATION_LIMIT, until=lambda: wire.client.is_up)
+    wire.run(0.1)
     if not wire.client.is_up:
         return
     sent = os.urandom(100_000)
@@ -89,9 +91,9 @@ def test_whoever_never_answers_ends_the_proof() -> None:
     proof.begin(1400, 0.1, 0.0)
     probes, now = 0, 0.0
     while not proof.has_failed(now):
-        probe = proof.due(now)
-        probes += probe is not None
-        assert probe is None or (len(probe) == 1400 and probe[:1] == PROBE)
+        frames = proof.due(now)
+        assert all(len(frame) == 1400 for frame in frames)
+        probes += sum(frame[:1] == PROBE for frame in frames)
         now = proof.next_timeout() or now
     assert probes == TRIES
     assert now == pytest.approx(0.3 * TRIES)
@@ -118,6 +120,37 @@ def test_who_uses_the_link_was_told_that_its_packets_come() -> None:
     proof.hear(PROBE)
     proof.heard_stream()
     assert proof.is_done
+
+
+@pytest.mark.parametrize("size", [1372, 1472, 8952])
+def test_the_first_bulk_finds_a_window_that_is_open(size: int) -> None:
+    """What was sent for the proof counts like a first flight, and the second one is about twice as large."""
+    wire = up(size=size, delay=0.04)
+    for link in wire.links():
+        assert link._connection.window_left > 2 * 14_720
+    wire.sent.clear()
+    wire.client.send(bytes(200_000), wire.now)
+    wire.run(0.06)
+    assert sum(len(transmit.data) for transmit in wire.sent) > 2 * 14_720
+
+
+def test_a_proof_takes_one_round_trip_more_than_the_handshake() -> None:
+    """The client's packets come after what proves the client, so none of them is sent in vain."""
+    wire = Wire(connect(size=1472), delay=0.04)
+    wire.run(0.2, until=lambda: wire.client.is_up)
+    assert wire.client.is_up and wire.server is not None
+    wire.run(0.08, until=lambda: wire.server is not None and wire.server.is_up)
+    assert wire.server.is_up
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_link_whose_first_packets_got_lost_is_given_up(side: str) -> None:
+    """Its window has shrunk before it was ever open: a long path would be filled a minute later."""
+    wire = Wire(connect(size=1472), delay=0.02)
+    large = itertools.count()
+    wire.loses_datagram = lambda of, data: of == side and len(data) > 1400 and next(large) == 4
+    wire.run(2.0, until=lambda: bool(wire.downs(side)))
+    assert wire.downs(side) == ["the handshake lost packets"]
 
 
 def test_a_handshake_that_lost_packets_proves_no_size() -> None:

@@ -71,15 +71,18 @@ class Admission:
             if frame[:1] == PROBE:
                 self._connection.send_datagram_frame(SEEN)
             self._proof.hear(frame)
+            if self._proof.is_seen and self._connection.has_lost:
+                # A window that shrank as early takes many round trips to open.
+                self.refusal = "the handshake lost packets"
 
     def prove_size(self, now: float) -> None:
-        """Send a packet of full size if it is time, past the congestion window: there is nothing else on this
+        """Send packets of full size if it is time, past the congestion window: there is nothing else on this
         link yet.
         """
         if self._proof is None:
             return
-        if (probe := self._proof.due(now)) is not None and self._connection.takes_datagrams:
-            self._connection.send_datagram_frame(probe)
+        for frame in self._proof.due(now) if self._connection.takes_datagrams else ():
+            self._connection.send_datagram_frame(frame)
         if self._proof.has_failed(now):
             self.is_too_large = True
             self.refusal = "the path does not carry packets of that size"
@@ -98,5 +101,5 @@ class Admission:
         if self._first and self.size < self.asked_size:
             self.refusal = "the handshake lost packets"
             return
+        # It is sent after this turn: what proves a client must arrive first.
         self._proof.begin(self.size - DATAGRAM_OVERHEAD, self._connection.smoothed_rtt, now)
-        self.prove_size(now)

@@ -10,6 +10,10 @@ end sends a packet of full size, and the other says that it came. The data of th
 | 0 | for the session |
 | 1 | padding: answer with kind 2 |
 | 2 | – |
+| 3 | padding |
+
+The first such packet has others before it. As these are acknowledged, the window of congestion control opens
+before there is anything to carry, as it would with the first flight of bulk.
 """
 
 from __future__ import annotations
@@ -19,6 +23,11 @@ from crowline.base.machine import Buffer
 FOR_SESSION = b"\x00"
 PROBE = b"\x01"
 SEEN = b"\x02"
+_PADDING = b"\x03"
+
+# Bytes of the first packets together: what a fresh connection may send anyway (RFC 9002 §7.2), and half as
+# much again.
+_FIRST_FLIGHT = 24_000
 
 # Packets of full size that may get lost before the path is held to be too narrow for them.
 TRIES = 4
@@ -62,13 +71,16 @@ class SizeProof:
     def next_timeout(self) -> float | None:
         return None if self.is_seen else self._again_at
 
-    def due(self, now: float) -> bytes | None:
+    def due(self, now: float) -> list[bytes]:
         """What to send now."""
         if self.is_seen or self._again_at is None or now < self._again_at or self._tries >= TRIES:
-            return None
+            return []
         self._tries += 1
         self._again_at = now + self._wait
-        return self._probe
+        if self._tries > 1:
+            return [self._probe]
+        padding = _PADDING + self._probe[1:]
+        return [padding] * (_FIRST_FLIGHT // len(padding) - 1) + [self._probe]
 
     def has_failed(self, now: float) -> bool:
         """Whether none of the packets came through."""
