@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from crowline.api import links
+from crowline.api import larger_links, links
 from crowline.api.links import MAX_LINKS_OF_A_PAIR, LinkSecrets, LinkTable
 from crowline.api.pair_link import STALL_TIME, PairLink
 from crowline.base.addresses import Address
@@ -28,6 +28,7 @@ from waiting import until
 CLIENT, SERVER = Address("192.0.2.1", 5000), Address("198.51.100.2", 6000)
 IDENTITY = Identity.generate()
 SECRETS = LinkSecrets(IDENTITY, IDENTITY.fingerprint, Secret(b"k" * 32))
+EARLY_TRIES = growth._EARLY_TRIES
 PATIENCE = 30.0  # seconds for something that must come
 
 
@@ -39,6 +40,7 @@ class Side:
     # The largest datagram that this side's network lets out, and that the path carries from here.
     largest: int = 1472
     mtu: int = 65535
+    kind: CandidateType = CandidateType.HOST
     other: Side | None = None
     received: dict[int, bytearray] = field(default_factory=dict)
     ups: list[PairLink] = field(default_factory=list)
@@ -50,8 +52,8 @@ class Side:
 
     def __post_init__(self) -> None:
         here, there = (CLIENT, SERVER) if self.client else (SERVER, CLIENT)
-        local = Candidate("1", 1, "udp", 1, here, CandidateType.HOST)
-        remote = Candidate("1", 1, "udp", 1, there, CandidateType.HOST)
+        local = Candidate("1", 1, "udp", 1, here, self.kind)
+        remote = Candidate("1", 1, "udp", 1, there, self.kind)
         self.pair = ValidPair(local, remote, CandidatePair(local, remote, 7), proven_at=time.monotonic())
         self.table = LinkTable(
             client=self.client,
@@ -110,6 +112,13 @@ def say(side: Side, link: PairLink, data: bytes) -> None:
 def bulk_is_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "WORTH", 1000)
     monkeypatch.setattr(growth, "FAST", 0.0)
+    monkeypatch.setattr(growth, "_EARLY_TRIES", 0)
+
+
+@pytest.fixture
+def bulk_is_much(monkeypatch: pytest.MonkeyPatch, bulk_is_little: None) -> None:
+    monkeypatch.setattr(growth, "WORTH", 1 << 30)
+    monkeypatch.setattr(growth, "_EARLY_TRIES", EARLY_TRIES)
 
 
 @pytest.mark.parametrize("sender", ["client", "server"])
@@ -131,6 +140,58 @@ async def test_bulk_in_either_direction_gets_a_link_with_larger_packets(sender: 
         await until(lambda: sum(len(data) for data in server.received.values()) >= whole)
         by_link = [bytes(server.received[link.number]) for link in server.ups]
         assert b"large" not in by_link[0] and b"small" not in by_link[1]
+
+
+@pytest.mark.usefixtures("bulk_is_much")
+@pytest.mark.parametrize(("mtu", "size"), [(65535, 1472), (1460, 1452)])
+async def test_a_direct_pair_gets_larger_packets_before_there_is_bulk(mtu: int, size: int) -> None:
+    """Later a new link would have to find its rate anew. On a narrower path the next size is tried."""
+    client, server = Side(client=True, mtu=mtu), Side(client=False, mtu=mtu)
+    async with joined(client, server):
+        await until(lambda: len(client.ups) == len(server.ups) == 2)
+        assert [link.quic.size for link in client.ups] == [DATAGRAM_SIZE, size]
+
+
+@pytest.mark.usefixtures("bulk_is_much")
+async def test_a_relayed_pair_gets_them_for_bulk_only() -> None:
+    """Most meetings leave their relay soon, and what it forwards is dear."""
+    client, server = (Side(client=which, kind=CandidateType.RELAYED) for which in (True, False))
+    async with joined(client, server):
+        say(client, client.ups[0], bytes(2000))
+        await until(lambda: len(server.received.get(server.ups[0].number, b"")) == 2000)
+        assert len(client.table.links()) == 1
+
+
+@pytest.mark.usefixtures("bulk_is_much")
+async def test_bulk_that_is_under_way_is_not_moved_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is fast: what larger packets save is less than the time in which a link finds its rate."""
+    monkeypatch.setattr(larger_links, "EARLY", 2000)
+    client, server = Side(client=True), Side(client=False)
+    client.mtu = 1300
+    async with joined(client, server):
+        say(client, client.ups[0], bytes(2000))
+        await until(lambda: bool(client.downs))
+        assert client.downs == ["the path does not carry packets of that size"]
+        assert client.table.links() == client.ups[:1]
+
+
+@pytest.mark.usefixtures("bulk_is_much")
+async def test_a_path_that_carries_nothing_larger_is_soon_left_in_peace() -> None:
+    """A handshake for each size, and no more without bulk."""
+    client, server = Side(client=True, mtu=1300), Side(client=False, mtu=1300)
+    async with joined(client, server):
+        await until(lambda: len(client.downs) == 3)
+        await asyncio.sleep(0.01)
+        assert client.table.links() == client.ups == client.ups[:1]
+
+
+@pytest.mark.usefixtures("bulk_is_much")
+async def test_a_side_whose_way_is_narrow_answers_to_larger_packets_with_the_least() -> None:
+    """Each direction has what it carries."""
+    client, server = Side(client=True), Side(client=False, mtu=1300)
+    async with joined(client, server):
+        await until(lambda: len(client.ups) == len(server.ups) == 2)
+        assert client.ups[1].quic.size == 1472 and server.ups[1].quic.size == DATAGRAM_SIZE
 
 
 async def test_a_few_words_get_no_second_link(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,25 @@ def test_after_a_fall_much_more_must_have_been_carried() -> None:
     assert growth.next_size(PAIR, 1472) == 1472
 
 
+def test_before_there_is_bulk_a_few_handshakes_are_worth_it_and_no_more() -> None:
+    """Enough for each size once; a path that takes none of them is left in peace."""
+    growth = Growth()
+    tried = []
+    while size := growth.early_size(PAIR, 9000):
+        tried.append(size)
+        growth.failed(PAIR, size, is_too_large=True)
+    assert tried == [9000, 1472, 1452, 1372]
+    other = Growth()
+    assert sum(other.early_size(PAIR, 1472) is not None for _ in range(100)) == 4
+
+
+def test_after_a_fall_nothing_is_tried_without_bulk() -> None:
+    """What the path seemed to carry was not true for long."""
+    growth = Growth()
+    growth.fell(PAIR, 1472)
+    assert growth.early_size(PAIR, 1472) is None
+
+
 def test_a_change_of_the_network_forgets_all_of_it() -> None:
     """It may carry what the one before did not."""
     growth = Growth()
@@ -65,6 +84,7 @@ def test_a_change_of_the_network_forgets_all_of_it() -> None:
     growth.fell(PAIR, 1472)
     growth.start_over()
     assert growth.worth(PAIR) == WORTH and growth.next_size(PAIR, 1472) == 1472
+    assert growth.early_size(PAIR, 1472) == 1472
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from crowline.api.larger_links import LargerLinks
 from crowline.api.pair_link import PairLink
 from crowline.base.addresses import Address
 from crowline.base.machine import Buffer, Transmit
@@ -18,7 +19,6 @@ from crowline.base.secrets import Secret
 from crowline.ice.pair import ValidPair
 from crowline.link.choice import MAX_LINKS, rank_of
 from crowline.link.events import LinkData, LinkDatagram, LinkEvent, LinkUp
-from crowline.link.growth import Growth
 from crowline.link.identity import Identity
 from crowline.link.plan import LinkPlan
 from crowline.link.quic import DATAGRAM_SIZE, LINK_ID_LENGTH, QuicLink, is_initial
@@ -75,13 +75,13 @@ class LinkTable:
         self._secrets = secrets
         self._entropy = entropy
         self._valid_pairs = valid_pairs
-        self._on_open, self._is_ailing, self._largest = on_open, is_ailing, largest
+        self._on_open, self._is_ailing = on_open, is_ailing
         self._on_up, self._on_data, self._on_down = on_up, on_data, on_down
         self._on_datagram = on_datagram
         self._links: dict[_Key, list[PairLink]] = {}
         self._early: dict[_Key, list[tuple[bytes, int]]] = {}
         self._plan = LinkPlan()
-        self._growth = Growth()
+        self._larger = LargerLinks(self, opens=client, largest=largest, is_ailing=is_ailing)
         self._chosen: int | None = None
         self._numbers = numbers
         self._timer: asyncio.TimerHandle | None = None
@@ -103,14 +103,15 @@ class LinkTable:
 
     def network_changed(self) -> None:
         """Of either side: what failed may work now, and new pairs go before those of today's links."""
-        self._growth.start_over()
+        self._larger.start_over()
         self._plan.start_over(self._pairs())
         self._look()
 
     def chosen(self, number: int | None) -> None:
         """The streams flow by the link of that number, where it is one of these."""
         self._chosen = number
-        self._shrink()
+        if (link := self._chosen_link) is not None:
+            self._larger.chosen(link)
         self._settle()
         self._look()
 
@@ -149,7 +150,7 @@ class LinkTable:
             self._on_open(pair)
             self._arm()
         else:
-            self._open(pair)
+            self.open(pair)
 
     def packet(self, data: memoryview, segment_size: int, source: Address, local: Address) -> None:
         """A run of datagrams that are not STUN. A connection begins only on a pair that ICE has proven."""
@@ -169,7 +170,7 @@ class LinkTable:
     def pair_lost(self, key: _Key, reason: str) -> None:
         """The agent gave the pair up: the other side does not want packets there, or is not there."""
         for link in list(self._links.get(key, ())):
-            self._remove(link, reason)
+            self.remove(link, reason)
 
     def close(self) -> None:
         for timer in (self._timer, self._tending):
@@ -192,17 +193,50 @@ class LinkTable:
         elif isinstance(event, LinkUp):
             self._plan.up(link.pair, self._loop.time())
             link.has_been_up = True
-            if self._client and not link.is_large:
-                self._watch_rate(link)
+            self._larger.came_up(link)
             self._on_up(link)
             self._succeed(link)
             self._settle()
         else:
-            self._remove(link, event.reason)
+            self.remove(link, event.reason)
 
     def grow_soon(self, link: PairLink) -> None:
         """It has carried as much as it was to carry before larger packets are thought of."""
-        self._loop.call_soon(self._grow, link)
+        self._loop.call_soon(lambda: self._larger.carried(link, is_chosen=link.number == self._chosen))
+
+    def beside(self, link: PairLink) -> list[PairLink]:
+        """All links of its pair."""
+        return self._links.get(link.key, [])
+
+    def open(self, pair: ValidPair, size: int = DATAGRAM_SIZE) -> None:
+        """Begin a link as the TLS client, with packets of at most `size` bytes."""
+        now = self._loop.time()
+        quic = QuicLink.connect(
+            destination=pair.remote.address,
+            local=pair.base,
+            peer_fingerprint=self._secrets.peer_fingerprint,
+            client_key=self._secrets.client_key,
+            link_id=self._entropy(LINK_ID_LENGTH),
+            now=now,
+            rtt=pair.rtt,
+            size=size,
+        )
+        self._add(pair, quic).pump.flush()
+
+    def remove(self, link: PairLink, reason: str) -> None:
+        """End a link, if it is still there."""
+        beside = self._links.get(link.key, [])
+        if link not in beside:
+            return
+        if len(beside) == 1:
+            self._plan.ended(link.pair, self._loop.time())
+        self._drop(link, reason)
+        if link.is_large and not link.has_been_up:
+            self._larger.failed(link, self._chosen_link)
+
+    @property
+    def _chosen_link(self) -> PairLink | None:
+        return next((link for link in self.links() if link.number == self._chosen), None)
 
     def _pairs(self) -> list[ValidPair]:
         """Those that links use or are about to use."""
@@ -222,22 +256,8 @@ class LinkTable:
         if not is_initial(run[:segment_size]):
             return None
         if ailing := next((link for link in links if self._is_ailing(link.number)), None):
-            self._remove(ailing, "the other side began anew")
+            self.remove(ailing, "the other side began anew")
         return self._accept(run, segment_size, source, local)
-
-    def _open(self, pair: ValidPair, size: int = DATAGRAM_SIZE) -> None:
-        now = self._loop.time()
-        quic = QuicLink.connect(
-            destination=pair.remote.address,
-            local=pair.base,
-            peer_fingerprint=self._secrets.peer_fingerprint,
-            client_key=self._secrets.client_key,
-            link_id=self._entropy(LINK_ID_LENGTH),
-            now=now,
-            rtt=pair.rtt,
-            size=size,
-        )
-        self._add(pair, quic).pump.flush()
 
     def _accept(
         self, data: memoryview, segment_size: int, source: Address, local: Address
@@ -258,7 +278,7 @@ class LinkTable:
             identity=self._secrets.identity,
             client_key=self._secrets.client_key,
             now=self._loop.time(),
-            size=self._next_size(pair) or DATAGRAM_SIZE,
+            size=self._larger.next_size(pair) or DATAGRAM_SIZE,
         )
         return self._add(pair, quic)
 
@@ -281,18 +301,6 @@ class LinkTable:
         if self._client and self._tending is None:
             self._tending = self._loop.call_later(TEND_INTERVAL, self._tend)
         return link
-
-    def _remove(self, link: PairLink, reason: str) -> None:
-        beside = self._links.get(link.key, [])
-        if link not in beside:
-            return
-        if len(beside) == 1:
-            self._plan.ended(link.pair, self._loop.time())
-        self._drop(link, reason)
-        if link.is_large and not link.has_been_up:
-            self._growth.failed(link.key, link.quic.asked_size, is_too_large=link.quic.is_too_large)
-            for other in beside:
-                self._watch_rate(other)
 
     def _drop(self, link: PairLink, reason: str) -> None:
         beside = self._links[link.key]
@@ -339,7 +347,7 @@ class LinkTable:
             # The second time, and then less and less often.
             is_turn = link.stalls > 1 and link.stalls.bit_count() == 1
             if is_turn and all(other.is_up for other in self._links[link.key]):
-                self._open(link.pair)
+                self.open(link.pair)
         self.flush()
 
     def _succeed(self, link: PairLink) -> None:
@@ -348,39 +356,11 @@ class LinkTable:
             if self._client and other is not link and not other.is_large and other.is_stalled:
                 self._drop(other, "a new link took its place")
 
-    def _grow(self, link: PairLink) -> None:
-        """Open a link with larger packets beside one that carries bulk."""
-        if not link.is_up or any(other.is_large for other in self._links.get(link.key, ())):
-            return
-        seconds = self._loop.time() - link.marked_at
-        if link.number != self._chosen or not self._growth.is_worth(link.key, seconds, link.quic.least_rtt):
-            self._watch_rate(link)
-        elif size := self._next_size(link.pair):
-            self._open(link.pair, size)
-
-    def _watch_rate(self, link: PairLink) -> None:
-        """See how long it takes to carry what makes larger packets worth while."""
-        link.grow_at, link.marked_at = link.carried + self._growth.worth(link.key), self._loop.time()
-
-    def _shrink(self) -> None:
-        """Where the least packets still come through and large ones do not, the path has become narrower."""
-        chosen = next((link for link in self.links() if link.number == self._chosen), None)
-        if chosen is None or chosen.is_large or not self._client:
-            return
-        for other in list(self._links[chosen.key]):
-            if other.is_large and other.has_been_up and self._is_ailing(other.number):
-                self._growth.fell(other.key, other.quic.asked_size)
-                self._watch_rate(chosen)
-                self._remove(other, "its packets are too large for the path by now")
-
-    def _next_size(self, pair: ValidPair) -> int | None:
-        return self._growth.next_size(pair.key, self._largest(pair))
-
     def _wake(self) -> None:
         self._timer = None
         now = self._loop.time()
         due = self._plan.due(now)
-        better = next((link.pair for link in self.links() if link.number == self._chosen), None)
+        better = None if self._chosen_link is None else self._chosen_link.pair
         for key in due.ending:
             for link in list(self._links.get(key, ())):
                 self._plan.let_go(link.pair, better, now)

@@ -7,9 +7,13 @@ from msgspec import Struct, field
 from crowline.ice.pair import PairKey
 from crowline.link.quic_packets import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE
 
-# Bytes that a pair must have carried, and bytes a second at which it did so. Larger packets save work of both
-# machines and of a relay; on a slower path they save nothing, and a new connection has to find its rate anew.
-# That takes round trips: where they are shorter than so many seconds, it is worth while sooner.
+# Bytes that a direct pair may have carried when it gets larger packets without further reason, so that bulk
+# finds them; and how often that may come to nothing: a narrow path takes one handshake for each size.
+EARLY = 1 << 20
+_EARLY_TRIES = 4
+# Bytes that a pair must have carried, and bytes a second at which it did so, later on. Larger packets save
+# work of both machines and of a relay; on a slower path they save little, and a new connection has to find
+# its rate anew. That takes round trips: where they are shorter than so many seconds, it pays sooner.
 WORTH = 8 << 20
 FAST = 32e6
 _LONG_RTT = 0.02
@@ -28,6 +32,7 @@ _MOST_PAIRS = 64
 class _Tries(Struct):
     failures: dict[int, int] = field(default_factory=dict)
     worth: int = field(default_factory=lambda: WORTH)
+    early: int = 0
 
 
 class Growth:
@@ -52,6 +57,14 @@ class Growth:
                 return size
         return None
 
+    def early_size(self, pair: PairKey, limit: int) -> int | None:
+        """The same before there is any bulk. Counts as a try."""
+        tries = self._of(pair)
+        if tries.early >= _EARLY_TRIES:
+            return None
+        tries.early += 1
+        return self.next_size(pair, limit)
+
     def failed(self, pair: PairKey, size: int, *, is_too_large: bool) -> None:
         """A link never came up in which this side's packets had that size.
 
@@ -65,6 +78,7 @@ class Growth:
         """A link of that size was up and carries nothing more."""
         tries = self._of(pair)
         tries.failures[size] = _TRIES - 1
+        tries.early = _EARLY_TRIES
         tries.worth *= _MORE_EACH_TIME
 
     def start_over(self) -> None:
