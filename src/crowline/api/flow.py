@@ -178,10 +178,7 @@ class _Outgoing:
 
     async def _listen(self) -> None:
         while not self._kept.is_set():
-            if data := await self._stream.read(ANSWER_BYTES):
-                self._machine.receive(data)
-            else:
-                self._machine.receive_end()
+            await self._conversation.hear(ANSWER_BYTES)
             while (event := self._machine.next_event()) is not None:
                 self._handle(event)
 
@@ -228,10 +225,7 @@ class _Incoming:
 
     async def _receive(self) -> None:
         while not self._machine.over:
-            if data := await self._stream.read(flow.MAX_DATA):
-                self._machine.receive(data)
-            else:
-                self._machine.receive_end()
+            await self._conversation.hear(flow.MAX_DATA)
             while (event := self._machine.next_event()) is not None:
                 await self._handle(event)
 

@@ -60,19 +60,30 @@ class ByteStream(Protocol):
 class Machine(Protocol):
     """What the sender and the receiver have in common."""
 
+    def receive(self, data: Buffer) -> None: ...
+
+    def receive_end(self) -> None: ...
+
     def next_transmit(self) -> Buffer | None: ...
 
     def abort(self, reason: Reason, sentence: str) -> None: ...
 
 
 class Conversation:
-    """Writes what the machine wants to say, in order, whoever asks for it."""
+    """Gives the machine what comes, and writes what it wants to say, in order, whoever asks for it."""
 
     def __init__(self, stream: ByteStream, machine: Machine) -> None:
         self.stream = stream
         self._machine = machine
         self._pending: deque[Buffer] = deque()
         self._lock = asyncio.Lock()
+
+    async def hear(self, limit: int) -> None:
+        """Wait for what comes next, at most `limit` bytes of it, or for the end of the stream."""
+        if data := await self.stream.read(limit):
+            self._machine.receive(data)
+        else:
+            self._machine.receive_end()
 
     async def flush(self) -> None:
         """Write everything the machine has to say now, as fast as the stream takes it."""

@@ -150,11 +150,7 @@ class Sending:
 
     async def _listen(self) -> None:
         while not self._completed.done():
-            data = await self._stream.read(ANSWER_BYTES)
-            if data:
-                self._machine.receive(data)
-            else:
-                self._machine.receive_end()
+            await self._conversation.hear(ANSWER_BYTES)
             while (event := self._machine.next_event()) is not None:
                 self._handle(event)
 
