@@ -87,7 +87,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> object:
     def tell(*listed: ifaddr.Adapter) -> None:
         monkeypatch.setattr(interfaces, "Netlink", FakeNetlink.missing)
         monkeypatch.setattr(interfaces, "source_towards", lambda destination: None)
-        monkeypatch.setattr(interfaces.ifaddr, "get_adapters", lambda: listed)
+        monkeypatch.setattr(ifaddr, "get_adapters", lambda: listed)
 
     return tell
 
@@ -281,6 +281,6 @@ def test_a_sandbox_that_lists_nothing_has_the_addresses_that_packets_leave_by(
 
     sources = {False: "192.0.2.7", True: None}
     monkeypatch.setattr(interfaces, "Netlink", FakeNetlink.missing)
-    monkeypatch.setattr(interfaces.ifaddr, "get_adapters", refuse)
+    monkeypatch.setattr(ifaddr, "get_adapters", refuse)
     monkeypatch.setattr(interfaces, "source_towards", lambda destination: sources[destination.is_ipv6])
     assert local_addresses() == ["192.0.2.7"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +57,8 @@ def default_server() -> str:
     """`CROWLINE_SERVER`, else `server` of the config file. Raises `ServerUnreachable` where neither says."""
     if named := os.environ.get(SERVER_VARIABLE):
         return named
+    import tomllib
+
     path = config_file()
     try:
         settings = tomllib.loads(path.read_text())

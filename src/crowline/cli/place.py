@@ -119,18 +119,19 @@ def sending_room(flags: MeetingFlags, place: PlaceFlags) -> AbstractAsyncContext
     check(flags, place)
     if place.peer is not None:
         return _known_room(flags, place.peer, "send")
-    from crowline.api import room, serverless
+    if not place.is_serverless:
+        from crowline.api import room
+
+        return room.host(**flags.keywords())
+    from crowline.api import serverless
 
     options = _without_server(flags)
     if place.no_server:
         return serverless.host_by_token(stun=place.stun, **options)
     if place.lan:
         return serverless.host_on_lan(**options)
-    if place.peer_host is not None:
-        host, port = parse_host(place.peer_host)
-        named: dict[str, Any] = {"password": place.password, "local_port": place.local_port}
-        return serverless.host_towards(host, port, **named, **options)
-    return room.host(**flags.keywords())
+    host, named = _named_host(place)
+    return serverless.host_towards(host, **named, **options)
 
 
 def receiving_room(flags: MeetingFlags, place: PlaceFlags, code: str) -> AbstractAsyncContextManager[Room]:
@@ -140,18 +141,19 @@ def receiving_room(flags: MeetingFlags, place: PlaceFlags, code: str) -> Abstrac
     check(flags, place)
     if place.peer is not None:
         return _known_room(flags, place.peer, "receive")
-    from crowline.api import room, serverless
+    if not place.is_serverless:
+        from crowline.api import room
+
+        return room.enter(code, **flags.keywords())
+    from crowline.api import serverless
 
     options = _without_server(flags)
     if place.no_server:
         return serverless.join_by_token(code, stun=place.stun, **options)
     if place.lan:
         return serverless.join_on_lan(code, **options)
-    if place.peer_host is not None:
-        host, port = parse_host(place.peer_host)
-        named: dict[str, Any] = {"password": place.password, "local_port": place.local_port}
-        return serverless.join_from(host, port, **named, **options)
-    return room.enter(code, **flags.keywords())
+    host, named = _named_host(place)
+    return serverless.join_from(host, **named, **options)
 
 
 def room_at(
@@ -172,6 +174,11 @@ def _known_room(flags: MeetingFlags, name: str, verb: str) -> AbstractAsyncConte
     if verb in ("send", "receive"):
         return room_with(name, "send", sends=verb == "send", **flags.keywords())
     return room_with(name, verb, **flags.keywords())
+
+
+def _named_host(place: PlaceFlags) -> tuple[str, dict[str, Any]]:
+    host, port = parse_host(place.peer_host or "")
+    return host, {"port": port, "password": place.password, "local_port": place.local_port}
 
 
 def parse_host(text: str) -> tuple[str, int]:

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterable
 from enum import Enum
 
-import ifaddr
 from msgspec import Struct
 
 from crowline.base.addresses import Address, IPNetwork
@@ -187,6 +186,9 @@ def _from_tables(tables: Tables) -> list[InterfaceAddress]:
 
 def _from_adapters() -> list[InterfaceAddress]:
     """What every system tells; nothing in a sandbox, and where some interface has an odd mask."""
+    # Looking for the C library, it runs another program as it is imported.
+    import ifaddr
+
     found: list[InterfaceAddress] = []
     try:
         adapters = list(ifaddr.get_adapters())
