@@ -6,7 +6,7 @@ proven anything: of servers and relays that it names, packets would go wherever 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from crowline.rendezvous.events import MeetingEvent, PeerPresent, Welcomed
 from crowline.rendezvous.wire import Welcome
