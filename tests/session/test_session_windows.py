@@ -59,8 +59,8 @@ def test_a_path_is_as_short_as_any_of_its_links_has_found_it(path: int, idle: fl
     """A link that is made while another is busy has only been measured behind queues."""
     pair = Pair()
     pair.link(1, rank=1, merit=1, rtt=0.01, path=7)
-    pair.link(2, rank=1, merit=2, rtt=0.2, delay=0.1, path=path)
-    assert pair.sessions[1].links.idle_rtt(2) == idle
+    pair.link(2, rank=2, merit=2, rtt=0.2, delay=0.1, path=path)
+    assert pair.sessions[1].links.idle_rtt() == idle
 
 
 def test_all_windows_together_stay_within_the_budget() -> None:
@@ -71,7 +71,7 @@ def test_all_windows_together_stay_within_the_budget() -> None:
         receiving, reading = ReceiveBuffer(windows.base), Reading(0.0)
         for _ in range(20):
             receiving.consumed += 4 * receiving.window
-            windows.consumed(receiving, reading, 0.0, 0.1)
+            windows.consumed(receiving, reading, 0.0, lambda: 0.1)
         buffers.append(receiving)
     assert [each.window for each in buffers[:4]] == [LARGEST, LARGEST // 2, LARGEST // 4, LARGEST // 8]
     grown = sum(each.window - BASE for each in buffers)
@@ -79,7 +79,7 @@ def test_all_windows_together_stay_within_the_budget() -> None:
     windows.give_back(buffers[0])
     reading = Reading(0.0)
     buffers[-1].consumed += 4 * buffers[-1].window
-    windows.consumed(buffers[-1], reading, 0.0, 0.1)
+    windows.consumed(buffers[-1], reading, 0.0, lambda: 0.1)
     assert buffers[-1].window > BASE
 
 

@@ -121,14 +121,10 @@ class LinkSet:
         member = self._members.get(link)
         return member.rtt if member else None
 
-    def idle_rtt(self, link: int) -> float | None:
-        """The round trip of its path without what waits on it, seconds."""
-        member = self._members.get(link)
-        if member is None:
-            return None
-        # What was made while another link of the path was busy has only been measured behind its queues.
-        same = (one for one in self._members.values() if one is member or one.shares_path(member))
-        return min((rtt for one in same if (rtt := one.idle_rtt) is not None), default=None)
+    def idle_rtt(self) -> float | None:
+        """The round trip of the chosen link's path without what waits on it, seconds."""
+        member = None if self.chosen is None else self._members.get(self.chosen)
+        return None if member is None else self._idle_rtt(member)
 
     def carried(self, link: int) -> tuple[int, int]:
         """Stream bytes sent and received by `link`, also after it ended."""
@@ -326,7 +322,7 @@ class LinkSet:
         if self._load.waits_for_path:
             self.bulk.meter.full()
         member = None if best is None else self._members[best]
-        natural = None if best is None or member is None else Natural(best, member.idle_rtt or 0.0)
+        natural = None if best is None or member is None else Natural(best, self._idle_rtt(member) or 0.0)
         verdict = self.bulk.decide(natural, self._other_for_bulk(member), self._load.in_flight, now)
         if verdict is None:
             return best, reason
@@ -338,6 +334,11 @@ class LinkSet:
         if verdict.resends and self.chosen is not None:
             self._left = self.chosen
         return verdict.link, verdict.reason
+
+    def _idle_rtt(self, member: Member) -> float | None:
+        # What was made while another link of the path was busy has only been measured behind its queues.
+        same = (one for one in self._members.values() if one is member or one.shares_path(member))
+        return min((rtt for one in same if (rtt := one.idle_rtt) is not None), default=None)
 
     def _other_for_bulk(self, natural: Member | None) -> Other | None:
         """The best link for bulk that is as sound as `natural`, and of its rank."""

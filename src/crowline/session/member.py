@@ -101,7 +101,9 @@ class Member(Struct):
     datagrams: DatagramCarrier | None = None
     # Its path will not last; another of its rank goes before it.
     fading: bool = False
+    # Round trips of the last pings, and the least of them.
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=RTT_SAMPLES))
+    least: float | None = None
     stalled: bool = False
     # Since when nothing of what it carried has arrived, although the link itself was heard.
     stuck_since: float | None = None
@@ -123,7 +125,7 @@ class Member(Struct):
     @property
     def rtt(self) -> float | None:
         """The least of the last samples: pings wait behind stream bytes, the path itself does not."""
-        return min(self.samples, default=self.hints.rtt)
+        return self.hints.rtt if self.least is None else self.least
 
     @property
     def idle_rtt(self) -> float | None:
@@ -141,6 +143,7 @@ class Member(Struct):
     def measure_anew(self, now: float) -> None:
         """Its pings have waited behind stream bytes; from now on they do not."""
         self.samples.clear()
+        self.least = None
         self.ping_at = now
 
     @property
@@ -208,6 +211,7 @@ class Member(Struct):
         if sent is None:
             return False
         self.samples.append(now - sent)
+        self.least = min(self.samples)
         self.answered = max(self.answered, sent)
         if self.stuck_since is not None and sent >= self.stuck_since:
             self.stuck_since = None

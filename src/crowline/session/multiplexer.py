@@ -103,12 +103,12 @@ class Multiplexer:
             self._unlist(stream)
             self._control(header(Kind.RESET, stream, code))
 
-    def read(self, stream: int, limit: int, now: float, rtt: float | None) -> Buffer:
+    def read(self, stream: int, limit: int, now: float, idle_rtt: Callable[[], float | None]) -> Buffer:
         known = self._table.get(stream)
         if known is None:
             return b""
         data = known.receiving.read(limit)
-        self._windows.consumed(known.receiving, known.reading, now, rtt)
+        self._windows.consumed(known.receiving, known.reading, now, idle_rtt)
         if known.receiving.credit - known.told_credit >= known.receiving.window // 4:
             self._tell_window(stream, known)
         if known.receiving.ended:

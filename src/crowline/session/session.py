@@ -152,8 +152,7 @@ class Session:
 
     def read(self, stream: int, limit: int, now: float | None = None) -> Buffer:
         """At most `limit` bytes in order; empty when none are there now, or the end was reached."""
-        rtt = None if self.links.chosen is None else self.links.idle_rtt(self.links.chosen)
-        return self._streams.read(stream, limit, self._now if now is None else now, rtt)
+        return self._streams.read(stream, limit, self._now if now is None else now, self.links.idle_rtt)
 
     def is_ended(self, stream: int) -> bool:
         """Whether the other side's direction has been read to its end."""

@@ -6,6 +6,8 @@ be open, and `SPARE` for those whose readers keep up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from crowline.session.buffers import ReceiveBuffer
 
 # Bytes of one stream that may be on the way or unread at first. Both sides count with it before the first
@@ -43,13 +45,18 @@ class Windows:
         self.largest = largest
         self.spare = SPARE
 
-    def consumed(self, receiving: ReceiveBuffer, reading: Reading, now: float, rtt: float | None) -> None:
+    def consumed(
+        self, receiving: ReceiveBuffer, reading: Reading, now: float, idle_rtt: Callable[[], float | None]
+    ) -> None:
         """Something was read. A window of which half is read in less than two round trips keeps its reader
         waiting: it is doubled, while there is room.
         """
-        trip = _ROUND_TRIPS * max(rtt or 0.0, _SHORTEST_ROUND_TRIP)
         consumed, half = receiving.consumed - reading.consumed, receiving.window / 2
-        if consumed < half * max(1.0, _SHORTEST_PERIOD / trip):
+        if consumed < half:
+            return
+        rtt = idle_rtt()
+        trip = _ROUND_TRIPS * max(rtt or 0.0, _SHORTEST_ROUND_TRIP)
+        if consumed < half * _SHORTEST_PERIOD / trip:
             return
         took = now - reading.since
         reading.since, reading.consumed = now, receiving.consumed
