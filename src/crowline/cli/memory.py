@@ -12,10 +12,13 @@ _YOUNG = 20_000
 _OLDER = (10, 10)
 # mallopt(3): by default each piece of 128 KiB and more is mapped and given back by a call of its own, and the
 # kernel clears each of its pages again. Those of files and runs of packets are smaller than `_OWN_MAPPING`.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _OWN_MAPPING = 4 << 20
 # Free bytes at the end of the heap that are kept for what comes next.
 _SPARE = 8 << 20
+# By default each thread has a heap of its own. What one reads from a file another frees, and it is used again
+# only where both have the same.
+_HEAPS = 1
 
 
 def look_seldom() -> None:
@@ -31,5 +34,6 @@ def keep_spare() -> None:
 
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_ARENA_MAX, _HEAPS)
         mallopt(_MMAP_THRESHOLD, _OWN_MAPPING)
         mallopt(_TRIM_THRESHOLD, _SPARE)
