@@ -63,6 +63,38 @@ def test_a_path_is_as_short_as_any_of_its_links_has_found_it(path: int, idle: fl
     assert pair.sessions[1].links.idle_rtt() == idle
 
 
+def test_a_read_seldom_has_news_for_the_other_side() -> None:
+    """Only with a quarter of the window: its driver need not look for transmits after every one."""
+    pair = Pair(window=BASE)
+    pair.link(1, rank=1)
+    stream = pair.sessions[0].open_stream()
+    pair.sessions[0].write(stream, bytes(BASE))
+    pair.reading = False
+    pair.run(1)
+    reader = pair.sessions[1]
+    assert not reader.has_news
+    assert len(reader.read(stream, BASE // 8)) and not reader.has_news
+    assert len(reader.read(stream, BASE // 8)) and reader.has_news
+    pair.pump()
+    assert not reader.has_news
+
+
+def test_the_round_trip_is_asked_for_twice_for_each_look_at_a_window() -> None:
+    """It is the least of many; reads come by the thousand."""
+    windows, receiving, reading, asked = Windows(), ReceiveBuffer(1 << 20), Reading(0.0), 0
+
+    def idle_rtt() -> float:
+        nonlocal asked
+        asked += 1
+        return 0.0
+
+    for number in range(4096):
+        receiving.consumed += 4096
+        windows.consumed(receiving, reading, number / 100, idle_rtt)
+    assert receiving.window == 1 << 20, "the reader was slow"
+    assert 2 <= asked <= 2 * 4096 * 4096 / (receiving.window / 2)
+
+
 def test_all_windows_together_stay_within_the_budget() -> None:
     """Each that asks gets half of what is there; what one gives back, the next may have."""
     windows = Windows()

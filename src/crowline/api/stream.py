@@ -50,7 +50,8 @@ class Stream:
                 parts.append(part)
                 left -= len(part)
             if parts:
-                self._connection.flush()
+                if self._session.has_news:
+                    self._connection.flush()
                 return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
             if not self._reset and self._session.is_ended(self._number):
                 return b""

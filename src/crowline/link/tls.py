@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -224,9 +225,10 @@ class TlsLink:
         """Decrypt what is there. Raises `SSLWantReadError` when that is done."""
         # There may be most of a record from before. It never gets full: what encrypts a byte takes more.
         buffer = memoryview(bytearray(size + _RECORD))
+        read = cast("Callable[[int, memoryview], int]", self._tls.read)
         filled = 0
         try:
-            while count := cast("int", self._tls.read(len(buffer) - filled, buffer[filled:])):
+            while count := read(_RECORD, buffer[filled:]):
                 filled += count
         finally:
             if filled:

@@ -164,6 +164,11 @@ class Session:
             self._closing = (code, sentence.encode()[:MAX_SENTENCE])
             self._control(close_frame(*self._closing))
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is a control frame to send or an event to take: after a `read` there seldom is."""
+        return bool(self._transmits or self._events)
+
     # Datagrams --------------------------------------------------------------------------------------
 
     @property

@@ -35,6 +35,8 @@ class Reading:
     def __init__(self, now: float) -> None:
         self.since = now
         self.consumed = 0
+        # Bytes after which it is looked at again.
+        self.enough = 0.0
 
 
 class Windows:
@@ -52,14 +54,15 @@ class Windows:
         waiting: it is doubled, while there is room.
         """
         consumed, half = receiving.consumed - reading.consumed, receiving.window / 2
-        if consumed < half:
+        if consumed < max(half, reading.enough):
             return
         rtt = idle_rtt()
         trip = _ROUND_TRIPS * max(rtt or 0.0, _SHORTEST_ROUND_TRIP)
-        if consumed < half * _SHORTEST_PERIOD / trip:
+        reading.enough = half * _SHORTEST_PERIOD / trip
+        if consumed < reading.enough:
             return
         took = now - reading.since
-        reading.since, reading.consumed = now, receiving.consumed
+        reading.since, reading.consumed, reading.enough = now, receiving.consumed, 0.0
         if rtt is not None and consumed * trip <= half * took:
             return
         step = min(receiving.window, self.largest - receiving.window)
