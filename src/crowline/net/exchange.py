@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Protocol, TypeAlias
 
 from crowline.base.addresses import Address
+from crowline.base.heap import keep_freed
 from crowline.base.machine import Buffer
 from crowline.net import mmsg
 from crowline.net.arrival import leave_by, pack_control
@@ -91,6 +92,7 @@ class Exchange:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, calls: mmsg.Calls) -> None:
         self._loop = weakref.proxy(loop)
+        keep_freed()
         self._recvmmsg, self._sendmmsg, self._sendto = calls
         self._members: dict[int, Member] = {}
         self._epoll: select.epoll | None = None
