@@ -14,15 +14,6 @@ def payloads(run: bytes, size: int) -> list[tuple[int, bytes]]:
     return [(piece[0], bytes(piece[1])) for piece in pieces if piece is not None]
 
 
-def taken(run: memoryview, size: int) -> list[tuple[int, bytes]]:
-    """Every payload with its channel, as `take_runs` puts them together."""
-    return [
-        (number, bytes(payload[start : start + step]))
-        for number, payload, step in channel_data.take_runs(run, size)
-        for start in range(0, len(payload) or 1, step or 1)
-    ]
-
-
 def test_runs_give_what_their_datagrams_give() -> None:
     """Thousands of random runs, most of them even, with headers that lie, other channels and short ends."""
     chance, even = random.Random(8656), 0
@@ -36,8 +27,6 @@ def test_runs_give_what_their_datagrams_give() -> None:
         even += channel_data._is_even(memoryview(run), size)
         cut = list(channel_data.unwrap_run(run, size))
         assert [(number, bytes(part)) for number, parts in cut for part in parts] == payloads(run, size)
-        for memory in (run, bytearray(run)):
-            assert taken(memoryview(memory), size) == payloads(run, size)
         for _, parts in cut:
             assert all(len(part) == len(parts[0]) for part in parts[:-1])
             assert len(parts[-1]) <= len(parts[0])
@@ -54,17 +43,14 @@ def test_empty_datagrams_of_a_run_are_datagrams() -> None:
     ]  # fmt: skip
 
 
-def test_bulk_stays_in_the_memory_where_it_lies() -> None:
-    """A run with a shorter end, one without, and a datagram alone; and a number of its own for each."""
+def test_a_run_of_one_channel_becomes_one_of_another_where_it_lies() -> None:
+    """A run with a shorter end, one without, and a datagram alone."""
     for payloads_there in ([b"a" * 100] * 5 + [b"b" * 7], [b"a" * 100] * 4, [b"alone"]):
         size, joined = len(payloads_there[0]) + 4, b"".join(payloads_there)
         run = bytearray(channel_data.wrap_run(0x4000, joined, size - 4))
         assert channel_data.number_of_run(memoryview(run), size) == 0x4000
         channel_data.renumber_run(memoryview(run), size, 0x4ABC)
         assert run == channel_data.wrap_run(0x4ABC, joined, size - 4)
-        [(number, payload, step)] = channel_data.take_runs(memoryview(run), size)
-        assert (number, bytes(payload), step) == (0x4ABC, joined, size - 4)
-        assert payload.obj is run
 
 
 def test_no_other_run_has_a_number() -> None:
@@ -84,11 +70,3 @@ def test_no_other_run_has_a_number() -> None:
     ):
         assert channel_data.number_of_run(memoryview(run), 8) is None
     assert channel_data.number_of_run(memoryview(even + b"\x40\0\0\1a"), 8) == 0x4000
-
-
-def test_a_room_is_used_again_for_each_run() -> None:
-    """What is written has the bytes that a run of its own would have."""
-    room = channel_data.RunRoom()
-    for length in (1, 100, 1000, 40, 999):
-        data = random.Random(length).randbytes(length)
-        assert room.wrap_run(0x4001, data, 100) == channel_data.wrap_run(0x4001, data, 100)

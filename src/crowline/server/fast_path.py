@@ -188,23 +188,18 @@ class FastFront:
         return True
 
     def _relay_run(self, offset: int, length: int, arrival: Arrival) -> bool:
-        """The same with a run of it."""
+        """A run of it for another client of this server. To peers outside, the long way is no longer."""
         size = arrival.segment_size
         run = self._view[offset : offset + length]
         number = number_of_run(run, size)
         lane = self._lane(arrival, number) if number is not None else None
+        beyond = lane.beyond if lane is not None else None
         payload = length - _HEADER_SIZE * -(-length // size)
-        if lane is None or not lane.takes(payload, self._exchange.now):
+        if lane is None or beyond is None or not lane.takes(payload, self._exchange.now):
             return False
-        if lane.beyond is not None:
-            renumber_run(run, size, lane.beyond.number)
-            other = lane.beyond.allocation
-            lane.socket.send(Transmit(run, other.client, other.local, size))
-            return True
-        begin, end = self._exchange.start + offset, self._exchange.start + offset + length
-        for place in range(begin, end, size):
-            after = min(place + size, end)
-            self._exchange.stage(lane.socket, lane.head, place + _HEADER_SIZE, after - place - _HEADER_SIZE)
+        renumber_run(run, size, beyond.number)
+        client, local = beyond.allocation.client, beyond.allocation.local
+        beyond.socket.send(Transmit(run, client, local, size))
         return True
 
     def _lane(self, arrival: Arrival, number: int) -> _Lane | None:

@@ -50,27 +50,6 @@ def wrap_run(number: int, data: Buffer, segment_size: int) -> bytes:
     return b"".join(parts)
 
 
-class RunRoom:
-    """Memory in which runs get their headers one after the other: made anew each time, it would be given back
-    to the system and cleared again each time."""
-
-    def __init__(self) -> None:
-        self._room = memoryview(b"")
-
-    def wrap_run(self, number: int, data: Buffer, segment_size: int) -> memoryview:
-        """As the function of that name; good until the next call."""
-        view, end = memoryview(data), 0
-        needed = len(view) + HEADER_SIZE * -(-len(view) // segment_size)
-        if len(self._room) < needed:
-            self._room = memoryview(bytearray(needed))
-        for start in range(0, len(view), segment_size):
-            payload = view[start : start + segment_size]
-            _HEADER.pack_into(self._room, end, number, len(payload))
-            begin, end = end + HEADER_SIZE, end + HEADER_SIZE + len(payload)
-            self._room[begin:end] = payload
-        return self._room[:end]
-
-
 def wrap_stream(number: int, data: Buffer, segment_size: int | None = None) -> bytes:
     """A datagram or a run as it stands on a stream: each with its header, padded to four bytes (§12.5)."""
     view = memoryview(data)
@@ -121,17 +100,6 @@ def unwrap_run(data: Buffer, segment_size: int) -> Iterator[tuple[int, list[memo
         yield number, parts
 
 
-def take_runs(run: memoryview, segment_size: int) -> Iterator[tuple[int, memoryview, int]]:
-    """The same as runs of payload: number, datagrams one behind the other, and their size. In memory that may
-    be written, bulk is put together where it lies, and `run` is used up."""
-    number = None if run.readonly else number_of_run(run, segment_size)
-    if number is not None:
-        yield number, strip_run(run, segment_size), min(segment_size, len(run)) - HEADER_SIZE
-        return
-    for number, parts in unwrap_run(run, segment_size):
-        yield number, parts[0] if len(parts) == 1 else memoryview(b"".join(parts)), len(parts[0])
-
-
 def number_of_run(run: memoryview, segment_size: int) -> int | None:
     """The channel of a run in which every datagram has one header and is as long as that says, but for a
     shorter one at the end; ``None`` for any other run. Bulk data comes in such runs."""
@@ -155,16 +123,6 @@ def renumber_run(run: memoryview, segment_size: int, number: int) -> None:
     count = -(-len(run) // segment_size)
     run[::segment_size] = bytes((high,)) * count
     run[1::segment_size] = bytes((low,)) * count
-
-
-def strip_run(run: memoryview, segment_size: int) -> memoryview:
-    """The payloads of a run that has a `number_of_run`, moved together in the memory where it lies."""
-    end = min(segment_size, len(run))
-    for start in range(segment_size, len(run), segment_size):
-        payload = run[start + HEADER_SIZE : start + segment_size]
-        begin, end = end, end + len(payload)
-        run[begin:end] = payload
-    return run[HEADER_SIZE:end]
 
 
 def _fits(payload: memoryview, parts: list[memoryview]) -> bool:

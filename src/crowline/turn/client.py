@@ -101,7 +101,6 @@ class TurnClient:
         self.counters = self._requests.counters
         self._peers = ClientPeers(self._ask, self._events.append, self.counters)
         self._upkeep = Upkeep()
-        self._room = channel_data.RunRoom()
 
     # --- what its user does -----------------------------------------------------------------------------
 
@@ -182,12 +181,12 @@ class TurnClient:
     def wrap_run(self, data: Buffer, segment_size: int | None, peer: Address) -> list[Transmit]:
         """A run of datagrams for `peer`: one run of ChannelData on a bound channel, else one by one.
 
-        On a stream all of it is one run of bytes. Send it before the next call.
+        On a stream all of it is one run of bytes.
         """
         if segment_size is None or segment_size >= len(data):
             return [self.wrap(data, peer)]
         if (number := self._peers.channel(peer)) is not None and not self.transport.is_stream:
-            wrapped = self._room.wrap_run(number, data, segment_size)
+            wrapped = channel_data.wrap_run(number, data, segment_size)
             return [Transmit(wrapped, self.server, None, segment_size + channel_data.HEADER_SIZE)]
         view, starts = memoryview(data), range(0, len(data), segment_size)
         each = [self.wrap(view[start : start + segment_size], peer) for start in starts]
@@ -199,11 +198,11 @@ class TurnClient:
         peer = self._peers.behind(number)
         return None if peer is None or payload is None else (peer, payload)
 
-    def unwrap_run(self, run: memoryview, segment_size: int) -> Iterator[tuple[Address, memoryview, int]]:
-        """A run of ChannelData messages as runs of payload, see `channel_data.take_runs`, with their peer."""
-        for number, payload, size in channel_data.take_runs(run, segment_size):
+    def unwrap_run(self, data: Buffer, segment_size: int) -> Iterator[tuple[Address, list[memoryview]]]:
+        """A run of ChannelData messages as runs of payload of one peer, see `channel_data.unwrap_run`."""
+        for number, parts in channel_data.unwrap_run(data, segment_size):
             if (peer := self._peers.behind(number)) is not None:
-                yield peer, payload, size
+                yield peer, parts
 
     # --- the five verbs ---------------------------------------------------------------------------------
 

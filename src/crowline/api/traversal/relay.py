@@ -241,8 +241,8 @@ class Relay:
 
     def receive_run(self, run: memoryview, segment_size: int) -> None:
         """A run of ChannelData of the server: what came for us in bulk."""
-        for peer, payload, size in self.client.unwrap_run(run, segment_size):
-            self._tell(payload, size, peer)
+        for peer, parts in self.client.unwrap_run(run, segment_size):
+            self._hand_on(parts, peer)
 
     def give_up(self) -> None:
         """Give the allocation back, also one that is still on its way; `on_given_back` follows."""
@@ -308,11 +308,7 @@ class Relay:
             self._ways_before.pop().close()
 
     def _hand_on(self, run: list[memoryview], peer: Address | None) -> None:
-        if peer is not None:
+        base = self.base_for(peer) if peer is not None else None
+        if peer is not None and base is not None and len(run[0]):
             data = run[0] if len(run) == 1 else memoryview(b"".join(run))
-            self._tell(data, len(run[0]), peer)
-
-    def _tell(self, run: memoryview, segment_size: int, peer: Address) -> None:
-        base = self.base_for(peer)
-        if base is not None and segment_size:
-            self.owner.on_relayed(run, segment_size, peer, base)
+            self.owner.on_relayed(data, len(run[0]), peer, base)
