@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,7 +61,8 @@ def until(stream: IO[str], pattern: str) -> str:
     raise SystemExit("a program ended without its code")
 
 
-def by_crowline(file: Path, folder: Path, url: str) -> Run:
+def by_crowline(file: Path, folder: Path, server: tuple[str, int]) -> Run:
+    url, _ = server
     common = ["--server", url, "--json", "--no-port-mapping"]
     crowline = [sys.executable, "-m", "crowline"]
     sender = subprocess.Popen([*crowline, "send", *common, str(file)], stdout=subprocess.PIPE, text=True)
@@ -70,7 +71,7 @@ def by_crowline(file: Path, folder: Path, url: str) -> Run:
     return finish(sender, [*crowline, "receive", *common, "-y", "--out", str(folder), code], folder)
 
 
-def by_wormhole(file: Path, folder: Path, _: str) -> Run:
+def by_wormhole(file: Path, folder: Path, _: Any) -> Run:
     program = [str(Path(rivals.python()).with_name("wormhole"))]
     program += ["--relay-url", f"ws://127.0.0.1:{MAILBOX}/v1", "--transit-helper", "tcp:127.0.0.1:1"]
     sender = subprocess.Popen([*program, "send", str(file)], stderr=subprocess.PIPE, text=True)
@@ -90,6 +91,14 @@ def finish(sender: subprocess.Popen[str], receive: list[str], folder: Path) -> R
     run.wait(receiver)
     run.seconds = time.perf_counter() - began
     run.wait(sender)
+    return run
+
+
+def by_cp(file: Path, folder: Path, _: Any) -> Run:
+    """A copy without anybody's network: what reading and writing alone cost on this machine."""
+    run, began = Run(), time.perf_counter()
+    run.wait(subprocess.Popen(["cp", "--reflink=never", str(file), str(folder)]))
+    run.seconds = time.perf_counter() - began
     return run
 
 
@@ -149,7 +158,7 @@ def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[Any]]
 
 def measure(
     name: str,
-    way: Callable[[Path, Path, str], Run],
+    way: Callable[[Path, Path, Any], Run],
     server: Callable[[Path], Any],
     file: Path,
 ) -> Run:
@@ -175,6 +184,7 @@ def main() -> None:
     }
     if shutil.which("sshd", path="/usr/sbin:/sbin"):
         ways["scp"] = (by_scp, sshd)
+    ways["cp"] = (by_cp, nullcontext)
     runs: dict[str, list[Run]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "holiday.mov"
