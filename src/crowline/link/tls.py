@@ -34,10 +34,6 @@ _HARD_LIMIT = 2 * BACKLOG_LIMIT
 # Bytes from the other side in which nothing was for the session: a handshake has 2 KiB, a record 16. What
 # goes on longer without content is a flood of key updates, tickets or nonsense.
 MAX_BARREN = 32 * 1024
-# Bytes that are decrypted together, and that are given to the driver together: they stay in the processor's
-# cache, and of larger pieces (128 KiB) the C library may give the memory back to the system each time.
-_PIECE = 96 * 1024
-_OUT = 128 * 1024
 # Plaintext bytes of one record (RFC 8446 §5.1).
 _RECORD = 16 * 1024
 # Records that one key may protect: below the 2^24.5 of RFC 8446 §5.5 for AES-GCM. They hold 256 GiB.
@@ -153,12 +149,9 @@ class TlsLink:
 
     def receive(self, data: Buffer, source: Address, now: float, local: Address | None = None) -> None:
         """The next bytes of the TCP connection, as many as there are."""
-        view = memoryview(data)
-        for start in range(0, len(view), _PIECE):
-            if self._down:
-                return
+        if not self._down:
             self.unanswered_since = None
-            self._take(view[start : start + _PIECE], now)
+            self._take(data, now)
 
     def handle_timeout(self, now: float) -> None:
         if self._down:
@@ -177,8 +170,8 @@ class TlsLink:
         return self._deadline if self._answer_at is None else min(self._deadline, self._answer_at)
 
     def next_transmit(self) -> Transmit | None:
-        """What there is to write, also after the end: an alert or a goodbye."""
-        data = self._outgoing.read(_OUT) if self._outgoing.pending else b""
+        """All that there is to write, also after the end: an alert or a goodbye."""
+        data = self._outgoing.read() if self._outgoing.pending else b""
         return Transmit(data, self.destination, self.local, transport=Transport.TCP) if data else None
 
     def next_event(self) -> LinkEvent | None:

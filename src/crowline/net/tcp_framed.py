@@ -21,6 +21,8 @@ from crowline.net.tcp_stream import TcpStream
 
 # Bytes that a connection may bring before it has proven whose it is: some dozens of checks.
 MAX_UNTRUSTED = 16 * 1024
+# Bytes that the deframer is given at once; behind what it holds already, it takes as much.
+_FEED = 256 * 1024
 # Seconds in which the other side answers last words by ending the connection.
 FINISH_LIMIT = 5.0
 
@@ -180,10 +182,13 @@ class FramedStream:
 
     def _take_packets(self, framed: memoryview) -> None:
         """Hand on what is whole; whoever takes a packet may close this."""
-        self._deframer.feed(framed)
         try:
-            while self.is_open and (packet := self._deframer.next_packet()) is not None:
-                self._on_packet(self, packet)
+            for start in range(0, len(framed), _FEED):
+                self._deframer.feed(framed[start : start + _FEED])
+                while (packet := self._deframer.next_packet()) is not None:
+                    self._on_packet(self, packet)
+                    if not self.is_open:
+                        return
         except MalformedFraming as error:
             self.drop(f"what it sends is not framed ({error})")
 

@@ -14,8 +14,9 @@ from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer
 from crowline.net.tcp_sockets import name_of, reset
 
-# Bytes of one read; what asyncio reads too. A Deframer takes as much at once.
-READ_SIZE = 256 * 1024
+# Bytes of one read, two of a session's largest frames. They should be few: a turn of the event loop, in which
+# the session sees what there is to do, costs more than decrypting 128 KiB.
+READ_SIZE = 512 * 1024
 # Pieces of what waited that one write takes.
 _PIECES = 16
 # Bytes that wait for the kernel before a bulk sender should pause, and before packets are lost, as for
