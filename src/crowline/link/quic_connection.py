@@ -34,8 +34,8 @@ _IDLE_TIMEOUT = 30.0
 # and a bound on what a fast local path lets the congestion window grow to.
 _WINDOW = 16 << 20
 # Bytes in flight on a path without length, what is added for each second of its least round trip, and the
-# round trip that is believed before one was measured.
-_IN_FLIGHT = 4 << 20
+# round trip that is believed before one was measured. The library keeps room for up to four times as many.
+_IN_FLIGHT = 2 << 20
 _MOST_RATE = 500e6
 _LONGEST_RTT = 1.0
 # The first round-trip estimate of a connection that is opened beside another one.
