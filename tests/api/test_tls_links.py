@@ -11,7 +11,7 @@ import pytest
 
 from crowline.api import tls_links
 from crowline.base.errors import UsageError
-from crowline.ice.framing import FIRST_LIMIT, frame
+from crowline.ice.framing import FIRST_LIMIT, LENGTH_SIZE, MAX_PACKET, MAX_WAITING, frame
 from crowline.link import tls
 from crowline.link.stream_switch import EMPTY_FRAME
 from crowline.link.tls import BACKLOG_LIMIT, BROKEN_OFF, ENDED
@@ -327,8 +327,10 @@ async def test_a_stranger_can_say_only_so_much(meet: Meet) -> None:
     assert both.server.ended == ["it said too much before it proved itself"]
 
 
-async def test_the_other_side_can_say_more(meet: Meet) -> None:
-    """After a good check there is no such bound."""
+@pytest.mark.parametrize("feed", [7, tcp_framed._FEED])
+async def test_the_other_side_can_say_more(meet: Meet, feed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a good check there is no such bound, and one read may bring more than the deframer takes."""
+    monkeypatch.setattr(tcp_framed, "_FEED", feed)
     both = meet()
     both.server.stream.trust()
     packet = frame(bytes(1000))
@@ -336,6 +338,11 @@ async def test_the_other_side_can_say_more(meet: Meet) -> None:
     both.client.raw.send(packet * count)
     await both.until(lambda: len(both.server.stuns) == count)
     assert both.server.stream.is_open
+
+
+def test_what_one_read_brings_is_cut_into_pieces_that_the_deframer_takes() -> None:
+    """Also where it still holds most of a packet."""
+    assert tcp_framed._FEED + LENGTH_SIZE + MAX_PACKET <= MAX_WAITING
 
 
 async def test_there_are_only_so_many_links(meet: Meet, monkeypatch: pytest.MonkeyPatch) -> None:
