@@ -9,14 +9,14 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from crowline.base.errors import CrowlineError
-from crowline.cli.memory import keep_spare
+from crowline.cli.memory import share_heap
 
 T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result. Raises `KeyboardInterrupt` when a signal ended it."""
-    keep_spare()
+    share_heap()
     return run_plainly(_with_signals(work))
 
 
