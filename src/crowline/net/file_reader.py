@@ -11,7 +11,8 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.net.found_file import Identity
 from crowline.net.handoff import Handoff
@@ -46,44 +47,38 @@ _ZEROS = bytes(MAX_DATA_FRAME)
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ReadChunk:
+class ReadChunk(Struct, frozen=True):
     """The next bytes of the current file, 1 to `MAX_DATA_FRAME`, in a buffer of their own."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReadHole:
+class ReadHole(Struct, frozen=True):
     """The next bytes of the current file, 1 to `MAX_RUN`, are zero."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadKeep:
+class ReadKeep(Struct, frozen=True):
     """The receiver has the next bytes of the current file, 1 to `MAX_RUN`."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSmall:
+class ReadSmall(Struct, frozen=True):
     """The current file, whole."""
 
     data: bytes
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReadDone:
+class ReadDone(Struct, frozen=True):
     """The current file has been read, and did not change meanwhile."""
 
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReadFailed:
+class ReadFailed(Struct, frozen=True):
     """The current file is not what was offered. `sentence` says why, after the file's name."""
 
     sentence: str
@@ -92,8 +87,7 @@ class ReadFailed:
 ReadItem = ReadChunk | ReadHole | ReadKeep | ReadSmall | ReadDone | ReadFailed
 
 
-@dataclass(frozen=True, slots=True)
-class Digested:
+class Digested(Struct, frozen=True):
     """The digests of the chunks of what is to be compared of a file."""
 
     index: int

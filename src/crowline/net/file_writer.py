@@ -7,7 +7,8 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Buffer
@@ -29,62 +30,52 @@ ITEM_COST = 512
 _UNBOUNDED = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class _Compare:
+class _Compare(Struct, frozen=True):
     index: int
     digests: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Small:
+class _Small(Struct, frozen=True):
     index: int
     sha256: bytes
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Begin:
+class _Begin(Struct, frozen=True):
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Hole:
+class _Hole(Struct, frozen=True):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Keep:
+class _Keep(Struct, frozen=True):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(Struct, frozen=True):
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Drop:
+class _Drop(Struct, frozen=True):
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Settle:
+class _Settle(Struct, frozen=True):
     pass
 
 
 _Order = _Compare | _Small | _Begin | _Hole | _Keep | _End | _Drop | _Settle | Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """Which chunks are needed of a file of which something was there: those whose bits are set."""
 
     index: int
     missing: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A file was verified and is in its place, called `name`; `skipped`: it was there already."""
 
     index: int
@@ -93,23 +84,20 @@ class Stored:
     skipped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatched:
+class Mismatched(Struct, frozen=True):
     """What came of a file has another hash than what was sent. Nothing is left of it."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """All is done. `names` gives for each top-level file and folder of the offer what it is called now."""
 
     names: Mapping[str, str]
     warnings: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """This machine cannot go on. What is half-written is left under private names, to be resumed."""
 
     problem: LocalProblem

@@ -6,8 +6,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from crowline.transfer.chunks import DIGEST_BYTES, Comparison, chunk_count, chunk_size
 
@@ -28,16 +29,14 @@ class Kind(Enum):
     """Under its own name, as the user's file: it is read, and never changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """Something of a file, of `size` bytes."""
 
     kind: Kind
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """What of a file changes whenever its content does."""
 
     device: int
@@ -50,8 +49,7 @@ class Identity:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """What came of comparing: which chunks are as they should be, and the running SHA-256 of all that was
     compared if every one of them is."""
 

@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Buffer
@@ -38,8 +39,7 @@ class Home(Protocol):
     def lost(self, parts: tuple[str, ...]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a file is: `directory` is open, and the file's to close; `part` is its private name there."""
 
     directory: Directory

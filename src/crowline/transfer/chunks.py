@@ -8,7 +8,8 @@ nothing of its files but where they differ.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 DIGEST_BYTES = 32
 """Of SHA-256."""
@@ -45,8 +46,7 @@ def comparable(there: int, size: int) -> int | None:
     return there // chunk_size(size) * chunk_size(size) or None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """Bytes `start` to `end` of a file, which the receiver has or does not."""
 
     start: int
@@ -54,8 +54,7 @@ class Run:
     kept: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """What the receiver has of a file of `size` bytes: of the first `length` bytes, all but the chunks whose
     bits are set in `missing` (bit 0 is the first chunk)."""
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from crowline.transfer.messages import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class PeerStopped:
+class PeerStopped(Struct, frozen=True):
     """The other side gave up, and says why. `sentence` is its text raw: escape it before showing it."""
 
     reason: Reason
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerBroke:
+class PeerBroke(Struct, frozen=True):
     """The other side sent what makes no sense here; it has been told."""
 
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLeft:
+class PeerLeft(Struct, frozen=True):
     """The stream ended before the transfer did."""
 
 

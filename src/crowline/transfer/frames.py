@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from crowline.base.errors import UsageError
 from crowline.base.machine import Buffer
@@ -22,8 +22,7 @@ _NOTHING = memoryview(b"")
 _SERVICE = b"crowline/"
 
 
-@dataclass(frozen=True, slots=True)
-class DataPiece:
+class DataPiece(Struct, frozen=True):
     """Some bytes of a DATA frame: a view into what was fed, not a copy."""
 
     data: memoryview

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from crowline.base.errors import MalformedMessage, UsageError
 from crowline.base.machine import Buffer
@@ -39,51 +40,44 @@ from crowline.transfer.messages import (
 from crowline.transfer.sender import in_order
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(Struct, frozen=True):
     """The whole offer, with every name and size checked: answer with `accept` or `reject`."""
 
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class FileBegan:
+class FileBegan(Struct, frozen=True):
     """The next file begins, at byte 0."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataArrived:
+class DataArrived(Struct, frozen=True):
     """The next bytes of the file that began last: a view into what was given to `receive`."""
 
     data: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class HoleArrived:
+class HoleArrived(Struct, frozen=True):
     """The next bytes of the file that began last are zero."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeepArrived:
+class KeepArrived(Struct, frozen=True):
     """The next bytes of the file that began last are those that this side said it has."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class DigestsArrived:
+class DigestsArrived(Struct, frozen=True):
     """The digests of the chunks of a file to compare, as they are at the sender: answer with `want`."""
 
     index: int
     digests: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SmallArrived:
+class SmallArrived(Struct, frozen=True):
     """A whole small file, and the hash that the sender read it with."""
 
     index: int
@@ -91,24 +85,21 @@ class SmallArrived:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FileEnded:
+class FileEnded(Struct, frozen=True):
     """All bytes of a file have come, as many as were offered; the sender read them with this hash."""
 
     index: int
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FileLost:
+class FileLost(Struct, frozen=True):
     """The sender cannot send this file whole. `sentence` is its text as it came."""
 
     index: int
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class AllArrived:
+class AllArrived(Struct, frozen=True):
     """The sender has nothing more to send."""
 
 

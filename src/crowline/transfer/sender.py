@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from crowline.base.errors import MalformedMessage, UsageError
 from crowline.base.machine import Buffer
@@ -40,8 +41,7 @@ from crowline.transfer.messages import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A file to send: its index in the manifest, and how many bytes of it are to be compared first, if the
     receiver has something of it."""
 
@@ -49,31 +49,27 @@ class Wanted:
     compare: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The receiver takes these files, in the order in which they must be sent."""
 
     files: tuple[Wanted, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """The receiver takes nothing. `sentence` is the peer's text as it came: escape it before showing it."""
 
     reason: Reason
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """The receiver knows the digests of a file, and says what it needs: the file may be sent now."""
 
     index: int
     comparison: Comparison
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """The receiver verified and kept a file, or says why not."""
 
     index: int
@@ -82,8 +78,7 @@ class Judged:
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """The receiver has judged every file and is content to end."""
 
 

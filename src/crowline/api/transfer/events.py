@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from crowline.transfer.manifest import Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class OfferMade:
+class OfferMade(Struct, frozen=True):
     """The other side offers these files and folders. Its names are safe to write; to show them, use
     `crowline.transfer.names.display_name`."""
 
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class FileStarted:
+class FileStarted(Struct, frozen=True):
     """A file begins. `path` is its path in the offer."""
 
     path: str
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileFinished:
+class FileFinished(Struct, frozen=True):
     """A file is whole, its SHA-256 verified by the receiver; `skipped`: it was there already."""
 
     path: str
@@ -34,8 +32,7 @@ class FileFinished:
     skipped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """At most ten a second, and one at the end. `file` is the path of the current file in the offer; `kept`
     of `bytes_done` were there already."""
 
@@ -45,8 +42,7 @@ class Progress:
     kept: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Warning:
+class Warning(Struct, frozen=True):
     """A sentence for the person. It is safe on a terminal."""
 
     text: str

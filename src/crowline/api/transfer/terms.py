@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from crowline.api.transfer.events import OfferMade, TransferEvent
 from crowline.net.files import SourceTree
@@ -14,8 +15,7 @@ OnEvent = Callable[[TransferEvent], None]
 Clock = Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """An answer to an offer.
 
     With `accept`, everything is taken but the files whose indices are in `skip`, into `folder` if it is
@@ -33,8 +33,7 @@ class Decision:
     merge: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """How a transfer ended. `saved` are the receiver's top-level names as they are on its disk; `seconds`
     count from the acceptance. A receiver that declined has `declined`. `skipped` of the files and `kept` of
     the bytes were there already."""
@@ -53,8 +52,7 @@ class Summary:
         return self.bytes - self.kept
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """What is ready to be offered; no file has been read yet."""
 
     tree: SourceTree

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from crowline.base.addresses import Address
 from crowline.net.stream import StreamTarget
@@ -11,8 +11,7 @@ from crowline.stun.shapes import FAMILY_IPV4, FAMILY_IPV6
 BOTH_FAMILIES = (FAMILY_IPV4, FAMILY_IPV6)
 
 
-@dataclass(frozen=True, slots=True)
-class RelayServer:
+class RelayServer(Struct, frozen=True):
     """One server: its UDP addresses and the streams it offers, which all lead to the same relays."""
 
     datagrams: tuple[Address, ...] = ()
