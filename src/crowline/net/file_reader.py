@@ -22,7 +22,7 @@ from crowline.transfer.chunks import DIGEST_BYTES, Comparison, Run, chunk_count,
 from crowline.transfer.messages import MAX_DATA_FRAME, MAX_RUN, MAX_SMALL
 from crowline.transfer.sender import Wanted
 
-READ_AHEAD = 2 << 20
+READ_AHEAD = 1 << 20
 """Bytes read before they are asked for; as many again are on their way out meanwhile. A millisecond for each
 chunk hides a slow disk's jitter."""
 

@@ -20,7 +20,7 @@ from crowline.transfer.chunks import comparable
 from crowline.transfer.manifest import File
 from crowline.transfer.names import split_path
 
-WRITE_BEHIND = 2 << 20
+WRITE_BEHIND = 1 << 20
 """Bytes that wait for the disk, beside as many that are being written: a few milliseconds of a fast path, so
 that neither side idles."""
 
