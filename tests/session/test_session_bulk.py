@@ -105,6 +105,38 @@ def test_the_end_of_the_link_for_bulk_loses_nothing() -> None:
     assert pair.received[1, stream] == CONTENTS[: 24 << 20]
 
 
+def test_what_has_arrived_is_said_by_the_link_that_brought_it() -> None:
+    """The side that receives says nothing by the natural link meanwhile, and every byte comes."""
+    pair = met()
+    stream = say(pair, CONTENTS)
+    while pair.sessions[1].links.bringer != FOR_BULK:
+        pair.step()
+    pair.run(0.5)
+    natural, said = pair._pipes[1, NATURAL], list[bytes]()
+    send = natural.send
+    natural.send = lambda data, now: (said.append(bytes(data)), send(data, now))[1]  # type: ignore[method-assign]
+    pair.run(1)
+    assert pair.sessions[0].chosen == FOR_BULK
+    assert not any(data[0] == Kind.WINDOW for data in said)
+    pair.run(30)
+    assert pair.received[1, stream] == CONTENTS
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_link_for_bulk_that_is_deaf_on_one_side_loses_nothing(side: int) -> None:
+    """Whether the bytes or what is said of them gets stuck: all of it goes by the natural link."""
+    pair = met()
+    stream = say(pair, CONTENTS[: 24 << 20])
+    while pair.sessions[0].chosen != FOR_BULK:
+        pair.step()
+    pair.run(0.5)
+    pair.narrow(FOR_BULK, 0, side)
+    pair.run(3)
+    assert pair.sessions[0].chosen == NATURAL
+    pair.run(120)
+    assert pair.received[1, stream] == CONTENTS[: 24 << 20]
+
+
 def test_both_sides_hear_that_bulk_is_slow() -> None:
     """Either may be the one that can make another link; it is said now and then, not all the time."""
     pair = met(fast=None)

@@ -67,9 +67,10 @@ class LinkSet:
         """`carriers`: the links that carry what each stream's other end waits for, if it waits."""
         self.chosen: int | None = None
         self.bulk = BulkRoute()
-        # Stream bytes sent and received by each link that ever was.
+        # Stream bytes sent and received by each link that ever was, and the link that brought the last ones.
         self.sent: Counter[int] = Counter()
         self.received: Counter[int] = Counter()
+        self.bringer = -1
         # Since when there has been no link that works.
         self.unheard_since: float | None = None
         self._members: dict[int, Member] = {}
@@ -145,6 +146,14 @@ class LinkSet:
         carrier = None if self.chosen is None else self._members[self.chosen].datagrams
         return carrier if carrier is not None and carrier.max_datagram_size > 0 else None
 
+    @property
+    def answering(self) -> int | None:
+        """By what the other side is told what has arrived: a link for bulk that brought it, if that works, or
+        the chosen one. A connection that is at work anyway costs less."""
+        member = self._members.get(self.bringer)
+        is_fit = member is not None and member.hints.is_for_bulk and member.trust is Trust.SOUND
+        return self.bringer if is_fit else self.chosen
+
     def is_ailing(self, link: int) -> bool:
         """Whether the link is silent or stuck."""
         member = self._members.get(link)
@@ -159,6 +168,7 @@ class LinkSet:
     def took(self, link: int, size: int, now: float) -> None:
         """A link brought stream bytes."""
         self.received[link] += size
+        self.bringer = link
         self._took_at = now
 
     def progressed(self, size: int, now: float) -> None:
@@ -375,13 +385,7 @@ class LinkSet:
         """A reason that lies in what was before."""
         if was is None:
             return FIRST_PATH
-        if before is None:
-            return "the path before ended"
-        if before.stalled:
-            return "the path before fell silent"
-        if before.stuck_since is not None:
-            return "nothing arrived any more by the path before"
-        return ""
+        return "the path before ended" if before is None else before.ailment
 
 
 def _way(link: int, rank: int, merit: int) -> Way:

@@ -151,6 +151,13 @@ class Member(Struct):
         return self.stalled or self.stuck_since is not None
 
     @property
+    def ailment(self) -> str:
+        """For people, of a link that is left; empty where it works."""
+        if self.stalled:
+            return "the path before fell silent"
+        return "" if self.stuck_since is None else "nothing arrived any more by the path before"
+
+    @property
     def needs_proof(self) -> bool:
         """Whether its pings must be full-size: it may pass nothing but small packets.
 

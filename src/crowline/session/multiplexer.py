@@ -33,17 +33,25 @@ class BrokenRule(ProtocolViolation):
 class Multiplexer:
     """What a session keeps of its streams.
 
-    `control` sends a frame that need not wait; it may get lost with a link, and `retell` repeats all that
-    matters. What `on_…` methods are told is from the other side: they raise `BrokenRule`.
+    `control` sends a frame that need not wait, `acknowledge` one that says what has arrived. Both may get
+    lost with a link, and `retell` repeats all that matters. What `on_…` methods are told is from the other
+    side: they raise `BrokenRule`.
     """
 
     def __init__(
-        self, *, initiator: bool, window: int, control: Callable[[bytes], None], events: deque[SessionEvent]
+        self,
+        *,
+        initiator: bool,
+        window: int,
+        control: Callable[[bytes], None],
+        acknowledge: Callable[[bytes], None],
+        events: deque[SessionEvent],
     ) -> None:
         self._windows = Windows(window)
         self._table = StreamTable(initiator=initiator, windows=self._windows)
         self._acknowledgements = Acknowledgements()
         self._control = control
+        self._acknowledge = acknowledge
         self._events = events
         self._readable: set[int] = set()
         # Links that carry what each stream's other end waits for.
@@ -154,7 +162,7 @@ class Multiplexer:
         for stream, known in self._table:
             if self._table.is_local(stream) and not known.sending.acknowledged:
                 self._control(header(Kind.DATA, stream, 0))
-            self._tell_window(stream, known)
+            self._tell_window(stream, known, self._control)
         self._grant()
 
     # What the other side does -----------------------------------------------------------------------
@@ -206,12 +214,14 @@ class Multiplexer:
 
     # ------------------------------------------------------------------------------------------------
 
-    def _tell_window(self, stream: int, known: StreamState) -> None:
+    def _tell_window(
+        self, stream: int, known: StreamState, send: Callable[[bytes], None] | None = None
+    ) -> None:
         known.told_contiguous = known.receiving.contiguous
         known.told_credit = known.receiving.credit
         self._acknowledgements.told(stream)
         frame = header(Kind.WINDOW, stream, known.told_contiguous, CREDIT.size)
-        self._control(frame + CREDIT.pack(known.told_credit))
+        (send or self._acknowledge)(frame + CREDIT.pack(known.told_credit))
 
     def _grant(self) -> None:
         """Say how many streams the other side may open."""

@@ -57,7 +57,11 @@ class Session:
         self._transmits: deque[LinkTransmit] = deque()
         self._events: deque[SessionEvent] = deque()
         self._streams = Multiplexer(
-            initiator=initiator, window=window, control=self._control, events=self._events
+            initiator=initiator,
+            window=window,
+            control=self._control,
+            acknowledge=self._acknowledge,
+            events=self._events,
         )
         # Their round trips, what each has carried, and pings; links come and go by `attach` and `detach`.
         self.links = LinkSet(self._streams.carriers, self._streams)
@@ -93,6 +97,8 @@ class Session:
         self._transmits = deque(t for t in self._transmits if t.link != link)
         self._streams.rewind(link)
         self._choose(now, reason)
+        if link == self.links.bringer:
+            self._streams.retell()
 
     def rerank(self, link: int, rank: int, merit: int, now: float) -> None:
         """The link is of another rank or merit than was thought when it was attached."""
@@ -276,6 +282,10 @@ class Session:
         """Send by the chosen link; without one, it is said again when there is one."""
         if self.links.chosen is not None:
             self._transmits.append(LinkTransmit(self.links.chosen, (frame,)))
+
+    def _acknowledge(self, frame: bytes) -> None:
+        if (link := self.links.answering) is not None:
+            self._transmits.append(LinkTransmit(link, (frame,)))
 
     def _ask_pace(self) -> None:
         if self._pacing.wish is not None:
