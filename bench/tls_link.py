@@ -1,42 +1,40 @@
-"""What a TLS link moves for each second of CPU, both ends together, beside plain TLS sockets in the same run.
+"""What a TLS link moves, beside other ways to use TLS in the same run.
 
 One thread carries the same bytes over a Unix socket pair by `TlsLink` and by `ssl.SSLSocket`, in turns, and
-by two links without any socket; then over a TCP connection of the loopback interface by the driver of TLS
-links and by asyncio's own TLS. Prints the median of the rounds in MB for each CPU second, each beside its
-rival, and what a handshake costs both ends.
+by two links without any socket: the median of the rounds in MB for each second of CPU, both ends together.
+Then two processes, on a TCP connection of the loopback interface: asyncio's own TLS by its streams, as it
+comes and with the C library keeping what it freed as ours does (`base/heap.py`), our link with its driver,
+and a session's stream on one. Last, what a handshake costs both ends.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from statistics import median
 from time import process_time
 
-from crowline.api.tls_links import TlsLinkTable, TlsPairLink
+from throughput import Row
+
 from crowline.base.addresses import Address
-from crowline.base.machine import Buffer
 from crowline.base.secrets import Secret
-from crowline.ice.candidate import Candidate, CandidateType
-from crowline.ice.pair import CandidatePair, ValidPair
 from crowline.link.client_auth import LINK_ID_LENGTH
 from crowline.link.events import LinkData
 from crowline.link.identity import Identity
 from crowline.link.tls import TlsLink
 from crowline.link.tls_trust import TlsTrust
 from crowline.net.own_certificate import load
-from crowline.net.tcp_framed import FramedStream
-from crowline.net.tcp_stream import TcpStream
 
 ROUNDS = 5
 VOLUME = 256 << 20  # bytes of one round
 FRAME = os.urandom(256 * 1024)  # what the session gives at once
 READ = 256 * 1024  # bytes read from a socket at once
+STREAM = 1_000_000_000  # bytes of one round between two processes
+KEPT = {"MALLOC_TRIM_THRESHOLD_": str(8 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
 HANDSHAKES = 50
 CLIENT, SERVER = Address("192.0.2.1", 1000), Address("198.51.100.2", 2000)
 KEY = Secret(bytes(32))
@@ -146,127 +144,6 @@ def by_sockets() -> None:
     server.close()
 
 
-class Driven:
-    """One end of a link on a TCP connection, by the driver; it sends `VOLUME` bytes if it is the client."""
-
-    def __init__(self, own: TlsTrust, sock: socket.socket, done: asyncio.Event) -> None:
-        self.received, self._sent, self._done = 0, 0, done
-        self._link: TlsPairLink | None = None
-        self.table = TlsLinkTable(
-            trust=own,
-            client_key=KEY,
-            entropy=os.urandom,
-            numbers=itertools.count(),
-            on_up=self._up,
-            on_data=self._data,
-            on_down=lambda link, reason: None,
-            on_drained=self._drained,
-        )
-        stream = TcpStream(
-            sock, is_accepted=False, on_trusted=lambda stream: None, on_ended=lambda stream, was_reset: None
-        )
-        self.stream = FramedStream(
-            stream,
-            on_packet=lambda stream, packet: None,
-            on_ended=lambda stream, reason: None,
-            on_drained=self._drained,
-        )
-        self._is_sender = own.is_client
-
-    def begin(self) -> None:
-        """As after a check."""
-        near, far = (
-            Candidate("1", 1, "tcp", 1, address, CandidateType.HOST)
-            for address in (self.stream.local, self.stream.remote)
-        )
-        self.stream.send(b"check")
-        pair = ValidPair(near, far, CandidatePair(near, far))
-        self.table.nominate(pair, self.stream, is_controlling=self._is_sender)
-
-    def _up(self, link: TlsPairLink) -> None:
-        self._link = link
-
-    def _data(self, link: TlsPairLink, data: Buffer) -> None:
-        self.received += len(data)
-        if self.received >= VOLUME:
-            self._done.set()
-
-    def _drained(self) -> None:
-        self.table.flush()
-        while self._is_sender and self._link is not None and self._sent < VOLUME:
-            if self._link.room() < len(FRAME):
-                return
-            self._link.send(FRAME, 0.0)
-            self._sent += len(FRAME)
-            self.table.flush()
-
-
-class Plain(asyncio.Protocol):
-    """One end of a TLS connection of asyncio."""
-
-    def __init__(self, done: asyncio.Event, *, is_sender: bool) -> None:
-        self._done, self._is_sender, self._moved = done, is_sender, 0
-        self._is_paused = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        if self._is_sender:
-            self.resume_writing()
-
-    def pause_writing(self) -> None:
-        self._is_paused = True
-
-    def resume_writing(self) -> None:
-        self._is_paused = False
-        while not self._is_paused and self._moved < VOLUME:
-            self.transport.write(FRAME)
-            self._moved += len(FRAME)
-
-    def data_received(self, data: bytes) -> None:
-        self._moved += len(data)
-        if self._moved >= VOLUME:
-            self._done.set()
-
-
-async def by_driver() -> None:
-    done = asyncio.Event()
-    ends = [Driven(own, sock, done) for own, sock in zip(trusts(), tcp_pair(), strict=True)]
-    for end in ends:
-        end.begin()
-    await done.wait()
-    for end in ends:
-        end.table.close()
-        end.stream.stream.abort()
-
-
-async def by_asyncio() -> None:
-    done = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    near, far = tcp_pair()
-    client = context(ssl.PROTOCOL_TLS_CLIENT, ONE, OTHER)
-    server = context(ssl.PROTOCOL_TLS_SERVER, OTHER, ONE)
-    opened = await asyncio.gather(
-        loop.create_connection(
-            lambda: Plain(done, is_sender=True), sock=near, ssl=client, server_hostname=""
-        ),
-        loop.connect_accepted_socket(lambda: Plain(done, is_sender=False), far, ssl=server),
-    )
-    await done.wait()
-    for transport, _ in opened:
-        transport.abort()
-    await asyncio.sleep(0)
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    for end in (near, far):
-        end.setblocking(False)
-    return near, far
-
-
 def pair() -> tuple[socket.socket, socket.socket]:
     near, far = socket.socketpair()
     for end in (near, far):
@@ -307,12 +184,8 @@ def main() -> None:
         "TlsLink, socket pair": by_links,
         "TlsLink, no socket": over_nothing,
     }
-    drivers = {
-        "asyncio's TLS, loopback": lambda: asyncio.run(by_asyncio()),
-        "driven TLS link, loopback": lambda: asyncio.run(by_driver()),
-    }
-    for ways in (machines, drivers):
-        compare(ways)
+    compare(machines)
+    between_processes()
     print(f"{'a handshake, both ends':<28}{handshake():8.2f} ms of CPU")
 
 
@@ -325,6 +198,25 @@ def compare(ways: dict[str, Callable[[], None]]) -> None:
     rival = median(next(iter(rates.values())))
     for name, found in rates.items():
         print(f"{name:<28}{median(found):8.0f} MB per CPU second   {median(found) / rival:5.2f}")
+
+
+def between_processes() -> None:
+    """Print what each way moves in a second, and what each side spends on a GB, beside the first of them."""
+    rows = [
+        Row("asyncio's TLS streams", sys.executable, "tls_stream.py", STREAM),
+        Row("the same, memory kept", sys.executable, "tls_stream.py", STREAM),
+        Row("TLS link and its driver", sys.executable, "tls_link_stream.py", STREAM, ("link",)),
+        Row("a session's stream on it", sys.executable, "tls_link_stream.py", STREAM, ("session",)),
+    ]
+    for _ in range(ROUNDS):
+        for row in rows:
+            row.measure({**os.environ, **(KEPT if row is rows[1] else {})})
+    rival, spent = rows[0].rate, rows[0].cpu(0) + rows[0].cpu(1)
+    print(f"{'':<28}{'MB/s':>8}{'':>8}{'CPU s/GB, sender + receiver':>32}")
+    for row in rows:
+        cpu = f"{row.cpu(1):.2f} + {row.cpu(0):.2f}"
+        faster, cheaper = f"{row.rate / rival:.2f} x", f"{spent / (row.cpu(0) + row.cpu(1)):.2f} x"
+        print(f"{row.name:<28}{row.rate / 1e6:8.0f}{faster:>8}{cpu:>32}{cheaper:>8}")
 
 
 if __name__ == "__main__":
