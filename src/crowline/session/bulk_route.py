@@ -139,7 +139,7 @@ class BulkRoute:
         if other is not None and other.link == self._winner:
             if self.meter.busy_for(now) < KNOWN_AFTER:
                 return verdict
-            return self._leave(other.link, on_the_way, now, "it was faster for bulk before")
+            return self._leave(other.link, on_the_way, now, "it was better for bulk before")
         if 0 < natural.rtt <= NEAR and (rate := self.meter.so_far(now)) is not None and rate >= FAST:
             return self._stay_near(verdict, other, on_the_way, rate, now)
         rate = self.meter.rate(now, natural.rtt)
