@@ -18,8 +18,8 @@ LARGEST = 16 << 20
 # Bytes by which all windows of a session together may have grown.
 SPARE = 32 << 20
 # Seconds that a round trip counts for at least: between two busy programs of one machine, a byte that is
-# read and the credit for it wait for their turns. Twice as many were no faster there, and took windows to
-# 16 MiB, of which most waited for the reader.
+# read and the credit for it wait for their turns. More is no faster there: what a wider window brings waits
+# for the reader, on both sides.
 _SHORTEST_ROUND_TRIP = 0.00125
 # Round trips in which half a window is read that keeps its reader waiting: with full queues on the way, one
 # takes a multiple of the shortest that was measured.
