@@ -51,14 +51,16 @@ def test_what_the_kernel_refuses_is_not_asked_for_again(calls: list[tuple[int, i
     assert calls[-1] == (1, 192 * MIB, 64 * MIB) and len(calls) == 4
 
 
-def test_a_hole_takes_no_room(calls: list[tuple[int, int, int]]) -> None:
-    """Only what was reserved is given back, and what follows a hole is reserved anew."""
+def test_what_follows_a_hole_is_reserved_anew(calls: list[tuple[int, int, int]], descriptor: int) -> None:
+    """What was reserved for the hole is given back with one call."""
     room = RoomAhead(512 * MIB)
-    room.take(3, 0, MIB)
-    room.release(3, MIB, 128 * MIB)
-    room.release(3, 128 * MIB, 129 * MIB)
-    room.take(3, 129 * MIB, 130 * MIB)
-    assert calls == [(1, 0, 64 * MIB), (3, MIB, 63 * MIB), (1, 129 * MIB, 64 * MIB)]
+    room.take(descriptor, 0, MIB)
+    room.release(descriptor, MIB)
+    assert os.fstat(descriptor).st_size == MIB
+    room.release(descriptor, 100 * MIB)
+    assert os.fstat(descriptor).st_size == MIB
+    room.take(descriptor, 129 * MIB, 130 * MIB)
+    assert calls == [(1, 0, 64 * MIB), (1, 129 * MIB, 64 * MIB)]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fallocate(2) is of Linux")

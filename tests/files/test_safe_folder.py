@@ -13,11 +13,13 @@ import pytest
 from crowline.base.errors import LocalProblem, UsageError
 from crowline.net import directory, incoming_file
 from crowline.net.files import DiskFull, SafeFolder
+from crowline.net.found_file import everything
 from crowline.transfer.manifest import Folder, Manifest
 from crowline.transfer.names import UnsafeName, private_name
 from memory_stream import tree
 from needs import missing
 
+MIB = 1 << 20
 STRATEGIES = ["renameat2", "link", "placeholder", "paths"]
 
 
@@ -357,3 +359,39 @@ def test_descriptors_are_closed(folder: SafeFolder) -> None:
         receive(folder, f"d{i % 10}/{i}")
     folder.settle()
     assert open_descriptors() == before
+
+
+def blocks(path: Path) -> int:
+    """MiB that a file takes of the disk."""
+    return path.stat().st_blocks * 512 >> 20
+
+
+def test_holes_take_no_room_between_bytes(folder: SafeFolder) -> None:
+    """However much was reserved ahead of the bytes before them."""
+    file = folder.create_file("disk.img", 0o644)
+    file.expect(32 * MIB)
+    for _ in range(2):
+        file.write(b"x" * MIB)
+        file.hole(15 * MIB, lambda: False)
+    name = file.commit()
+    assert (folder.path / name).stat().st_size == 32 * MIB
+    assert blocks(folder.path / name) <= 4
+
+
+def test_holes_that_are_there_stay_when_a_chunk_is_put_right(folder: SafeFolder) -> None:
+    """Nothing is reserved where something was before."""
+    file = folder.create_file("disk.img", 0o644)
+    file.expect(16 * MIB)
+    file.write(b"x" * MIB)
+    file.hole(14 * MIB, lambda: False)
+    file.write(b"x" * MIB)
+    file.suspend()
+    found = folder.find("disk.img")
+    assert found is not None
+    file = folder.create_file("disk.img", 0o644, found, everything(16 * MIB))
+    file.expect(16 * MIB)
+    file.write(b"y" * MIB)
+    file.keep(15 * MIB, lambda: False)
+    name = file.commit()
+    assert (folder.path / name).stat().st_size == 16 * MIB
+    assert blocks(folder.path / name) <= 4

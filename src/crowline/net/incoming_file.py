@@ -106,7 +106,8 @@ class IncomingFile:
             if self._position < self._old_size:
                 self._put(_ZEROS[:size])
             else:
-                self._room.release(self._descriptor, self._position, self._position + size)
+                with self._problems("write"):
+                    self._room.release(self._descriptor, self._position)
                 self._position += size
         self._seek(self._position)
 
@@ -201,7 +202,8 @@ class IncomingFile:
 
     def _put(self, data: Buffer) -> None:
         view = memoryview(data)
-        self._room.take(self._descriptor, self._position, self._position + len(view))
+        if self._position >= self._old_size:
+            self._room.take(self._descriptor, self._position, self._position + len(view))
         with self._problems("write"):
             while view:
                 written = os.write(self._descriptor, view)

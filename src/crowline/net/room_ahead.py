@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeAlias
@@ -16,9 +17,8 @@ from typing import TypeAlias
 _AHEAD = 64 << 20
 # Bytes that are left of a file below which it is not worth a call.
 _LEAST = 1 << 20
-# The flags of linux/falloc.h: the length of the file stays, since it says how much has come; and blocks go.
+# The flag of linux/falloc.h: the length of the file stays, since it says how much has come.
 _KEEP_SIZE = 1
-_PUNCH_HOLE = 2
 
 _Call: TypeAlias = Callable[[int, int, int, int], int]
 
@@ -42,10 +42,14 @@ class RoomAhead:
             # Not that kind of file system, or a disk so full that the writing itself must find out.
             self._call = None
 
-    def release(self, descriptor: int, start: int, end: int) -> None:
-        """The bytes from `start` to `end` will not be written: they are to take no room."""
-        if self._call is not None and start < (end := min(end, self._end)):
-            self._call(descriptor, _PUNCH_HOLE | _KEEP_SIZE, start, end - start)
+    def release(self, descriptor: int, start: int) -> None:
+        """What follows the first `start` bytes of the file is a hole, which is to take no room. May raise
+        `OSError`.
+        """
+        if start < self._end:
+            # ext4 punches no holes behind the end of a file, but it lets go of what is reserved there.
+            os.ftruncate(descriptor, start)
+            self._end = start
 
 
 @functools.cache
