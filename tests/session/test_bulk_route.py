@@ -231,3 +231,13 @@ def test_a_near_link_that_is_much_slower_is_left_for_a_while() -> None:
     sender.run(FIRST_REST - 10)
     assert sender.moves == [TCP, UDP]
     assert sender.carried[TCP] <= 1.5 * FAST * WINDOW
+
+
+def test_a_source_between_two_near_links_does_not_flap() -> None:
+    """The faster link never makes it wait, which is no sign that the bulk has ended."""
+    sender = near_sender(udp=5 * FAST, tcp=9 * FAST)
+    sender.run(1, Other(TCP, None))
+    sender.run(9, Other(TCP, None), is_busy=False)
+    assert sender.moves == [TCP]
+    sender.run(5, Other(TCP, None), is_busy=False)
+    assert sender.moves == [TCP, UDP]

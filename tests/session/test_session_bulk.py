@@ -137,6 +137,29 @@ def test_a_link_for_bulk_that_is_deaf_on_one_side_loses_nothing(side: int) -> No
     assert pair.received[1, stream] == CONTENTS[: 24 << 20]
 
 
+@pytest.mark.parametrize("is_heard_from", [False, True])
+def test_credit_that_a_dead_link_swallowed_is_told_again(is_heard_from: bool) -> None:
+    """The side that sends has nothing on the way, waits for credit, and says nothing that could be answered;
+    perhaps the other link has brought something meanwhile."""
+    pair = met()
+    stream = say(pair, CONTENTS[: 24 << 20])
+    while pair.sessions[1].links.bringer != FOR_BULK:
+        pair.step()
+    pair.reading = False
+    while pair.sessions[0]._streams.in_flight:
+        pair.step()
+    assert pair.sessions[0].chosen == FOR_BULK
+    pair.cut(FOR_BULK)
+    pair.reading = True
+    pair._read(1, stream)
+    pair.pump()
+    pair.run(0.02)
+    if is_heard_from:
+        pair.sessions[1].links.bringer = NATURAL
+    pair.run(120)
+    assert pair.received[1, stream] == CONTENTS[: 24 << 20]
+
+
 def test_both_sides_hear_that_bulk_is_slow() -> None:
     """Either may be the one that can make another link; it is said now and then, not all the time."""
     pair = met(fast=None)

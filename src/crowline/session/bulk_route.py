@@ -37,6 +37,9 @@ _TRIAL_ROUND_TRIPS = 30
 KNOWN_AFTER = 0.3
 # Seconds without waiting bytes after which everything goes by the natural link again.
 PAUSE = 1.0
+# The same between near machines, where nothing waits for long behind bulk: a source that is faster than one
+# link and slower than the other leaves pauses on the faster one only.
+_NEAR_PAUSE = 10.0
 # Seconds until the next trial after one that was lost, the first time and at most; and after one that ended
 # because the other link did.
 FIRST_REST = 60.0
@@ -86,6 +89,7 @@ class BulkRoute:
         self._natural: int | None = None
         self._other: int | None = None
         self._is_away = False
+        self._pause = PAUSE
         self._trial_until: float | None = None
         # What the natural link had, and the link that was found to be faster.
         self._base = 0.0
@@ -129,7 +133,7 @@ class BulkRoute:
         """When to decide again, although nothing happens."""
         if not self._is_away:
             return None
-        pause = self.meter.last_full + PAUSE
+        pause = self.meter.last_full + self._pause
         return pause if self._trial_until is None else min(pause, self._trial_until)
 
     # ------------------------------------------------------------------------------------------------
@@ -164,7 +168,7 @@ class BulkRoute:
         if other is None:
             self._wish(now)
             return verdict
-        self._base, self._winner = _NEAR_SHARE * rate, other.link
+        self._base, self._winner, self._pause = _NEAR_SHARE * rate, other.link, _NEAR_PAUSE
         return self._leave(other.link, on_the_way, now, "it asks less of the processors")
 
     def _wish(self, now: float) -> None:
@@ -199,7 +203,7 @@ class BulkRoute:
 
     def _keep(self, natural: Natural, now: float) -> Verdict:
         assert self._other is not None
-        if now >= self.meter.last_full + PAUSE:
+        if now >= self.meter.last_full + self._pause:
             return self._return(natural, now)
         rate = self.meter.rate(now, natural.rtt)
         if rate is not None and rate < self._base:
@@ -223,6 +227,7 @@ class BulkRoute:
         self._natural = natural
         self._is_away, self._other, self._trial_until, self._winner = False, None, None, None
         self._rest, self._not_before, self._lost = FIRST_REST, float("-inf"), None
+        self._pause = PAUSE
         self.meter = Throughput()
 
 

@@ -12,6 +12,7 @@ Rules of this file
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from crowline.base.errors import MalformedMessage, ProtocolViolation, UsageError
 from crowline.base.machine import Buffer
@@ -67,6 +68,8 @@ class Session:
         self.links = LinkSet(self._streams.carriers, self._streams)
         self._datagrams = DatagramQueue()
         self._pacing = Pacing()
+        # Links beside the chosen one by which the other side was told what has arrived.
+        self._told_by: set[int] = set()
         self._closing: tuple[int, bytes] | None = None
         self._closed = False
         self._now = 0.0
@@ -97,8 +100,7 @@ class Session:
         self._transmits = deque(t for t in self._transmits if t.link != link)
         self._streams.rewind(link)
         self._choose(now, reason)
-        if link == self.links.bringer:
-            self._streams.retell()
+        self._doubt_told_by((link,))
 
     def rerank(self, link: int, rank: int, merit: int, now: float) -> None:
         """The link is of another rank or merit than was thought when it was attached."""
@@ -286,6 +288,14 @@ class Session:
     def _acknowledge(self, frame: bytes) -> None:
         if (link := self.links.answering) is not None:
             self._transmits.append(LinkTransmit(link, (frame,)))
+            if link != self.links.chosen:
+                self._told_by.add(link)
+
+    def _doubt_told_by(self, links: Collection[int]) -> None:
+        """Those links may have swallowed what was said by them."""
+        if not self._told_by.isdisjoint(links):
+            self._told_by.difference_update(links)
+            self._streams.retell()
 
     def _ask_pace(self) -> None:
         if self._pacing.wish is not None:
@@ -293,8 +303,10 @@ class Session:
 
     def _choose(self, now: float, reason: str = "") -> None:
         change = self.links.choose(now)
-        for link in self.links.abandon(now):
+        left = self.links.abandon(now)
+        for link in left:
             self._streams.rewind(link)
+        self._doubt_told_by(left)
         if self.links.bulk.take_wish():
             self._control(header(Kind.SEEK, 0, 0))
             self._seek()
