@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from crowline.cli import main
+from crowline.cli.meet import tell_path
+from crowline.cli.output import Output
 from threaded_server import served
 
 CROWLINE = [sys.executable, "-m", "crowline"]
@@ -82,3 +84,12 @@ def test_nobody_is_exit_3(server: str, capsys: pytest.CaptureFixture[str]) -> No
     """Within the time that was given."""
     exit_code, found = run_here(capsys, server, "--timeout", "0.2")
     assert exit_code == 3 and found[-1]["exit"] == 3
+
+
+def test_paths_that_go_down_at_the_end_are_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    """The object that says how it ended is the last one."""
+    output = Output(as_json=True)
+    tell_path(output, None, None)
+    output.emit("done")
+    tell_path(output, None, None)
+    assert [json.loads(line)["t"] for line in capsys.readouterr().out.splitlines()] == ["path", "done"]

@@ -126,7 +126,9 @@ def greet(output: Output, peer: Peer, name: str | None = None) -> None:
 
 
 def tell_path(output: Output, now: Path | None, before: Path | None) -> None:
-    """One line for each path, with its reason."""
+    """One line for each path, with its reason. How the paths go down at the end is no news."""
+    if output.is_done:
+        return
     output.path(now, before)
     if now is not None:
         output.say(f"Path: {describe_path(now)}  ({now.reason})")

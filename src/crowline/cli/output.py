@@ -34,6 +34,8 @@ class Output:
         self._stdout_is_data = False
         # Shows lines to a person in place of standard error: a screen on which the person writes too.
         self.screen: Callable[[str], None] | None = None
+        # The command has said how it ended.
+        self.is_done = False
         self._last_progress = 0.0
 
     @contextmanager
@@ -55,6 +57,7 @@ class Output:
 
     def emit(self, type_: str, /, **fields: Any) -> None:
         """One JSON line, where JSON was asked for."""
+        self.is_done |= type_ == "done"
         if self.as_json:
             # ASCII: the other side's names may hold what an encoding or a terminal does not take.
             line = json.dumps({"v": JSON_VERSION, "t": type_, **fields}, separators=(",", ":"))
