@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from crowline.link import quic_connection
 from crowline.link.events import LinkUp
 from crowline.link.quic import AUTHENTICATION_LIMIT, DATAGRAM_SIZE, MAX_DATAGRAM_SIZE
 from crowline.link.size_proof import PROBE, SEEN, TRIES, SizeProof
@@ -159,3 +160,22 @@ def test_a_handshake_that_lost_packets_proves_no_size() -> None:
     wire.run(4.0)
     assert not wire.client.is_up
     assert wire.downs("client") == ["the handshake lost packets"]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_side_that_takes_no_datagrams_is_refused_as_soon_as_it_is_known(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No size can be proven to it, and a timer for packets that never leave would not stop."""
+    if side == "client":
+        with monkeypatch.context() as patch:
+            patch.setattr(quic_connection, "_MAX_DATAGRAM_FRAME", 0)
+            wire = Wire(connect(size=1452), delay=0.02)
+    else:
+        wire = Wire(connect(size=1452), delay=0.02)
+        monkeypatch.setattr(quic_connection, "_MAX_DATAGRAM_FRAME", 0)
+    wire.loses_datagram = lambda of, data: of == side and len(data) > 1400 and data[0] < 0x80
+    other = "server" if side == "client" else "client"
+    wire.run(1.0, until=lambda: bool(wire.downs(other)))
+    assert wire.downs(other) == ["the other side takes no packets of that size"]
+    assert wire.now < 0.2

@@ -81,7 +81,7 @@ class Admission:
         """
         if self._proof is None:
             return
-        for frame in self._proof.due(now) if self._connection.takes_datagrams else ():
+        for frame in self._proof.due(now):
             self._connection.send_datagram_frame(frame)
         if self._proof.has_failed(now):
             self.is_too_large = True
@@ -100,6 +100,9 @@ class Admission:
             return
         if self._first and self.size < self.asked_size:
             self.refusal = "the handshake lost packets"
+            return
+        if not self._connection.takes_datagrams:
+            self.refusal = "the other side takes no packets of that size"
             return
         # It is sent after this turn: what proves a client must arrive first.
         self._proof.begin(self.size - DATAGRAM_OVERHEAD, self._connection.smoothed_rtt, now)
