@@ -6,8 +6,10 @@ import os
 
 import pytest
 
+from crowline.link import quic_connection
 from crowline.link.events import LinkDatagram, LinkDown
 from crowline.link.quic import DATAGRAM_SIZE, DATAGRAMS_WAITING, QuicLink
+from crowline.link.quic_connection import LinkConnection
 from quic_wire import Wire, connect, up
 
 
@@ -122,3 +124,47 @@ def test_a_link_that_is_not_up_takes_no_datagrams() -> None:
     assert wire.client.max_datagram_size == 0
     assert not wire.client.send_datagram(b"x", wire.now)
     assert not any(isinstance(event, LinkDown) for event in wire.events["client"])
+
+
+@pytest.mark.parametrize("length", [1, 8, 20])
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("size", [DATAGRAM_SIZE, 1452])
+def test_the_largest_datagram_leaves_room_for_the_id_that_the_other_side_chose(
+    size: int, side: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each packet has it, and it has up to 20 bytes; what is one byte too large would end the connection."""
+
+    def go_by_another_id(connection: LinkConnection) -> None:
+        connection.host_cid = os.urandom(length)
+        connection._configuration.connection_id_length = length
+
+    if side == "client":
+        with monkeypatch.context() as patch:
+            patch.setattr(LinkConnection, "_shorten_id", go_by_another_id)
+            wire = Wire(connect(size=size))
+    else:
+        wire = Wire(connect(size=size))
+        monkeypatch.setattr(LinkConnection, "_shorten_id", go_by_another_id)
+    wire.run(0.2)
+    for sender, receiver in (("client", "server"), ("server", "client")):
+        link = ends(wire)[sender]
+        sent = os.urandom(link.max_datagram_size)
+        assert len(sent) >= size - 50 and link.send_datagram(sent, wire.now)
+        wire.run(0.2)
+        assert datagrams(wire, receiver) == [sent]
+    assert all(link.is_up for link in wire.links())
+
+
+@pytest.mark.parametrize("most", [0, 1, 4, 100])
+def test_no_datagram_is_larger_than_the_other_side_takes(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The QUIC library would end the connection over one, even an empty one where the other takes none."""
+    wire = Wire(connect())
+    monkeypatch.setattr(quic_connection, "_MAX_DATAGRAM_FRAME", most)
+    wire.run(0.2)
+    limit = wire.client.max_datagram_size
+    assert limit == max(0, most - 4)  # the frame's type and length, and the kind of data
+    assert not wire.client.send_datagram(bytes(limit + 1), wire.now)
+    assert wire.client.send_datagram(bytes(limit), wire.now) == (limit > 0)
+    wire.run(0.2)
+    assert datagrams(wire, "server") == [bytes(limit)] * (limit > 0)
+    assert wire.client.is_up

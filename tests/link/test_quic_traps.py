@@ -17,7 +17,7 @@ from qh3.quic.connection import QuicConnection, QuicConnectionError
 from crowline.base.addresses import Address
 from crowline.link.identity import Identity
 from crowline.link.quic import BACKLOG_LIMIT, DATAGRAM_SIZE, QuicLink
-from crowline.link.quic_connection import PSEUDO_ADDRESS, LinkConnection
+from crowline.link.quic_connection import PSEUDO_ADDRESS
 from quic_wire import Wire, connect, up
 
 # Bytes in flight that a link keeps to, and what a run may be more than that.
@@ -93,9 +93,7 @@ def test_an_oversized_datagram_poisons_a_connection_of_the_library_and_no_link()
 def test_links_say_that_they_take_datagrams_in_both_roles() -> None:
     """The library's servers do not, unless they are told to."""
     wire = up()
-    assert wire.client._connection.takes_datagrams and small(wire)._connection.takes_datagrams
-    bare = LinkConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["x"]))
-    assert not bare.takes_datagrams
+    assert wire.client._connection.largest_data and small(wire)._connection.largest_data
 
 
 def test_the_windows_of_the_library_hold_nobody_back_so_the_session_must() -> None:

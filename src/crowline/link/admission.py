@@ -7,7 +7,7 @@ path (`size_proof.py`).
 from __future__ import annotations
 
 from crowline.link.client_auth import ClientGate
-from crowline.link.quic_connection import DATAGRAM_OVERHEAD, LinkConnection
+from crowline.link.quic_connection import LinkConnection
 from crowline.link.size_proof import PROBE, SEEN, SizeProof
 
 STREAM = 0
@@ -101,8 +101,9 @@ class Admission:
         if self._first and self.size < self.asked_size:
             self.refusal = "the handshake lost packets"
             return
-        if not self._connection.takes_datagrams:
+        length = self.size - self._connection.datagram_overhead
+        if self._connection.largest_data < length:
             self.refusal = "the other side takes no packets of that size"
             return
         # It is sent after this turn: what proves a client must arrive first.
-        self._proof.begin(self.size - DATAGRAM_OVERHEAD, self._connection.smoothed_rtt, now)
+        self._proof.begin(length, self._connection.smoothed_rtt, now)

@@ -28,13 +28,7 @@ from crowline.link.admission import STREAM, Admission
 from crowline.link.client_auth import AUTHENTICATION_LIMIT, LINK_ID_LENGTH, ClientGate, preamble
 from crowline.link.events import LinkData, LinkDatagram, LinkDown, LinkEvent, LinkUp
 from crowline.link.identity import Identity
-from crowline.link.quic_connection import (
-    ALPN,
-    DATAGRAM_OVERHEAD,
-    PSEUDO_ADDRESS,
-    LinkConnection,
-    warm_up,
-)
+from crowline.link.quic_connection import ALPN, PSEUDO_ADDRESS, LinkConnection, warm_up
 from crowline.link.quic_packets import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE, is_initial
 from crowline.link.size_proof import FOR_SESSION
 
@@ -190,16 +184,14 @@ class QuicLink:
     @property
     def max_datagram_size(self) -> int:
         """Bytes that `send_datagram` takes at most; 0 where the other side takes none, or nothing yet."""
-        if not self.is_up or not self._connection.takes_datagrams:
-            return 0
-        return self._connection.largest_datagram - DATAGRAM_OVERHEAD - len(FOR_SESSION)
+        return max(0, self._connection.largest_data - len(FOR_SESSION)) if self.is_up else 0
 
     def send_datagram(self, data: Buffer, now: float) -> bool:
         """Send bytes that may be lost, in a packet of their own (RFC 9221); False where they are lost here.
 
         One that does not fit into a packet would end the connection, so it never gets there.
         """
-        if len(data) > self.max_datagram_size:
+        if not len(data) <= self.max_datagram_size > 0:
             return False
         self._now = now
         if len(self._datagrams) >= DATAGRAMS_WAITING and not self._has_made_room():

@@ -16,15 +16,16 @@ from crowline.base.machine import Buffer
 from crowline.link.identity import Identity
 from crowline.link.quic_packets import DATAGRAM_SIZE, ID_LENGTH, MIN_FIRST_ID_LENGTH
 
-__all__ = ["ALPN", "DATAGRAM_OVERHEAD", "PSEUDO_ADDRESS", "LinkConnection", "warm_up"]
+__all__ = ["ALPN", "PSEUDO_ADDRESS", "LinkConnection", "warm_up"]
 
 ALPN = "crowline/1"
 # The connection sees one fixed address; which pair carries it is ICE's business.
 PSEUDO_ADDRESS = ("192.0.2.1", 443)
-# Bytes of a packet around the data of one DATAGRAM frame: a short header with the connection id and at most
-# 4 of packet number, the frame's type and length, and the tag. Acknowledgements go in other packets.
-DATAGRAM_OVERHEAD = 1 + ID_LENGTH + 4 + 3 + 16
-
+# Bytes of a DATAGRAM frame around its data: type and length.
+_FRAME_OVERHEAD = 3
+# Bytes of a packet around its frames: a short header with at most 4 of packet number, without the id of the
+# connection, and the tag.
+_PACKET_OVERHEAD = 1 + 4 + 16
 
 # Announced to the other side (RFC 9221 §3): any frame that fits into a packet.
 _MAX_DATAGRAM_FRAME = 65535
@@ -87,9 +88,21 @@ class LinkConnection(QuicConnection):
         return connection
 
     @property
-    def takes_datagrams(self) -> bool:
-        """Whether the other side said that it takes DATAGRAM frames (RFC 9221 §3)."""
-        return bool(self._remote_max_datagram_frame_size)
+    def datagram_overhead(self) -> int:
+        """Bytes of a packet around the data of one DATAGRAM frame. Acknowledgements go in other packets.
+
+        The other side chose how long the id is that it goes by (RFC 9000 §5.1).
+        """
+        theirs = None if self._tls is None else self._tls.remote_initial_source_connection_id
+        return _PACKET_OVERHEAD + len(theirs or b"") + _FRAME_OVERHEAD
+
+    @property
+    def largest_data(self) -> int:
+        """Bytes of data in the largest DATAGRAM frame that fits into a packet and that the other side takes;
+        0 where it takes none (RFC 9221 §3).
+        """
+        theirs = (self._remote_max_datagram_frame_size or 0) - _FRAME_OVERHEAD
+        return max(0, min(self.largest_datagram - self.datagram_overhead, theirs))
 
     @property
     def window_left(self) -> int:
