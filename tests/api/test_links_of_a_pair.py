@@ -312,3 +312,33 @@ async def test_a_stalled_link_is_not_replaced_without_end(monkeypatch: pytest.Mo
         client.pair.proven_at = time.monotonic() + 60
         await until(speaking(client, stalled, lambda: stalled.stalls > 40))
         assert len(client.table.links()) == 2
+
+
+async def test_a_large_link_that_the_other_side_refuses_soon_is_a_failed_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It came up here, and there a packet of the proof got lost: that size is tried again, a few times."""
+    monkeypatch.setattr(links, "PROBATION", PATIENCE)
+    client, server = Side(client=True), Side(client=False)
+    async with joined(client, server):
+        small = client.ups[0]
+        for number in range(2, 7):
+            client.table.chosen(small.number)
+            say(client, small, bytes(2000))
+            await until(lambda count=number: len(client.ups) == len(server.ups) == count)  # type: ignore[misc]
+            server.table.remove(server.ups[-1], "the handshake lost packets")
+            await until(lambda count=number: len(client.downs) == count - 1)  # type: ignore[misc]
+        assert [link.quic.size for link in client.ups] == [DATAGRAM_SIZE, *[1472] * 4, 1452]
+        assert client.table.links() == [small]
+
+
+async def test_a_large_link_that_ends_later_says_nothing_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has proven what it is worth."""
+    monkeypatch.setattr(links, "PROBATION", 0.0)
+    client, server = Side(client=True), Side(client=False)
+    async with joined(client, server):
+        say(client, client.ups[0], bytes(2000))
+        await until(lambda: len(client.ups) == len(server.ups) == 2)
+        server.table.remove(server.ups[-1], "no more")
+        await until(lambda: bool(client.downs))
+        assert not client.table._larger._growth._of(client.pair.key).failures

@@ -72,7 +72,7 @@ class LargerLinks:
             self._table.open(link.pair, size)
 
     def failed(self, link: PairLink, chosen: PairLink | None) -> None:
-        """A link with larger packets never came up."""
+        """A link with larger packets never came up, or did so on this side only."""
         self._growth.failed(link.key, link.quic.asked_size, is_too_large=link.quic.is_too_large)
         for other in self._table.beside(link):
             self.came_up(other)

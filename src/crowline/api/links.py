@@ -30,6 +30,9 @@ MAX_EARLY = 4
 MAX_LINKS_OF_A_PAIR = 6
 # Seconds between two looks at whether a link has stalled.
 TEND_INTERVAL = 2.0
+# Seconds after it came up within which a link with larger packets that ends by itself counts as one that
+# never did: the other side may still have refused it. More than a round trip of any usual path.
+PROBATION = 1.0
 
 _Key: TypeAlias = tuple[Address, Address]
 
@@ -191,14 +194,14 @@ class LinkTable:
         elif isinstance(event, LinkDatagram):
             self._on_datagram(link, event.data)
         elif isinstance(event, LinkUp):
-            self._plan.up(link.pair, self._loop.time())
-            link.has_been_up = True
+            link.up_at = self._loop.time()
+            self._plan.up(link.pair, link.up_at)
             self._larger.came_up(link)
             self._on_up(link)
             self._succeed(link)
             self._settle()
         else:
-            self.remove(link, event.reason)
+            self.remove(link, event.reason, is_failure=self._loop.time() < link.up_at + PROBATION)
 
     def grow_soon(self, link: PairLink) -> None:
         """It has carried as much as it was to carry before larger packets are thought of."""
@@ -223,15 +226,15 @@ class LinkTable:
         )
         self._add(pair, quic).pump.flush()
 
-    def remove(self, link: PairLink, reason: str) -> None:
-        """End a link, if it is still there."""
+    def remove(self, link: PairLink, reason: str, *, is_failure: bool = False) -> None:
+        """End a link, if it is still there. `is_failure`: though it came up, it was of no use."""
         beside = self._links.get(link.key, [])
         if link not in beside:
             return
         if len(beside) == 1:
             self._plan.ended(link.pair, self._loop.time())
         self._drop(link, reason)
-        if link.is_large and not link.has_been_up:
+        if link.is_large and (is_failure or not link.has_been_up):
             self._larger.failed(link, self._chosen_link)
 
     @property

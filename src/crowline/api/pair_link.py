@@ -45,8 +45,9 @@ class PairLink:
         # Stream bytes carried, how many are to be before larger packets are thought of, and since when.
         self.carried = 0
         self.grow_at = math.inf
-        self.has_been_up = False
         self.marked_at = 0.0
+        # When it came up.
+        self.up_at = math.inf
         # How often it was found to be stalled.
         self.stalls = 0
         self._table = table
@@ -69,6 +70,10 @@ class PairLink:
     @property
     def is_up(self) -> bool:
         return self.quic.is_up
+
+    @property
+    def has_been_up(self) -> bool:
+        return self.up_at < math.inf
 
     @property
     def is_stalled(self) -> bool:
