@@ -95,6 +95,21 @@ def test_the_round_trip_is_asked_for_twice_for_each_look_at_a_window() -> None:
     assert 2 <= asked <= 2 * 4096 * 4096 / (receiving.window / 2)
 
 
+@pytest.mark.parametrize(
+    ("rtt", "rate", "window"), [(0.0045, 600e6, 8), (0.003, 600e6, 4), (0.02, 600e6, 16), (0.1, 100e6, 16)]
+)
+def test_a_window_is_no_larger_than_a_path_needs(rtt: float, rate: float, window: int) -> None:
+    """Some of a short round trip is the programs' own, which is no reason for more than is ample."""
+    windows = Windows()
+    receiving, reading, now = ReceiveBuffer(windows.base), Reading(0.0), 0.0
+    while now < 10:
+        size = min(1 << 18, receiving.window // 4)
+        now += max(size / rate, size / receiving.window * rtt)
+        receiving.consumed += size
+        windows.consumed(receiving, reading, now, lambda: rtt)
+    assert receiving.window == window * MIB
+
+
 def test_all_windows_together_stay_within_the_budget() -> None:
     """Each that asks gets half of what is there; what one gives back, the next may have."""
     windows = Windows()

@@ -21,6 +21,10 @@ SPARE = 32 << 20
 # read and the credit for it wait for their turns. More is no faster there: what a wider window brings waits
 # for the reader, on both sides.
 _SHORTEST_ROUND_TRIP = 0.00125
+# Bytes of a window that is enough for paths which are shorter than they seem, and seconds of a round trip
+# that may have been two busy programs' own when it was measured.
+_AMPLE = 4 << 20
+_ANSWER_TIME = 0.002
 # Round trips in which half a window is read that keeps its reader waiting: with full queues on the way, one
 # takes a multiple of the shortest that was measured.
 _ROUND_TRIPS = 2
@@ -57,7 +61,8 @@ class Windows:
         if consumed < max(half, reading.enough):
             return
         rtt = idle_rtt()
-        trip = _ROUND_TRIPS * max(rtt or 0.0, _SHORTEST_ROUND_TRIP)
+        delay = _ANSWER_TIME if receiving.window >= _AMPLE else 0.0
+        trip = _ROUND_TRIPS * max((rtt or 0.0) - delay, _SHORTEST_ROUND_TRIP)
         reading.enough = half * _SHORTEST_PERIOD / trip
         if consumed < reading.enough:
             return
