@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from batches import use_batches
 from crowline.base.addresses import Address
 from crowline.base.errors import LocalProblem
 from crowline.base.machine import Transmit
-from crowline.net import mmsg, udp_options
+from crowline.net import udp_options
 from crowline.net.udp import UdpSocket
-from needs import missing
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -25,10 +25,7 @@ LOOPBACK = Address("127.0.0.1", 0)
 @pytest.fixture(params=["batches", "one_a_call"], autouse=True)
 def exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Everything holds with `recvmmsg` and without."""
-    if request.param == "one_a_call":
-        monkeypatch.setattr(mmsg, "find", lambda: None)
-    elif mmsg.find() is None:
-        missing("this system has no recvmmsg")
+    use_batches(monkeypatch, request.param == "batches")
     kind: str = request.param
     return kind
 
@@ -221,7 +218,7 @@ async def test_datagrams_arrive_where_the_system_has_no_ancillary_data(
 ) -> None:
     """Windows reads one datagram a call and has no `recvmsg_into`."""
     inbox = Inbox()
-    monkeypatch.setattr(mmsg, "find", lambda: None)
+    use_batches(monkeypatch, False)
     monkeypatch.setattr(UdpSocket, "_read_run", UdpSocket._read_plain)
     receiver = UdpSocket.bind(LOOPBACK, inbox.take)
     receiver._socket.setsockopt(socket.SOL_UDP, 104, 0)

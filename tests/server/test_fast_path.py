@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 import turn_front
+from batches import use_batches
 from crowline.base.addresses import Address
-from crowline.net import mmsg
 from crowline.server.front import StunTurnFront
 from crowline.stun.attributes import ErrorCode, Nonce, RequestedTransport, XorMappedAddress
 from crowline.stun.budget import Allowance
 from crowline.stun.message import Message, MessageClass, Method, parse
 from crowline.turn.quota import Limits
-from needs import missing
 from turn_socket import SocketClient, plain_socket, turn_client
 
 PEER_HOST = "127.0.0.2"
@@ -28,10 +27,7 @@ BINDING = Message(Method.BINDING, MessageClass.REQUEST, b"twelve bytes").encode(
 @pytest.fixture(params=["fast", "long"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test holds on both ways; without batches there is only the long one."""
-    if request.param == "long":
-        monkeypatch.setattr(mmsg, "find", lambda: None)
-    elif mmsg.find() is None:
-        missing("this system has no recvmmsg")
+    use_batches(monkeypatch, request.param == "fast")
     kind: str = request.param
     return kind
 

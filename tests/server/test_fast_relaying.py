@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 import turn_front
+from batches import use_batches
 from crowline.base.addresses import Address
 from crowline.base.machine import Transmit
-from crowline.net import mmsg
 from crowline.server.front import StunTurnFront
 from crowline.turn.quota import Limits
 from crowline.turn.server import TurnServer
-from needs import missing
 from turn_socket import SocketClient, plain_socket, turn_client
 
 PEER_HOST = "127.0.0.2"
@@ -27,10 +26,7 @@ BULK = [bytes([number]) * SIZE for number in range(40)] + [b"short"]
 @pytest.fixture(params=["fast", "long"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test holds on both ways; without batches there is only the long one."""
-    if request.param == "long":
-        monkeypatch.setattr(mmsg, "find", lambda: None)
-    elif mmsg.find() is None:
-        missing("this system has no recvmmsg")
+    use_batches(monkeypatch, request.param == "fast")
     kind: str = request.param
     return kind
 
